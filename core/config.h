@@ -1,0 +1,31 @@
+/* config.h - an INI file and a command line, as sections of keys.
+ *
+ * A section is the core's ("model", "engine", ...) or a feature's, named
+ * kind.name: [cache.paged], [backend.cpu].  [sampler] holds `chain` and the
+ * defaults of every parameter that a link of the chain declares. */
+#ifndef MI_CORE_CONFIG_H
+#define MI_CORE_CONFIG_H
+
+#include "registry.h"
+
+typedef struct MiConfig MiConfig;
+
+MiConfig *mi_config_new(void);
+void      mi_config_free(MiConfig *c);
+
+/* Reads an INI file; nothing of it counts when anything in it is wrong. */
+bool mi_config_read(MiConfig *c, const char *file, GError **error);
+/* "section.key" (split at the last dot), from the command line: replaces what a file said. */
+bool mi_config_set(MiConfig *c, const char *dotted, const char *value, GError **error);
+
+const char *mi_config_get(const MiConfig *c, const char *section, const char *key); /* NULL: not said */
+
+/* Fills `out` from the section: the table's defaults first.  Errors name file and line. */
+bool mi_config_fill(const MiConfig *c, const char *section, const MiOption *table, void *out, GError **error);
+/* A feature's options, from [kind.name]; allocated, NULL without a table.  *error tells failure. */
+void *mi_config_feature(const MiConfig *c, const MiFeature *f, GError **error);
+
+/* Every section and key is somebody's: the core's, a loaded feature's, a sampler's parameter. */
+bool mi_config_check(const MiConfig *c, MiRegistry *r, GError **error);
+
+#endif

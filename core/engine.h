@@ -1,0 +1,26 @@
+/* engine.h - the loop: one thread that schedules, runs and delivers.
+ *
+ * mi_engine_start() loads the weights and allocates everything; from then on
+ * front ends talk to it through MiEngineApi (miniinfer/frontend.h). */
+#ifndef MI_CORE_ENGINE_H
+#define MI_CORE_ENGINE_H
+
+#include "assembly.h"
+
+/* How long each part of the start took, in order; for -v and --json. */
+typedef struct {
+    const char *what; /* "plugins", "open model", "pack weights", ... */
+    int64_t     us;
+} MiPhase;
+
+/* progress: called while weights load, from the calling thread; may be NULL. */
+MiEngine *mi_engine_start(MiAssembly *, void (*progress)(void *user, uint64_t done, uint64_t total), void *user,
+                          GError **error);
+/* Cancels what runs, joins the thread, frees all but the assembly. */
+void mi_engine_stop(MiEngine *);
+
+const MiPhase *mi_engine_phases(const MiEngine *, int *n);
+/* Bytes the engine really allocated through its contexts: equals mi_assembly_plan()->allocated. */
+size_t mi_engine_allocated(const MiEngine *);
+
+#endif

@@ -1,0 +1,21 @@
+noinst_LIBRARIES += core/libcore.a
+core_libcore_a_SOURCES = \
+	core/arena.c core/arena.h \
+	core/assembly.h \
+	core/config.h \
+	core/engine.h \
+	core/fuse.c core/fuse.h \
+	core/options.c core/options.h \
+	core/plugin.c \
+	core/program.c core/program.h \
+	core/registry.c core/registry.h \
+	core/rope.c core/rope.h \
+	core/schedule.c core/schedule.h \
+	core/settings.h \
+	core/template.h
+core_libcore_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core $(INIH_CFLAGS) -DMI_PLUGINDIR='"$(plugindir)"'
+
+bin_PROGRAMS += miniinfer
+miniinfer_SOURCES  = core/main.c
+miniinfer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core
+miniinfer_LDADD    = core/libcore.a $(GLIB_LIBS) $(INIH_LIBS) -lm

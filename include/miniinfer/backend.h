@@ -1,0 +1,56 @@
+/* backend.h - a device: memory, streams, events, graphs.  What it computes is
+ * in features of kind op, linear, attention and sampler. */
+#ifndef MINIINFER_BACKEND_H
+#define MINIINFER_BACKEND_H
+
+#include <miniinfer/context.h>
+
+struct MiBackend {
+    size_t struct_size;
+    bool   unified; /* device memory is host memory: a mapped weight is used where it lies */
+
+    /* LOAD.  Usable devices on this machine; none is no error. */
+    int (*probe)(void);
+    /* LOAD.  Opens device `index`; options: its filled struct, NULL without a
+     * table.  Returns the handle all others get, NULL with *error. */
+    void *(*open)(int index, const void *options, GError **error);
+    /* LOAD.  Nothing of the device is in use any more. */
+    void (*close)(void *device);
+    /* LOAD.  Bytes free now and in all. */
+    bool (*memory)(void *device, size_t *free, size_t *total, GError **error);
+    /* LOAD.  256-byte aligned; NULL with *error. */
+    void *(*alloc)(void *device, MiMemory, size_t bytes, GError **error);
+    /* LOAD.  p may be NULL. */
+    void (*free)(void *device, MiMemory, void *p);
+
+    /* LOAD.  A queue of work; NULL is a valid one where there are no streams. */
+    bool (*stream_new)(void *device, void **stream, GError **error);
+    void (*stream_free)(void *device, void *stream);
+    /* LOAD.  A mark in a stream. */
+    bool (*event_new)(void *device, void **event, GError **error);
+    void (*event_free)(void *device, void *event);
+
+    /* ENQUEUE.  One side is device memory, the other pinned. */
+    bool (*copy)(void *device, void *stream, void *dst, const void *src, size_t bytes, GError **error);
+    /* ENQUEUE. */
+    bool (*event_record)(void *device, void *event, void *stream, GError **error);
+    bool (*stream_wait)(void *device, void *stream, void *event, GError **error);
+    /* STEP.  Returns when everything before the event is done; the only wait of a step. */
+    bool (*event_wait)(void *device, void *event, GError **error);
+
+    /* Optional, all four or none: without them every step runs eagerly. */
+    /* STEP.  What is enqueued on `stream` from here on is recorded, not run. */
+    bool (*capture_begin)(void *device, void *stream, GError **error);
+    /* STEP.  The recorded graph; NULL with *error when something was not capturable. */
+    void *(*capture_end)(void *device, void *stream, GError **error);
+    /* ENQUEUE. */
+    bool (*replay)(void *device, void *stream, void *graph, GError **error);
+    /* LOAD. */
+    void (*graph_free)(void *device, void *graph);
+
+    /* ENQUEUE, optional; for ops on the host.  Calls fn(arg, i, n) for every i < n
+     * on the backend's threads, n of its choosing, and returns when all have. */
+    void (*parallel)(void *device, void (*fn)(void *arg, int i, int n), void *arg);
+};
+
+#endif

@@ -1,0 +1,111 @@
+/* format.h - a weights file, under the names Hugging Face uses.
+ *
+ *   weights    model.layers.0.self_attn.q_proj.weight
+ *   metadata   num_hidden_layers; nested: rope_scaling.factor, architectures.0
+ *
+ * A plugin translates what its files call them (GGUF: blk.0.attn_q.weight,
+ * qwen2.block_count).  The file is input of a stranger: every size in it is
+ * checked before it is used. */
+#ifndef MINIINFER_FORMAT_H
+#define MINIINFER_FORMAT_H
+
+#include <miniinfer/context.h>
+
+typedef struct MiSource MiSource;
+
+typedef struct {
+    const char     *name;   /* canonical */
+    const char     *format; /* how it is stored: "bf16", "q4_k", "gptq"; keys of MiLinear.formats */
+    int32_t         ndim;
+    int64_t         shape[4]; /* logical: a projection is [out, in], whatever its packing */
+    const void     *data;     /* mapped, until close() */
+    size_t          bytes;
+    const MiSource *source; /* where companions are found ("….scales", "….qzeros") */
+} MiWeight;
+
+/* Which elements of a head turn together, as q and k rows are stored. */
+typedef enum {
+    MI_ROPE_HALF,        /* i and i + dim/2: "non-traditional", Hugging Face */
+    MI_ROPE_INTERLEAVED, /* 2i and 2i + 1: "traditional", the original Llama, GGUF of Llama */
+} MiRopeStyle;
+
+typedef enum { MI_PIECE_NORMAL, MI_PIECE_UNKNOWN, MI_PIECE_CONTROL, MI_PIECE_USER, MI_PIECE_BYTE } MiPieceType;
+
+typedef struct {
+    const char *text; /* [len], not terminated; bytes, not byte-level letters */
+    uint32_t    len;
+    MiPieceType type;
+    float       score; /* of a unigram model */
+} MiPiece;
+
+typedef struct {
+    const char    *kind;          /* the tokenizer feature it wants: "bpe", "spm" (merges by score), "unigram" */
+    const char    *pre;           /* how text is split before merging, as GGUF names it ("gpt-2", "llama-bpe",
+                                   * "qwen2", "smollm"); "regex": by `split`; NULL: not at all */
+    const char *const *split;     /* regular expressions, applied one after the other; NULL-terminated, or NULL */
+    const char    *chat_template; /* Jinja; NULL: none */
+    const MiPiece *pieces;        /* [n_pieces] by id; a gap in the ids has text NULL */
+    const int32_t (*merges)[2];   /* [n_merges] ids, best first; NULL: by score */
+    uint32_t       n_pieces, n_merges;
+    int32_t        bos, eos, pad, unk; /* -1: none */
+    const int32_t *stop;          /* [n_stop] ids that end an answer: eos, eot, generation_config's */
+    uint32_t       n_stop;
+    bool           add_bos, add_eos, add_prefix_space;
+    bool           nfc;                /* text is normalised to NFC first */
+    bool           byte_fallback;      /* unknown characters become <0xNN> pieces */
+    bool           ignore_merges;      /* a whole word that is a piece is taken as it is */
+    bool           collapse_spaces;    /* runs of blanks become one, those at the ends go (unigram) */
+    bool           escape_spaces;      /* a blank is written U+2581 in pieces (sentencepiece) */
+} MiTokenizerData;
+
+/* How a model is to be written. */
+typedef struct {
+    const char *dtype; /* of matrices: "keep" (as stored, where the format can), "f32", "f16", "bf16" */
+    /* Called now and then, may be NULL; false: stop, the file is removed. */
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
+} MiWriteSpec;
+
+typedef struct {
+    size_t struct_size;
+    /* LOAD.  0: not mine; of several the highest opens it.  Reads a few bytes at most. */
+    int (*probe)(const char *path);
+    /* LOAD.  Maps the file or directory and checks its tables; options may be NULL. */
+    void *(*open)(const char *path, const void *options, GError **error);
+    void (*close)(void *self);
+    /* LOAD.  False: there is no such weight.  Fills *out with pointers into self. */
+    bool (*find)(void *self, const char *name, MiWeight *out);
+    /* LOAD.  For listing: how many, and the i-th. */
+    size_t (*count)(void *self);
+    void (*at)(void *self, size_t i, MiWeight *out);
+    /* LOAD.  The value as text, "28", "0.1", "true"; NULL: the file does not say. */
+    const char *(*meta)(void *self, const char *key);
+    /* LOAD. */
+    MiRopeStyle (*rope_style)(void *self);
+    /* LOAD, optional.  Fills *out with pointers into self. */
+    bool (*tokenizer)(void *self, MiTokenizerData *out, GError **error);
+    /* LOAD, optional.  n elements of w from element `first` on (both whole blocks of its
+     * storage) as f32; false: a storage it cannot decode. */
+    bool (*decode)(void *self, const MiWeight *w, int64_t first, int64_t n, float *out, GError **error);
+    /* LOAD, optional.  For listing: the i-th key and value of the metadata, canonical; false: no more. */
+    bool (*meta_at)(void *self, size_t i, const char **key, const char **value);
+    /* LOAD, optional.  The write half: `from` (any format) as a file or directory of this one at
+     * `path`, which must not exist; nothing is left there after an error. */
+    bool (*write)(const char *path, const MiSource *from, const MiWriteSpec *, GError **error);
+} MiFormat;
+
+/* An open file with its methods. */
+struct MiSource {
+    const MiFormat *vt;
+    void           *self;
+};
+
+static inline bool mi_source_has(const MiSource *s, const char *name)
+{
+    MiWeight w;
+    return s->vt->find(s->self, name, &w);
+}
+
+static inline const char *mi_source_meta(const MiSource *s, const char *key) { return s->vt->meta(s->self, key); }
+
+#endif

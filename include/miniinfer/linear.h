@@ -1,0 +1,29 @@
+/* linear.h - y = x W' + b, for one way of storing W.
+ *
+ * Projections of one input (q, k, v; gate, up) are packed together, their rows
+ * joined: a fusion that lists the layout, or the op itself, reads them as one. */
+#ifndef MINIINFER_LINEAR_H
+#define MINIINFER_LINEAR_H
+
+#include <miniinfer/op.h>
+
+typedef struct {
+    size_t             struct_size;
+    const char *const *formats; /* of MiWeight.format that pack() takes, NULL-terminated */
+    const char        *layout;  /* what pack() writes: "plain", "int4.g128"; fusions list it */
+    int32_t            rank;    /* of several that take a format `auto` picks the highest; below 0: only by name */
+    bool               joins;   /* op takes all parts in one call: at[0..n), one in, an out each */
+
+    /* LOAD.  Device bytes for these parts, [out, in] each, equal `in`; options may be
+     * NULL.  False: a shape it cannot take, *error says which. */
+    bool (*bytes)(const MiWeight *parts, int n, const void *options, size_t *bytes, GError **error);
+    /* LOAD.  Reads parts[i].data once, in order, writes dst (device, as many bytes) by
+     * ctx->upload, fills out[i].  A tied, plain weight is not packed: it is shared. */
+    bool (*pack)(MiContext *, const MiWeight *parts, int n, const void *options, void *dst, MiOperand *out,
+                 GError **error);
+    /* in 0: x [rows, in]; weight 0: W; weight 1: b [out] or absent; out 0: y [rows, out],
+     * of the dtype of out 0. */
+    const MiOp *op;
+} MiLinear;
+
+#endif

@@ -1,0 +1,4 @@
+plugins += plugins/model_llama.so
+plugins_model_llama_so_SOURCES = plugins/models/llama.c
+plugins_model_llama_so_LDFLAGS = $(plugin_ldflags)
+plugins_model_llama_so_LDADD   = $(plugin_ldadd)
