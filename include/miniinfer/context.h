@@ -48,6 +48,7 @@ typedef struct {
     int32_t  n_prompt, n_tokens;
     int32_t  n_cached; /* positions the cache holds */
     int32_t  max_tokens, priority;
+    bool     fresh;    /* wants a result for every row of its prompt: no match may stand in for some */
     int64_t  arrived;  /* microseconds, monotonic */
     void    *owner;    /* the engine's */
 } MiSequence;
