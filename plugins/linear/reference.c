@@ -1,0 +1,188 @@
+/* reference.c - the yardstick: weights decoded to f32 once, plain loops.
+ *
+ * `[engine] dtype = fp32` chooses it; every other linear is tested against it.
+ * A product is summed in one fixed order, whatever the number of threads and
+ * of rows: 16 partial f32 sums over CHUNK elements, those added up in f64. */
+#include <cpu/blocks.h>
+#include <miniinfer/plugin.h>
+
+enum { LANES = 16, CHUNK = 256, ROWS = 4 /* of x that share one reading of W */ };
+
+static const char *const formats[] = {
+    "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs",
+    NULL,
+};
+
+static void on_all_threads(MiContext *ctx, void (*fn)(void *, int, int), void *arg)
+{
+    if (MI_HAS(ctx->backend, parallel))
+        ctx->backend->parallel(ctx->device, fn, arg);
+    else
+        fn(arg, 0, 1);
+}
+
+/* ---- load ------------------------------------------------------------------- */
+
+static const MiBlockFormat *shape_of(const MiWeight *w, GError **error)
+{
+    const MiBlockFormat *f = mi_block_format(w->format);
+
+    if (!f || w->ndim != 2 || w->shape[0] <= 0 || w->shape[1] <= 0 || w->shape[1] % f->values) {
+        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: linear 'reference' reads matrices of known formats, "
+                    "rows a multiple of %d; this is '%s' with %d dimensions, rows of %" G_GINT64_FORMAT,
+                    w->name, f ? f->values : 1, w->format, w->ndim, w->ndim > 1 ? w->shape[1] : 0);
+        return NULL;
+    }
+    gsize blocks, bytes;
+    if (!g_size_checked_mul(&blocks, (gsize)w->shape[0], (gsize)(w->shape[1] / f->values)) ||
+        !g_size_checked_mul(&bytes, blocks, (gsize)f->bytes) || bytes > w->bytes) {
+        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: the file holds %zu bytes, its shape needs more", w->name, w->bytes);
+        return NULL;
+    }
+    return f;
+}
+
+static bool bytes(const MiWeight *parts, int n, const void *options, size_t *total, GError **error)
+{
+    (void)options;
+    *total = 0;
+    for (int i = 0; i < n; i++) {
+        gsize one;
+        if (!shape_of(&parts[i], error))
+            return false;
+        if (!g_size_checked_mul(&one, (gsize)parts[i].shape[0], (gsize)parts[i].shape[1]) ||
+            !g_size_checked_mul(&one, one, sizeof(float)) || !g_size_checked_add(total, *total, one)) {
+            g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: too large for this machine", parts[i].name);
+            return false;
+        }
+    }
+    return true;
+}
+
+typedef struct {
+    const MiBlockFormat *format;
+    const char          *src;
+    float               *dst;
+    int64_t              rows, cols;
+} Decoding;
+
+static void decode(void *arg, int part, int n_parts)
+{
+    const Decoding *d = arg;
+    const int64_t   from = d->rows * part / n_parts, to = d->rows * (part + 1) / n_parts;
+
+    d->format->decode(d->src + from * (d->cols / d->format->values * d->format->bytes), d->dst + from * d->cols,
+                      (to - from) * d->cols);
+}
+
+static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *options, void *dst, MiOperand *out,
+                 GError **error)
+{
+    float *p = dst;
+
+    (void)options;
+    for (int i = 0; i < n; i++) {
+        const MiWeight *w = &parts[i];
+        Decoding        d = { shape_of(w, error), w->data, p, w->shape[0], w->shape[1] };
+
+        if (!d.format)
+            return false;
+        on_all_threads(ctx, decode, &d);
+        out[i] = (MiOperand){
+            .tensor = { .data = p, .dtype = MI_F32, .ndim = 2, .shape = { d.rows, d.cols }, .stride = { d.cols, 1 } },
+            .layout = "plain",
+        };
+        p += d.rows * d.cols;
+    }
+    return true;
+}
+
+/* ---- the op ----------------------------------------------------------------- */
+
+typedef struct {
+    const MiArgs *at;
+    int64_t       in, out;
+} Work;
+
+/* y[r] = x[r] . w for ROWS rows or fewer; each sum as if it were alone. */
+static void dot(const float *w, const float *const *x, int n_rows, int64_t n, float *y)
+{
+    double sum[ROWS] = { 0 };
+
+    for (int64_t from = 0; from < n; from += CHUNK) {
+        const int64_t to = MIN(from + CHUNK, n);
+        for (int r = 0; r < n_rows; r++) {
+            float         part[LANES] = { 0 };
+            int64_t       k = from;
+            const float  *xr = x[r];
+            for (; k + LANES <= to; k += LANES)
+                for (int j = 0; j < LANES; j++)
+                    part[j] += xr[k + j] * w[k + j];
+            for (int j = 0; k < to; k++, j++)
+                part[j] += xr[k] * w[k];
+            for (int half = LANES / 2; half; half /= 2)
+                for (int j = 0; j < half; j++)
+                    part[j] += part[j + half];
+            sum[r] += (double)part[0];
+        }
+    }
+    for (int r = 0; r < n_rows; r++)
+        y[r] = (float)sum[r];
+}
+
+static void columns(void *arg, int part, int n_parts)
+{
+    const Work     *work = arg;
+    const MiTensor *x = &work->at->in[0], *y = &work->at->out[0];
+    const float    *w = work->at->weight[0].tensor.data, *b = work->at->weight[1].tensor.data;
+
+    for (int64_t o = work->out * part / n_parts; o < work->out * (part + 1) / n_parts; o++) {
+        for (int64_t r = 0; r < x->shape[0]; r += ROWS) {
+            const int    rows = (int)MIN(ROWS, x->shape[0] - r);
+            const float *from[ROWS];
+            float        to[ROWS];
+
+            for (int i = 0; i < rows; i++)
+                from[i] = (const float *)x->data + (r + i) * x->stride[0];
+            dot(w + o * work->in, from, rows, work->in, to);
+            for (int i = 0; i < rows; i++)
+                ((float *)y->data)[(r + i) * y->stride[0] + o] = to[i] + (b ? b[o] : 0);
+        }
+    }
+}
+
+static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    (void)ctx, (void)state, (void)workspace;
+    for (int i = 0; i < call->n; i++) {
+        if (call->at[i].in[0].dtype == MI_F32 && call->at[i].out[0].dtype == MI_F32)
+            continue;
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                    "linear 'reference' reads and writes f32 only; set [engine] dtype = fp32");
+        return false;
+    }
+    return true;
+}
+
+static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    (void)state, (void)error;
+    for (int i = 0; i < call->n; i++) {
+        const MiTensor *w = &call->at[i].weight[0].tensor;
+        Work            work = { &call->at[i], w->shape[1], w->shape[0] };
+        on_all_threads(ctx, columns, &work);
+    }
+    return true;
+}
+
+static const MiOp op = {
+    .struct_size = sizeof op, .n_in = 1, .n_out = 1, .n_weights = 1, .prepare = prepare, .run = run,
+};
+
+static const MiLinear reference = {
+    .struct_size = sizeof reference, .formats = formats, .layout = "plain", .rank = -1,
+    .bytes = bytes, .pack = pack, .op = &op,
+};
+
+MI_PLUGIN("linear_reference", "0.1", "Projections by plain loops over weights decoded to f32",
+          MI_FEATURE_LINEAR("reference", "cpu", &reference, NULL));
