@@ -1,5 +1,6 @@
 /* stubs.c - every name a program needs, and nothing behind it: for tests of
- * what is resolved, fused and planned. */
+ * what is resolved, fused and planned.  On a backend of their own, so that they
+ * and the real ones may be loaded together. */
 #include <miniinfer/plugin.h>
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
@@ -24,6 +25,10 @@ STUB(rmsnorm, 1, sizeof(MiNorm), .n_weights = 1, .inplace = 1);
 STUB(rope, 2, sizeof(MiRotate), .inplace = 1);
 STUB(kv_append, 2, 0, .inplace = 0);
 STUB(output_rows, 1, 0, .inplace = 0);
+STUB(add, 2, 0, .inplace = 3);
+STUB(mul, 2, 0, .inplace = 3);
+STUB(silu, 1, sizeof(MiActivation), .inplace = 1);
+STUB(simple_op, 2, sizeof(MiAttend), .inplace = 0);
 STUB(dense_op, 1, 0, .n_weights = 1, .prepare = prepare);
 STUB(norm_qkv_rope_op, 0, 0, .inplace = 0);
 STUB(link_op, 1, 0, .inplace = 1);
@@ -71,9 +76,16 @@ static const MiOption params[] = {
 static const MiSampler nucleus = { sizeof nucleus, params, sizeof(Row), false, NULL, &link_op };
 static const MiSampler greedy = { sizeof greedy, NULL, 0, true, NULL, &draw_op };
 
+static const char *const kv_layouts[] = { "contiguous", NULL };
+static const MiAttention simple = {
+    .struct_size = sizeof simple, .layouts = kv_layouts, .dtypes = 1u << MI_F32, .op = &simple_op,
+};
+
 MI_PLUGIN("stubs", "0", "Names without kernels",
-          MI_FEATURE_OP("embed", "cpu", &embed, NULL), MI_FEATURE_OP("rmsnorm", "cpu", &rmsnorm, NULL),
-          MI_FEATURE_OP("rope", "cpu", &rope, NULL), MI_FEATURE_OP("kv_append", "cpu", &kv_append, NULL),
-          MI_FEATURE_OP("output_rows", "cpu", &output_rows, NULL), MI_FEATURE_LINEAR("dense", "cpu", &dense, NULL),
-          MI_FEATURE_FUSION("norm_qkv_rope", "cpu", &norm_qkv_rope, NULL),
-          MI_FEATURE_SAMPLER("nucleus", "cpu", &nucleus, NULL), MI_FEATURE_SAMPLER("greedy", "cpu", &greedy, NULL));
+          MI_FEATURE_OP("embed", "stub", &embed, NULL), MI_FEATURE_OP("rmsnorm", "stub", &rmsnorm, NULL),
+          MI_FEATURE_OP("rope", "stub", &rope, NULL), MI_FEATURE_OP("kv_append", "stub", &kv_append, NULL),
+          MI_FEATURE_OP("output_rows", "stub", &output_rows, NULL), MI_FEATURE_OP("add", "stub", &add, NULL),
+          MI_FEATURE_OP("mul", "stub", &mul, NULL), MI_FEATURE_OP("silu", "stub", &silu, NULL),
+          MI_FEATURE_ATTENTION("simple", "stub", &simple, NULL), MI_FEATURE_LINEAR("stub", "*", &dense, NULL),
+          MI_FEATURE_FUSION("norm_qkv_rope", "stub", &norm_qkv_rope, NULL),
+          MI_FEATURE_SAMPLER("stub_nucleus", "*", &nucleus, NULL), MI_FEATURE_SAMPLER("stub_draw", "*", &greedy, NULL));
