@@ -6,7 +6,7 @@
 #include <cpu/blocks.h>
 #include <miniinfer/plugin.h>
 
-enum { LANES = 16, CHUNK = 256, ROWS = 4 /* of x that share one reading of W */ };
+enum { LANES = 16, CHUNK = 256 };
 
 static const char *const formats[] = {
     "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs",
@@ -104,30 +104,31 @@ typedef struct {
     int64_t       in, out;
 } Work;
 
-/* y[r] = x[r] . w for ROWS rows or fewer; each sum as if it were alone. */
-static void dot(const float *w, const float *const *x, int n_rows, int64_t n, float *y)
-{
-    double sum[ROWS] = { 0 };
+/* Four floats; GCC and clang make of it what the machine has. */
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 
-    for (int64_t from = 0; from < n; from += CHUNK) {
-        const int64_t to = MIN(from + CHUNK, n);
-        for (int r = 0; r < n_rows; r++) {
-            float         part[LANES] = { 0 };
-            int64_t       k = from;
-            const float  *xr = x[r];
-            for (; k + LANES <= to; k += LANES)
-                for (int j = 0; j < LANES; j++)
-                    part[j] += xr[k + j] * w[k + j];
-            for (int j = 0; k < to; k++, j++)
-                part[j] += xr[k] * w[k];
-            for (int half = LANES / 2; half; half /= 2)
-                for (int j = 0; j < half; j++)
-                    part[j] += part[j + half];
-            sum[r] += (double)part[0];
+/* x . w; the last elements of a row that is no multiple of LANES one by one. */
+static float dot(const float *w, const float *x, int64_t n)
+{
+    double  sum = 0;
+    int64_t k = 0;
+
+    while (k + LANES <= n) {
+        const int64_t to = MIN(k + CHUNK, n - n % LANES);
+        Four          a = { 0 }, b = { 0 }, c = { 0 }, d = { 0 };
+        for (; k < to; k += LANES) {
+            const Four *xk = (const Four *)(x + k), *wk = (const Four *)(w + k);
+            a += xk[0] * wk[0];
+            b += xk[1] * wk[1];
+            c += xk[2] * wk[2];
+            d += xk[3] * wk[3];
         }
+        a = (a + c) + (b + d);
+        sum += (double)((a[0] + a[2]) + (a[1] + a[3]));
     }
-    for (int r = 0; r < n_rows; r++)
-        y[r] = (float)sum[r];
+    for (; k < n; k++)
+        sum += (double)x[k] * (double)w[k];
+    return (float)sum;
 }
 
 static void columns(void *arg, int part, int n_parts)
@@ -136,19 +137,10 @@ static void columns(void *arg, int part, int n_parts)
     const MiTensor *x = &work->at->in[0], *y = &work->at->out[0];
     const float    *w = work->at->weight[0].tensor.data, *b = work->at->weight[1].tensor.data;
 
-    for (int64_t o = work->out * part / n_parts; o < work->out * (part + 1) / n_parts; o++) {
-        for (int64_t r = 0; r < x->shape[0]; r += ROWS) {
-            const int    rows = (int)MIN(ROWS, x->shape[0] - r);
-            const float *from[ROWS];
-            float        to[ROWS];
-
-            for (int i = 0; i < rows; i++)
-                from[i] = (const float *)x->data + (r + i) * x->stride[0];
-            dot(w + o * work->in, from, rows, work->in, to);
-            for (int i = 0; i < rows; i++)
-                ((float *)y->data)[(r + i) * y->stride[0] + o] = to[i] + (b ? b[o] : 0);
-        }
-    }
+    for (int64_t o = work->out * part / n_parts; o < work->out * (part + 1) / n_parts; o++)
+        for (int64_t r = 0; r < x->shape[0]; r++)
+            ((float *)y->data)[r * y->stride[0] + o] =
+                dot(w + o * work->in, (const float *)x->data + r * x->stride[0], work->in) + (b ? b[o] : 0);
 }
 
 static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
