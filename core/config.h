@@ -15,6 +15,8 @@ void      mi_config_free(MiConfig *c);
 
 /* Reads an INI file; nothing of it counts when anything in it is wrong. */
 bool mi_config_read(MiConfig *c, const char *file, GError **error);
+/* The same of [size] bytes in memory; file is what messages call it. */
+bool mi_config_parse(MiConfig *c, const char *file, const char *text, size_t size, GError **error);
 /* "section.key" (split at the last dot), from the command line: replaces what a file said. */
 bool mi_config_set(MiConfig *c, const char *dotted, const char *value, GError **error);
 
@@ -25,7 +27,8 @@ bool mi_config_fill(const MiConfig *c, const char *section, const MiOption *tabl
 /* A feature's options, from [kind.name]; allocated, NULL without a table.  *error tells failure. */
 void *mi_config_feature(const MiConfig *c, const MiFeature *f, GError **error);
 
-/* Every section and key is somebody's: the core's, a loaded feature's, a sampler's parameter. */
+/* Every section and key is somebody's: the core's, a loaded feature's, a sampler's parameter;
+ * every value is possible; [plugins] disable names files that are there. */
 bool mi_config_check(const MiConfig *c, MiRegistry *r, GError **error);
 
 #endif

@@ -2,8 +2,9 @@ noinst_LIBRARIES += core/libcore.a
 core_libcore_a_SOURCES = \
 	core/arena.c core/arena.h \
 	core/assembly.h \
-	core/config.h \
+	core/config.c core/config.h \
 	core/engine.h \
+	core/exit.h \
 	core/fuse.c core/fuse.h \
 	core/options.c core/options.h \
 	core/plugin.c \
@@ -11,7 +12,8 @@ core_libcore_a_SOURCES = \
 	core/registry.c core/registry.h \
 	core/rope.c core/rope.h \
 	core/schedule.c core/schedule.h \
-	core/settings.h \
+	core/settings.c core/settings.h \
+	core/suggest.c core/suggest.h \
 	core/template.h
 core_libcore_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core $(INIH_CFLAGS) -DMI_PLUGINDIR='"$(plugindir)"'
 

@@ -69,6 +69,7 @@ typedef enum {
     MI_ERROR_MODEL,       /* a weights file that is not what it says */
     MI_ERROR_DEVICE,
     MI_ERROR_NO_MEMORY,
+    MI_ERROR_IO,          /* a file that cannot be read or written */
 } MiErrorCode;
 
 #endif

@@ -1,0 +1,437 @@
+/* config.c - configurations: reading, precedence, filling structs.
+ *
+ * The file is read with inih, behind a reader that counts lines and refuses
+ * what inih would cut or drop without a word: lines over 198 bytes, names over
+ * 49, text behind [section], a line that continues the value above (blanks
+ * before a line are taken off, so that it is a key or nothing), control bytes.
+ * All pairs are collected first; they count when the whole file was right.
+ *
+ *   [section]       a-z 0-9 _ . -
+ *   key = value     a-z 0-9 _ -; a value ends at the line's end or at " ;"
+ *   ; comment       # too, where a line begins
+ *
+ * A command line replaces what a file says, a later file what an earlier one
+ * says; within a file a key stands once.  Nothing in a value is expanded. */
+#include "config.h"
+#include "options.h"
+#include "settings.h"
+#include "suggest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ini.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { LONGEST_LINE = 198, LONGEST_NAME = 49, LARGEST_FILE = 1 << 20 };
+#define NAME_LETTERS "abcdefghijklmnopqrstuvwxyz0123456789_-"
+
+typedef struct {
+    char       *section, *key, *value; /* key NULL: a section's header */
+    const char *file;                  /* interned; NULL: the command line */
+    unsigned    line;
+} Entry;
+
+struct MiConfig {
+    GPtrArray  *entries;  /* Entry *, in order; owned */
+    GHashTable *by_name;  /* "section.key" -> Entry * */
+};
+
+static void entry_free(void *p)
+{
+    Entry *e = p; /* NULL: given away */
+    if (!e)
+        return;
+    g_free(e->section);
+    g_free(e->key);
+    g_free(e->value);
+    g_free(e);
+}
+
+MiConfig *mi_config_new(void)
+{
+    MiConfig *c = g_new0(MiConfig, 1);
+    c->entries = g_ptr_array_new_with_free_func(entry_free);
+    c->by_name = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    return c;
+}
+
+void mi_config_free(MiConfig *c)
+{
+    if (!c)
+        return;
+    g_hash_table_unref(c->by_name);
+    g_ptr_array_unref(c->entries);
+    g_free(c);
+}
+
+static bool wrong(GError **error, const Entry *at, const char *format, ...) G_GNUC_PRINTF(3, 4);
+static bool wrong(GError **error, const Entry *at, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    g_autofree char *what = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    if (at->file)
+        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s:%u: %s", at->file, at->line, what);
+    else
+        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "command line: %s", what);
+    return false;
+}
+
+/* An entry of the table's name, of what was said last. */
+static Entry *lookup(const MiConfig *c, const char *section, const char *key)
+{
+    g_autofree char *name = g_strdup_printf("%s.%s", section, key);
+    return g_hash_table_lookup(c->by_name, name);
+}
+
+static void put(MiConfig *c, Entry *e)
+{
+    g_ptr_array_add(c->entries, e);
+    if (!e->key)
+        return;
+    Entry *old = lookup(c, e->section, e->key);
+    if (!old || old->file || !e->file)
+        g_hash_table_insert(c->by_name, g_strdup_printf("%s.%s", e->section, e->key), e);
+}
+
+/* ---- reading a file -------------------------------------------------------- */
+
+typedef struct {
+    Entry       at;   /* where the reader is: file and line */
+    const char *text, *end;
+    GPtrArray  *entries;
+    GHashTable *seen; /* "section.key" -> line */
+    GError     *error;
+} Reading;
+
+static bool name_fits(const char *name, size_t n, const char *letters)
+{
+    return n > 0 && n <= LONGEST_NAME && strspn(name, letters) >= n;
+}
+
+/* line: [n], begins with '['. */
+static bool take_section(Reading *r, const char *line, size_t n)
+{
+    const char *close = memchr(line, ']', n);
+    size_t      rest = close ? (size_t)(close + 1 - line) : n;
+
+    if (!close)
+        return wrong(&r->error, &r->at, "'%.*s' lacks its ']'", (int)MIN(n, 60), line);
+    if (!name_fits(line + 1, (size_t)(close - line - 1), "." NAME_LETTERS))
+        return wrong(&r->error, &r->at, "'%.*s' is no section; its name is up to %d of a-z 0-9 _ . -",
+                     (int)MIN(rest, 60), line, LONGEST_NAME);
+    while (rest < n && (line[rest] == ' ' || line[rest] == '\t'))
+        rest++;
+    if (rest < n && line[rest] != ';' && line[rest] != '#')
+        return wrong(&r->error, &r->at, "text behind %.*s; a key begins a line of its own", (int)(close + 1 - line),
+                     line);
+    Entry *e = g_new0(Entry, 1);
+    *e = (Entry){ .section = g_strndup(line + 1, (size_t)(close - line - 1)), .file = r->at.file, .line = r->at.line };
+    g_ptr_array_add(r->entries, e);
+    return true;
+}
+
+/* fgets for inih: the next line, checked, without the blanks before it; NULL at the end or after an error. */
+static char *next_line(char *out, int size, void *stream)
+{
+    Reading    *r = stream;
+    const char *line = r->text;
+
+    if (r->error || line == r->end)
+        return NULL;
+    const char *nl = memchr(line, '\n', (size_t)(r->end - line));
+    const char *stop = nl ? nl : r->end;
+    r->text = nl ? nl + 1 : r->end;
+    r->at.line++;
+    while (line < stop && g_ascii_isspace(*line))
+        line++;
+    while (stop > line && g_ascii_isspace(stop[-1]))
+        stop--;
+    const size_t n = (size_t)(stop - line);
+    const bool comment = n > 0 && (*line == ';' || *line == '#');
+    for (const char *p = line; p < stop; p++)
+        if (((unsigned char)*p < ' ' && *p != '\t') || *p == 0x7f) {
+            wrong(&r->error, &r->at, "byte 0x%02x is no text", (unsigned)*p);
+            return NULL;
+        }
+    if (!comment && n > LONGEST_LINE) {
+        wrong(&r->error, &r->at, "the line is %zu bytes long; %d are possible", n, LONGEST_LINE);
+        return NULL;
+    }
+    if (n > 0 && *line == '[' && !take_section(r, line, n))
+        return NULL;
+    if (comment || n + 2 > (size_t)size)
+        g_strlcpy(out, "\n", (gsize)size);
+    else
+        g_snprintf(out, (gulong)size, "%.*s\n", (int)n, line);
+    return out;
+}
+
+/* inih's: 0 is an error. */
+static int take_pair(void *user, const char *section, const char *key, const char *value)
+{
+    Reading *r = user;
+
+    if (r->error)
+        return 0;
+    if (!*section)
+        return wrong(&r->error, &r->at, "'%.60s' stands before any [section]", key);
+    if (!name_fits(key, strlen(key), NAME_LETTERS))
+        return wrong(&r->error, &r->at, "'%.60s' is no key; a name is up to %d of a-z 0-9 _ -", key, LONGEST_NAME);
+    g_autofree char *name = g_strdup_printf("%s.%s", section, key);
+    unsigned         first = GPOINTER_TO_UINT(g_hash_table_lookup(r->seen, name));
+    if (first)
+        return wrong(&r->error, &r->at, "[%s] %s was given in line %u already", section, key, first);
+    Entry *e = g_new0(Entry, 1);
+    *e = (Entry){ g_strdup(section), g_strdup(key), g_strdup(value), r->at.file, r->at.line };
+    g_ptr_array_add(r->entries, e);
+    g_hash_table_insert(r->seen, g_steal_pointer(&name), GUINT_TO_POINTER(r->at.line));
+    return 1;
+}
+
+/* A regular file of sane size, whole. */
+static char *slurp(const char *file, size_t *size, GError **error)
+{
+    struct stat st;
+    char       *text = NULL;
+    int         fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        g_set_error(error, G_FILE_ERROR, g_file_error_from_errno(errno), "%s: %s", file, g_strerror(errno));
+    } else if (!S_ISREG(st.st_mode)) {
+        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s is %s; a configuration is a regular file", file,
+                    S_ISDIR(st.st_mode) ? "a directory" : "a device, socket or pipe");
+    } else if (st.st_size > LARGEST_FILE) {
+        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s: %" G_GINT64_FORMAT " bytes are no configuration; %d are possible",
+                    file, (gint64)st.st_size, LARGEST_FILE);
+    } else {
+        text = g_malloc((size_t)st.st_size + 1);
+        ssize_t got = 0;
+        for (*size = 0; *size < (size_t)st.st_size; *size += (size_t)got)
+            if ((got = read(fd, text + *size, (size_t)st.st_size - *size)) <= 0)
+                break;
+        if (got < 0) {
+            g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s: %s", file, g_strerror(errno));
+            g_clear_pointer(&text, g_free);
+        }
+    }
+    if (fd >= 0)
+        close(fd);
+    return text;
+}
+
+/* What stands in line n, for a message. */
+static char *line_of(const char *text, const char *end, int n)
+{
+    while (--n > 0 && (text = memchr(text, '\n', (size_t)(end - text))))
+        text++;
+    g_autofree char *line = text ? g_strndup(text, MIN((size_t)(end - text), 60)) : g_strdup("");
+    line[strcspn(line, "\r\n")] = 0;
+    return g_utf8_make_valid(g_strstrip(line), -1);
+}
+
+bool mi_config_parse(MiConfig *c, const char *file, const char *text, size_t size, GError **error)
+{
+    static const char     bom[] = "\xef\xbb\xbf";
+    g_autoptr(GPtrArray)  entries = g_ptr_array_new_with_free_func(entry_free);
+    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    Reading               r = { .at = { .file = g_intern_string(file) }, .text = text, .end = text + size,
+                                .entries = entries, .seen = seen };
+
+    if (size >= 3 && memcmp(text, bom, 3) == 0)
+        text = r.text = text + 3;
+    if (!g_utf8_validate_len(text, (gsize)(r.end - text), &r.text)) {
+        for (const char *p = text; p < r.text; p++)
+            r.at.line += *p == '\n';
+        r.at.line++;
+        return wrong(error, &r.at, "bytes that are not UTF-8");
+    }
+    r.text = text;
+    int bad = ini_parse_stream(next_line, &r, take_pair, &r);
+    if (!r.error && bad) {
+        g_autofree char *line = line_of(text, r.end, bad);
+        r.at.line = (unsigned)bad;
+        wrong(&r.error, &r.at, "'%s' is neither [section] nor key = value", line);
+    }
+    if (r.error) {
+        g_propagate_error(error, r.error);
+        return false;
+    }
+    for (guint i = 0; i < entries->len; i++)
+        put(c, g_steal_pointer(&entries->pdata[i]));
+    return true;
+}
+
+bool mi_config_read(MiConfig *c, const char *file, GError **error)
+{
+    size_t           size = 0;
+    g_autofree char *text = slurp(file, &size, error);
+    return text && mi_config_parse(c, file, text, size, error);
+}
+
+/* ---- the command line ------------------------------------------------------- */
+
+bool mi_config_set(MiConfig *c, const char *dotted, const char *value, GError **error)
+{
+    const char *dot = strrchr(dotted, '.');
+    const Entry here = { 0 };
+
+    if (!dot || !name_fits(dotted, (size_t)(dot - dotted), "." NAME_LETTERS) ||
+        !name_fits(dot + 1, strlen(dot + 1), NAME_LETTERS))
+        return wrong(error, &here, "'--%.60s' is not --section.key", dotted);
+    if (!g_utf8_validate(value, -1, NULL))
+        return wrong(error, &here, "--%s: its value is not UTF-8", dotted);
+    Entry *e = g_new0(Entry, 1);
+    *e = (Entry){ .section = g_strndup(dotted, (size_t)(dot - dotted)), .key = g_strdup(dot + 1),
+                  .value = g_strdup(value) };
+    put(c, e);
+    return true;
+}
+
+/* ---- what was said ---------------------------------------------------------- */
+
+const char *mi_config_get(const MiConfig *c, const char *section, const char *key)
+{
+    const Entry *e = lookup(c, section, key);
+    return e ? e->value : NULL;
+}
+
+static bool parse_entry(const Entry *e, const MiOption *o, void *at, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+
+    if (at ? mi_option_parse(o, at, e->value, &why) : mi_option_accepts(o, e->value, &why))
+        return true;
+    return wrong(error, e, "[%s] %s", e->section, why->message);
+}
+
+bool mi_config_fill(const MiConfig *c, const char *section, const MiOption *table, void *out, GError **error)
+{
+    for (const MiOption *o = table; o && o->key; o++) {
+        const Entry *e = lookup(c, section, o->key);
+        void        *at = (char *)out + o->offset;
+        if (e) {
+            if (!parse_entry(e, o, at, error))
+                return false;
+        } else if (!o->def) {
+            g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "[%s] %s must be given: %s", section, o->key, o->help);
+            return false;
+        } else if (!mi_option_parse(o, at, o->def, error)) {
+            g_prefix_error(error, "the default of [%s] ", section);
+            return false;
+        }
+    }
+    return true;
+}
+
+void *mi_config_feature(const MiConfig *c, const MiFeature *f, GError **error)
+{
+    if (!f->options)
+        return NULL;
+    g_autofree char *section = g_strdup_printf("%s.%s", mi_kind_name(f->kind), f->name);
+    g_autofree void *out = g_malloc0(mi_options_size(f->options));
+    return mi_config_fill(c, section, f->options, out, error) ? g_steal_pointer(&out) : NULL;
+}
+
+/* ---- whose key is it? ------------------------------------------------------- */
+
+typedef void Visit(const MiOption *table, const char *section, void *user);
+
+/* Every table that a section may take keys from. */
+static void visit_tables(MiRegistry *r, Visit *visit, void *user)
+{
+    for (const char *const *s = mi_settings_sections(); *s; s++)
+        visit(mi_settings_table(*s), *s, user);
+    for (int kind = 0; kind < MI_N_KINDS; kind++) {
+        g_autoptr(GPtrArray) list = mi_registry_list(r, (MiKind)kind, NULL);
+        for (guint i = 0; i < list->len; i++) {
+            const MiFeature *f = list->pdata[i];
+            g_autofree char *section = g_strdup_printf("%s.%s", mi_kind_name(f->kind), f->name);
+            visit(f->options, section, user);
+            if (f->kind == MI_KIND_SAMPLER)
+                visit(((const MiSampler *)f->vtable)->params, "sampler", user);
+        }
+    }
+}
+
+typedef struct {
+    const Entry *entry;
+    GPtrArray   *sections, *keys; /* interned names: all sections, keys of the entry's */
+    bool         section, key;    /* found */
+    GError      *error;           /* of the value, by the last table that has the key */
+} Owner;
+
+/* One key may stand in several tables: of two backends, of two links; one that takes the value is enough. */
+static void look_in(const MiOption *table, const char *section, void *user)
+{
+    Owner *w = user;
+
+    g_ptr_array_add(w->sections, (void *)g_intern_string(section));
+    if (strcmp(section, w->entry->section) != 0)
+        return;
+    w->section = true;
+    for (const MiOption *o = table; o && o->key; o++) {
+        g_ptr_array_add(w->keys, (void *)g_intern_string(o->key));
+        if (!w->entry->key || strcmp(o->key, w->entry->key) != 0 || (w->key && !w->error))
+            continue;
+        w->key = true;
+        g_clear_error(&w->error);
+        parse_entry(w->entry, o, NULL, &w->error);
+    }
+}
+
+static bool check_entry(MiRegistry *r, const Entry *e, GError **error)
+{
+    g_autoptr(GPtrArray) sections = g_ptr_array_new(), keys = g_ptr_array_new();
+    g_autoptr(GString)   hint = g_string_new(NULL);
+    Owner                w = { .entry = e, .sections = sections, .keys = keys };
+
+    visit_tables(r, look_in, &w);
+    if (!w.section) {
+        const char *near = mi_suggest(e->section, sections);
+        if (near)
+            g_string_printf(hint, "; did you mean [%s]?", near);
+        return wrong(error, e, "unknown section [%s]%s", e->section, hint->str);
+    }
+    if (e->key && !w.key) {
+        mi_suggest_append(hint, e->key, keys);
+        if (hint->len == 0 && keys->len == 0)
+            g_string_assign(hint, "; it takes none");
+        return wrong(error, e, "unknown key '%s' in [%s]%s", e->key, e->section, hint->str);
+    }
+    if (w.error)
+        g_propagate_error(error, w.error);
+    return !w.error;
+}
+
+static bool check_disabled(const MiConfig *c, MiRegistry *r, GError **error)
+{
+    const Entry         *e = lookup(c, "plugins", "disable");
+    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+    GPtrArray           *files = mi_registry_files(r);
+
+    if (!e)
+        return true;
+    for (guint i = 0; i < files->len; i++)
+        g_ptr_array_add(names, mi_plugin_stem(((const MiLoaded *)files->pdata[i])->file));
+    g_auto(GStrv) parts = g_strsplit(e->value, ",", 0);
+    for (char **p = parts; *p; p++) {
+        g_autoptr(GString) hint = g_string_new(NULL);
+        if (!*g_strstrip(*p) || g_ptr_array_find_with_equal_func(names, *p, g_str_equal, NULL))
+            continue;
+        mi_suggest_append(hint, *p, names);
+        return wrong(error, e, "[plugins] disable: there is no plugin file %s.so%s", *p, hint->str);
+    }
+    return true;
+}
+
+bool mi_config_check(const MiConfig *c, MiRegistry *r, GError **error)
+{
+    for (guint i = 0; i < c->entries->len; i++)
+        if (!check_entry(r, c->entries->pdata[i], error))
+            return false;
+    return check_disabled(c, r, error);
+}
