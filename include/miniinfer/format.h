@@ -32,10 +32,11 @@ typedef enum {
 typedef enum { MI_PIECE_NORMAL, MI_PIECE_UNKNOWN, MI_PIECE_CONTROL, MI_PIECE_USER, MI_PIECE_BYTE } MiPieceType;
 
 typedef struct {
-    const char *text; /* [len], not terminated; bytes, not byte-level letters */
+    const char *text; /* [len], not terminated; bytes, not byte-level letters; of MI_PIECE_BYTE "<0x0A>" */
     uint32_t    len;
     MiPieceType type;
-    float       score; /* of a unigram model */
+    float       score; /* of a unigram model, or of one that merges by score */
+    bool        lstrip, rstrip; /* of a special piece: white space on that side of it goes */
 } MiPiece;
 
 typedef struct {
@@ -50,7 +51,9 @@ typedef struct {
     int32_t        bos, eos, pad, unk; /* -1: none */
     const int32_t *stop;          /* [n_stop] ids that end an answer: eos, eot, generation_config's */
     uint32_t       n_stop;
-    bool           add_bos, add_eos, add_prefix_space;
+    bool           add_bos, add_eos;
+    bool           add_prefix_space; /* a blank before the text, and after each special piece in it */
+    bool           prefix_first;     /* add_prefix_space: only before the text */
     bool           nfc;                /* text is normalised to NFC first */
     bool           byte_fallback;      /* unknown characters become <0xNN> pieces */
     bool           ignore_merges;      /* a whole word that is a piece is taken as it is */
