@@ -43,6 +43,7 @@ typedef struct {
 typedef struct { float eps, offset; } MiNorm; /* y = norm(x) * (offset + w) */
 typedef struct { float scale, softcap; int32_t window; bool bidirectional; } MiAttend; /* softcap, window: 0: none */
 typedef struct { float slope; } MiActivation;
+typedef struct { int32_t n_top; } MiLogprobs; /* of op "logprobs": logits, tokens -> [n_out, 1 + n_top] values, ids */
 typedef struct { int32_t dim; MiRopeStyle style; float magnitude; } MiRotate; /* of op "rope" */
 typedef struct {
     MiRotate    rotate;  /* dim: the leading elements of a head that turn */

@@ -1,0 +1,99 @@
+#include "store.h"
+
+enum { ALIGN = 256 };
+
+static bool product(size_t *x, int64_t by) { return !__builtin_mul_overflow(*x, (size_t)by, x); }
+
+/* The one computation that sizes and addresses come from. */
+static bool measure(const MiCacheSpec *spec, StoreShape shape, size_t *side, size_t *tables, size_t *all)
+{
+    *side = mi_dtype_size(spec->dtype);
+    *tables = ((size_t)spec->max_tokens + 3 * (size_t)spec->max_seqs) * sizeof(int32_t);
+    if ((int64_t)shape.n_blocks * shape.block_size > INT32_MAX || !product(side, spec->head_dim) || !product(side, shape.block_size) || !product(side, spec->n_kv_heads) ||
+        !product(side, shape.n_blocks) || *side > SIZE_MAX / 4)
+        return false;
+    *side = (*side + ALIGN - 1) / ALIGN * ALIGN;
+    *all = *side;
+    return product(all, 2 * (int64_t)shape.n_layers) && !__builtin_add_overflow(*all, *tables, all);
+}
+
+size_t store_bytes(const MiCacheSpec *spec, StoreShape shape)
+{
+    size_t side, tables, all;
+    return measure(spec, shape, &side, &tables, &all) ? all : SIZE_MAX;
+}
+
+bool store_new(Store *s, MiContext *ctx, const MiCacheSpec *spec, StoreShape shape, GError **error)
+{
+    size_t all;
+
+    *s = (Store){ .spec = *spec, .shape = shape, .ctx = ctx };
+    if (spec->dtype != MI_F32 && spec->dtype != MI_F16 && spec->dtype != MI_BF16) {
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "a cache of f32, f16 or bf16 can be made; set [engine] kv_dtype");
+        return false;
+    }
+    if (!measure(spec, shape, &s->side_bytes, &s->table_bytes, &all)) {
+        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%d positions in %d sequences are more than there can be; lower "
+                    "[engine] max_len or max_seqs", shape.block_size, shape.n_blocks);
+        return false;
+    }
+    if (!(s->data = ctx->alloc(ctx, MI_MEM_DEVICE, all, error)))
+        return false;
+    s->tables = (int32_t *)(void *)(s->data + all - s->table_bytes);
+    if (!ctx->backend->unified && !(s->tables = ctx->alloc(ctx, MI_MEM_PINNED, s->table_bytes, error))) {
+        ctx->free(ctx, MI_MEM_DEVICE, s->data);
+        return false;
+    }
+    s->slots = s->tables;
+    s->kv_len = s->slots + spec->max_tokens;
+    s->kv_start = s->kv_len + spec->max_seqs;
+    s->block = s->kv_start + spec->max_seqs;
+    return true;
+}
+
+void store_free(Store *s)
+{
+    if (!s->ctx->backend->unified)
+        s->ctx->free(s->ctx, MI_MEM_PINNED, s->tables);
+    s->ctx->free(s->ctx, MI_MEM_DEVICE, s->data);
+}
+
+static char *device_tables(const Store *s) { return s->data + s->side_bytes * 2 * (size_t)s->shape.n_layers; }
+
+void store_view(const Store *s, int layer, MiKvView *out)
+{
+    const MiCacheSpec *spec = &s->spec;
+    const int32_t     *tables = (const int32_t *)(const void *)device_tables(s);
+    char              *k = s->data + s->side_bytes * 2 * (size_t)(layer % s->shape.n_layers);
+
+    *out = (MiKvView){
+        .k = k,
+        .v = k + s->side_bytes,
+        .dtype = spec->dtype,
+        .n_kv_heads = spec->n_kv_heads,
+        .head_dim = spec->head_dim,
+        .stride_token = spec->head_dim,
+        .stride_head = (int64_t)s->shape.block_size * spec->head_dim,
+        .stride_block = (int64_t)s->shape.block_size * spec->head_dim * spec->n_kv_heads,
+        .block_size = s->shape.block_size,
+        .max_blocks = 1,
+        .slots = tables,
+        .kv_len = tables + spec->max_tokens,
+        .kv_start = tables + spec->max_tokens + spec->max_seqs,
+        .block_table = tables + spec->max_tokens + 2 * spec->max_seqs,
+    };
+}
+
+void store_clear(Store *s, const MiBatch *batch)
+{
+    for (int i = 0; i < MIN(batch->shape.n_tokens, s->spec.max_tokens); i++)
+        s->slots[i] = -1;
+    for (int i = 0; i < MIN(batch->shape.n_seqs, s->spec.max_seqs); i++)
+        s->kv_len[i] = s->kv_start[i] = s->block[i] = 0;
+}
+
+bool store_send(Store *s, MiContext *ctx, GError **error)
+{
+    return ctx->backend->unified ||
+           ctx->backend->copy(ctx->device, ctx->stream, device_tables(s), s->tables, s->table_bytes, error);
+}
