@@ -2,10 +2,13 @@ noinst_LIBRARIES += core/libcore.a
 core_libcore_a_SOURCES = \
 	core/arena.c core/arena.h \
 	core/assembly.h \
+	core/command_line.c core/command_line.h \
 	core/config.c core/config.h \
 	core/engine.h \
 	core/exit.h \
 	core/fuse.c core/fuse.h \
+	core/help.c core/help.h \
+	core/json_out.c core/json_out.h \
 	core/options.c core/options.h \
 	core/plugin.c \
 	core/program.c core/program.h \
@@ -18,6 +21,8 @@ core_libcore_a_SOURCES = \
 core_libcore_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core $(INIH_CFLAGS) -DMI_PLUGINDIR='"$(plugindir)"'
 
 bin_PROGRAMS += miniinfer
-miniinfer_SOURCES  = core/main.c
-miniinfer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core
+miniinfer_SOURCES  = \
+	core/cmd.h core/cmd_common.c core/cmd_inspect.c \
+	core/main.c
+miniinfer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core -DMI_VERSION='"$(VERSION)"'
 miniinfer_LDADD    = core/libcore.a $(GLIB_LIBS) $(INIH_LIBS) -lm

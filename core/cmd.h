@@ -1,0 +1,27 @@
+/* cmd.h - the commands.  Each gives the process's exit status, having reported
+ * what went wrong in one line on standard error. */
+#ifndef MI_CORE_CMD_H
+#define MI_CORE_CMD_H
+
+#include "exit.h"
+#include "session.h"
+
+int mi_cmd_bare(MiCommandLine *);
+int mi_cmd_chat(MiCommandLine *);
+int mi_cmd_run(MiCommandLine *);
+int mi_cmd_batch(MiCommandLine *);
+int mi_cmd_inspect(MiCommandLine *);
+int mi_cmd_plan(MiCommandLine *);
+int mi_cmd_tokenize(MiCommandLine *);
+int mi_cmd_perplexity(MiCommandLine *);
+int mi_cmd_convert(MiCommandLine *);
+
+/* Prints "miniinfer: message", frees the error, gives its exit status; NULL: 0. */
+int mi_cmd_report(GError *);
+/* The same for a fault in the command line: 64. */
+int mi_cmd_usage(GError *);
+
+/* All of a file, or of standard input where it is "-"; the caller frees it, a NUL follows it. */
+char *mi_cmd_slurp(const char *file, size_t *len, GError **error);
+
+#endif

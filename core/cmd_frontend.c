@@ -1,0 +1,85 @@
+/* cmd_frontend.c - `chat` and `batch`: front ends, which are plugins. */
+#include "cmd.h"
+#include "interrupt.h"
+
+#include <string.h>
+
+/* What [generate] says is a front end's default, too. */
+static bool inherit(MiConfig *c, const MiFeature *f, const char *key, const char *value, GError **error)
+{
+    g_autofree char *section = g_strconcat("frontend.", f->name, NULL), *dotted = g_strconcat(section, ".", key, NULL);
+
+    for (const MiOption *o = f->options; o && o->key; o++)
+        if (strcmp(o->key, key) == 0 && *value && !mi_config_get(c, section, key))
+            return mi_config_set(c, dotted, value, error);
+    return true;
+}
+
+static bool inherit_all(MiSession *s, const MiFeature *f, GError **error)
+{
+    static const char *const keys[] = { "max_tokens", "min_tokens", "ignore_eos", "stop", "system", NULL };
+
+    for (const char *const *k = keys; *k; k++) {
+        g_autofree char *value = g_strdup(mi_config_get(s->config, "generate", *k));
+        if (value && !inherit(s->config, f, *k, value, error))
+            return false;
+    }
+    return true;
+}
+
+typedef struct {
+    const MiFrontend *vt;
+    void             *self;
+} Serving;
+
+static void stop(void *user)
+{
+    const Serving *s = user;
+    s->vt->stop(s->self);
+}
+
+static bool serve(MiSession *s, const MiFeature *f, GError **error)
+{
+    Serving          at = { f->vtable, NULL };
+    GError          *bad = NULL;
+    g_autofree void *options = mi_config_feature(s->config, f, &bad);
+
+    if (bad) {
+        g_propagate_error(error, bad);
+        return false;
+    }
+    if (!(at.self = at.vt->create(s->engine, options, error)))
+        return false;
+    mi_interrupt_target(stop, &at);
+    const bool ok = at.vt->serve(at.self, error);
+    mi_interrupt_target(NULL, NULL);
+    at.vt->destroy(at.self);
+    return ok;
+}
+
+/* own_signals: the front end handles Ctrl-C itself, as an editor of lines must. */
+static int run(MiCommandLine *cl, const char *name, bool own_signals)
+{
+    GError          *error = NULL;
+    const MiFeature *f;
+    MiSession        s;
+
+    if (!own_signals)
+        mi_interrupt_start();
+    if (mi_session_open(&s, cl, MI_WITH_PLUGINS, &error) &&
+        (f = mi_registry_find(s.registry, MI_KIND_FRONTEND, name, "*", &error)) && inherit_all(&s, f, &error) &&
+        mi_session_deepen(&s, MI_WITH_ENGINE, &error))
+        serve(&s, f, &error);
+    mi_session_close(&s);
+    const int status = mi_cmd_report(error);
+    return status ? status : !own_signals && mi_interrupted() ? 130 : 0;
+}
+
+int mi_cmd_chat(MiCommandLine *cl) { return run(cl, "chat", true); }
+
+int mi_cmd_batch(MiCommandLine *cl)
+{
+    g_ptr_array_add(cl->settings, g_strdup("frontend.batch.input"));
+    g_ptr_array_add(cl->settings, g_strdup(cl->operands->pdata[0]));
+    return run(cl, "batch", false);
+}

@@ -1,0 +1,37 @@
+/* session.h - what a command needs of the engine, opened as far as it asks. */
+#ifndef MI_CORE_SESSION_H
+#define MI_CORE_SESSION_H
+
+#include "command_line.h"
+#include "engine.h"
+
+typedef enum {
+    MI_WITH_PLUGINS, /* the plugins, and the configuration checked against them */
+    MI_WITH_PLAN,    /* the assembly: nothing large is allocated, no weight read */
+    MI_WITH_ENGINE,  /* ready to answer */
+} MiSessionDepth;
+
+typedef struct {
+    const MiCommandLine *line;
+    MiRegistry          *registry;
+    MiConfig            *config;
+    MiSettings           settings; /* strings are the configuration's */
+    MiAssembly          *assembly; /* NULL below MI_WITH_PLAN */
+    MiEngine            *engine;   /* NULL below MI_WITH_ENGINE */
+    GArray              *phases;   /* MiPhase, how long each part of opening took */
+    int64_t              began;    /* microseconds, monotonic */
+    bool                 verbose;  /* -v */
+} MiSession;
+
+bool mi_session_open(MiSession *, const MiCommandLine *, MiSessionDepth, GError **error);
+void mi_session_close(MiSession *);
+
+/* Goes on to a deeper depth than it was opened with. */
+bool mi_session_deepen(MiSession *, MiSessionDepth, GError **error);
+
+/* A line that overwrites itself on standard error, where that is a terminal that can. */
+bool mi_progress_shown(void);
+void mi_progress_line(const char *format, ...) G_GNUC_PRINTF(1, 2);
+void mi_progress_clear(void);
+
+#endif
