@@ -1,0 +1,40 @@
+/* top_p.c - nucleus sampling: keeps the smallest set of the likeliest tokens
+ * whose probabilities reach top_p.  Holtzman et al., "The Curious Case of
+ * Neural Text Degeneration", ICLR 2020. */
+#include "cut.h"
+
+#include <float.h>
+
+typedef struct { float top_p; } Row;
+
+static const MiOption params[] = {
+    MI_OPTION(Row, top_p, "1", 0, 1, "keeps the likeliest tokens that together have this probability; 1: all"),
+    MI_OPTION_END,
+};
+
+static void row(const MiCall *call, int i, float *x, int n)
+{
+    const float p = ROW(Row, call, i)->top_p, max = largest(x, n);
+
+    if (p < 1 && candidate(max))
+        cut(x, n, &(RowFacts){ .max = max }, by_logit, true, fmax(p * sum_of_weights(x, n, max), DBL_MIN));
+}
+
+static bool wants(const void *row) { return ((const Row *)row)->top_p < 1; }
+
+static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    (void)state, (void)error;
+    return each_row(ctx, call, row, false);
+}
+
+static const MiOp top_p_op = {
+    .struct_size = sizeof top_p_op, .n_in = 1, .n_out = 1, .inplace = 1, .prepare = check_logits, .run = run,
+};
+
+static const MiSampler top_p = {
+    .struct_size = sizeof top_p, .params = params, .row_size = sizeof(Row), .wants = wants, .op = &top_p_op,
+};
+
+MI_PLUGIN("top_p", "0.1", "Keeps the likeliest tokens up to a probability",
+          MI_FEATURE_SAMPLER("top_p", "cpu", &top_p, NULL));
