@@ -106,23 +106,20 @@ static void logit_bias_adds(void **state)
     (void)state;
     MiRegistry          *reg = load(NULL);
     const MiSampler     *s = link_named(reg, "logit_bias");
-    g_autofree MiBiases *rows = g_malloc0(2 * s->row_size);
+    g_autofree MiBiases *rows = params(s, 2);
     Rows                 r;
     float               *x = rows_new(&r, 2, 4);
 
     assert_int_equal(s->row_size, sizeof(MiBiases));
     assert_false(s->wants(&rows[0]));
-    rows[1].n = 5;
-    rows[1].at[0].id = 2, rows[1].at[0].bias = 2.5f;
-    rows[1].at[1].id = 4, rows[1].at[1].bias = 9;
-    rows[1].at[2].id = -1, rows[1].at[2].bias = 9;
-    rows[1].at[3].id = 0, rows[1].at[3].bias = -100;
-    rows[1].at[4].id = 2, rows[1].at[4].bias = 1;
+    set(s, rows, 1, "logit_bias", "2: 2.5, 4: 9, 0: -100");
+    rows[1].at[rows[1].n].id = -1, rows[1].at[rows[1].n].bias = 9;
+    rows[1].n++;
     assert_true(s->wants(&rows[1]));
     apply(s, rows, &r);
     for (int k = 0; k < 4; k++)
         near(x[k], 0);
-    near(x[4], -100), near(x[5], 0), near(x[6], 3.5), near(x[7], 0);
+    near(x[4], -100), near(x[5], 0), near(x[6], 2.5), near(x[7], 0);
     g_free(r.logits);
     mi_registry_free(reg);
 }
