@@ -54,6 +54,7 @@ typedef struct {
     bool           add_bos, add_eos;
     bool           add_prefix_space; /* a blank before the text, and after each special piece in it */
     bool           prefix_first;     /* add_prefix_space: only before the text */
+    bool           prefix_if_none;   /* add_prefix_space: only before what begins with no blank (always so in "bpe") */
     bool           nfc;                /* text is normalised to NFC first */
     bool           byte_fallback;      /* unknown characters become <0xNN> pieces */
     bool           ignore_merges;      /* a whole word that is a piece is taken as it is */

@@ -1,0 +1,16 @@
+# Shared by the tokenizers: pieces by text, merging, splitting.
+tokenizer_common = plugins/tokenizers/lexicon.c plugins/tokenizers/lexicon.h \
+	plugins/tokenizers/merge.c plugins/tokenizers/merge.h plugins/tokenizers/utf8.h
+tokenizer_sentence = plugins/tokenizers/sentence.c plugins/tokenizers/sentence.h
+
+plugins += plugins/tokenizer_bpe.so
+plugins_tokenizer_bpe_so_SOURCES = plugins/tokenizers/bpe.c $(tokenizer_common) \
+	plugins/tokenizers/normal.c plugins/tokenizers/normal.h plugins/tokenizers/scan.c plugins/tokenizers/scan.h \
+	plugins/tokenizers/split.c plugins/tokenizers/split.h
+plugins_tokenizer_bpe_so_LDFLAGS = $(plugin_ldflags)
+plugins_tokenizer_bpe_so_LDADD   = $(plugin_ldadd)
+
+plugins += plugins/tokenizer_spm.so
+plugins_tokenizer_spm_so_SOURCES = plugins/tokenizers/spm.c $(tokenizer_common) $(tokenizer_sentence)
+plugins_tokenizer_spm_so_LDFLAGS = $(plugin_ldflags)
+plugins_tokenizer_spm_so_LDADD   = $(plugin_ldadd)
