@@ -22,6 +22,8 @@ static inline MiVal mi_embed(MiProgram *p, const char *name)
 {
     const MiWeight *w = p->api->weight(p, name, "weight", true);
     MiType          t = { p->dtype, MI_ROWS_TOKENS, 0, 1, { w ? w->shape[1] : 0 } };
+    if (w && w->ndim != 2)
+        mi_fail(p, "%s has %d dimensions, 2 are wanted", w->name, w->ndim);
     return mi_op(p, (MiNode){ .op = "embed", .weight = { w } }, t);
 }
 
@@ -30,6 +32,8 @@ static inline MiVal mi_linear_as(MiProgram *p, MiVal x, const char *name, MiSpli
 {
     const MiWeight *w = p->api->weight(p, name, "weight", true), *b = p->api->weight(p, name, "bias", false);
     MiType          t = mi_type(p, x), y = { dtype, t.rows, t.n_rows, 1, { w ? w->shape[0] : 0 } };
+    if (w && w->ndim != 2)
+        mi_fail(p, "%s has %d dimensions, 2 are wanted", w->name, w->ndim);
     if (w && w->shape[1] != mi_row_size(&t))
         mi_fail(p, "%s takes %d columns and gets %d", w->name, (int)w->shape[1], (int)mi_row_size(&t));
     if (w && b && (b->ndim != 1 || b->shape[0] != w->shape[0]))

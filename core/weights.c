@@ -1,0 +1,295 @@
+#include "weights.h"
+#include "arena.h"
+
+#include <string.h>
+
+/* ---- choosing --------------------------------------------------------------- */
+
+static bool takes(const MiLinear *l, const char *format)
+{
+    for (const char *const *f = l->formats; *f; f++)
+        if (strcmp(*f, format) == 0)
+            return true;
+    return false;
+}
+
+static const MiFeature *choose(MiRegistry *r, const char *backend, const char *name, const MiWeight *w, GError **error)
+{
+    g_autoptr(GPtrArray) all = mi_registry_list(r, MI_KIND_LINEAR, backend);
+    g_autoptr(GString)   fit = g_string_new(NULL);
+    const MiFeature     *best = NULL;
+
+    if (strcmp(name, "auto") != 0 && !mi_registry_find(r, MI_KIND_LINEAR, name, backend, error))
+        return NULL;
+    for (guint i = 0; i < all->len; i++) {
+        const MiFeature *f = all->pdata[i];
+        const MiLinear  *l = f->vtable;
+        if (!takes(l, w->format))
+            continue;
+        g_string_append_printf(fit, "%s%s", fit->len ? ", " : "", f->name);
+        if (strcmp(name, f->name) == 0)
+            return f;
+        if (strcmp(name, "auto") == 0 && l->rank >= 0 && (!best || l->rank > ((const MiLinear *)best->vtable)->rank))
+            best = f;
+    }
+    if (!best)
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s is stored as %s, which linear '%s' on %s does not read; %s%s",
+                    w->name, w->format, name, backend, fit->len ? "these do: " : "none of those loaded does", fit->str);
+    return best;
+}
+
+/* ---- packs ------------------------------------------------------------------ */
+
+static bool is_linear(const MiNode *n) { return strcmp(n->op, "linear") == 0; }
+
+static MiOperand *operand_of(const MiWeight *w)
+{
+    MiOperand *o = g_new0(MiOperand, 1);
+    o->tensor.ndim = w->ndim;
+    for (int i = 0; i < w->ndim; i++)
+        o->tensor.shape[i] = w->shape[i];
+    for (int i = w->ndim - 1; i >= 0; i--)
+        o->tensor.stride[i] = i == w->ndim - 1 ? 1 : o->tensor.stride[i + 1] * w->shape[i + 1];
+    o->layout = "plain";
+    return o;
+}
+
+static bool same_input(const MiRecording *r, const MiNode *a, const MiNode *b)
+{
+    return mi_recording_value(r, a->in[0])->base.id == mi_recording_value(r, b->in[0])->base.id;
+}
+
+static void pack_free(void *p)
+{
+    MiPack *pack = p;
+    g_free(pack->options);
+    g_free(pack->parts);
+    g_free(pack->operands);
+    g_free(pack);
+}
+
+/* The nodes from `first` on that read the same value through the same linear. */
+static bool add_pack(MiWeights *ws, const MiRecording *r, int first, const MiFeature *const *linear, const MiConfig *c,
+                     GError **error)
+{
+    const MiNode     *head = mi_recording_node(r, first);
+    g_autoptr(GArray) parts = g_array_new(FALSE, TRUE, sizeof(MiWeight));
+    g_autoptr(GError) why = NULL;
+    MiPack           *pack = g_new0(MiPack, 1);
+
+    g_ptr_array_add(ws->packs, pack);
+    pack->feature = linear[first];
+    pack->linear = linear[first]->vtable;
+    for (int i = first; i < (int)r->nodes->len; i++) {
+        const MiNode *n = mi_recording_node(r, i);
+        if (linear[i] != linear[first] || !same_input(r, n, head) || g_hash_table_contains(ws->pack_of, n->weight[0]->name))
+            continue;
+        if (parts->len && !(pack->linear->joins && n->weight[0]->shape[1] == head->weight[0]->shape[1]))
+            continue;
+        g_array_append_val(parts, *n->weight[0]);
+        g_hash_table_insert(ws->pack_of, (char *)n->weight[0]->name, pack);
+    }
+    pack->n = (int)parts->len;
+    pack->parts = g_memdup2(parts->data, parts->len * sizeof(MiWeight));
+    pack->operands = g_new0(MiOperand, pack->n);
+    for (int i = 0; i < pack->n; i++) {
+        g_autofree MiOperand *o = operand_of(&pack->parts[i]);
+        pack->operands[i] = *o;
+        pack->operands[i].layout = pack->linear->layout;
+    }
+    pack->options = mi_config_feature(c, pack->feature, &why);
+    if (why) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    }
+    if (!pack->linear->bytes(pack->parts, pack->n, pack->options, &pack->bytes, error)) {
+        g_prefix_error(error, "linear '%s': ", pack->feature->name);
+        return false;
+    }
+    ws->packed_bytes += mi_align(pack->bytes);
+    for (int i = 0; i < pack->n && !pack->bytes; i++)
+        ws->mapped_bytes += pack->parts[i].bytes;
+    return true;
+}
+
+/* ---- what is not a linear's --------------------------------------------------- */
+
+static size_t vector_bytes(const MiWeight *w) { return mi_align((size_t)w->shape[0] * sizeof(float)); }
+
+static bool usable_where_it_lies(const MiWeight *w, bool unified)
+{
+    return unified && w->data && ((uintptr_t)w->data % 4 == 0 || strcmp(w->format, "f32") != 0);
+}
+
+static bool plain_dtype(const char *format, MiDType *out)
+{
+    static const struct { const char *name; MiDType dtype; } plain[] = { { "f32", MI_F32 }, { "f16", MI_F16 },
+                                                                         { "bf16", MI_BF16 } };
+    for (size_t i = 0; i < G_N_ELEMENTS(plain); i++)
+        if (strcmp(plain[i].name, format) == 0)
+            return *out = plain[i].dtype, true;
+    return false;
+}
+
+static bool add_other(MiWeights *ws, const MiWeight *w, bool unified, GError **error)
+{
+    MiOperand *o;
+
+    if (g_hash_table_contains(ws->operands, w->name))
+        return true;
+    g_hash_table_insert(ws->operands, (char *)w->name, o = operand_of(w));
+    if (w->ndim == 1) {
+        o->tensor.dtype = MI_F32;
+        if (strcmp(w->format, "f32") == 0 && usable_where_it_lies(w, unified)) {
+            o->tensor.data = (void *)(uintptr_t)w->data;
+            ws->mapped_bytes += w->bytes;
+            return true;
+        }
+        if (strcmp(w->format, "f32") != 0 && !(w->source && MI_HAS(w->source->vt, decode))) {
+            g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s is stored as %s, which its format does not decode",
+                        w->name, w->format);
+            return false;
+        }
+        ws->vector_bytes += vector_bytes(w);
+        g_ptr_array_add(ws->vectors, (void *)(uintptr_t)w);
+        return true;
+    }
+    if (!plain_dtype(w->format, &o->tensor.dtype)) {
+        o->layout = w->format;
+        memset(o->tensor.stride, 0, sizeof o->tensor.stride);
+    }
+    if (unified) {
+        o->tensor.data = (void *)(uintptr_t)w->data;
+        ws->mapped_bytes += g_hash_table_contains(ws->pack_of, w->name) ? 0 : w->bytes;
+    } else {
+        ws->uploaded_bytes += mi_align(w->bytes);
+        g_ptr_array_add(ws->others, (void *)(uintptr_t)w);
+    }
+    return true;
+}
+
+MiWeights *mi_weights_new(const MiRecording *r, MiRegistry *registry, const MiConfig *c, const char *backend,
+                          bool unified, const char *linear, GError **error)
+{
+    const int                    n = (int)r->nodes->len;
+    g_autofree const MiFeature **of = g_new0(const MiFeature *, n);
+    MiWeights                   *ws = g_new0(MiWeights, 1);
+    bool                         ok = true;
+
+    ws->packs = g_ptr_array_new_with_free_func(pack_free);
+    ws->pack_of = g_hash_table_new(g_str_hash, g_str_equal);
+    ws->operands = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, g_free);
+    ws->vectors = g_ptr_array_new();
+    ws->others = g_ptr_array_new();
+    for (int i = 0; i < n && ok; i++) {
+        const MiNode *node = mi_recording_node(r, i);
+        if (is_linear(node) && node->weight[0])
+            ok = (of[i] = choose(registry, backend, linear, node->weight[0], error)) != NULL;
+    }
+    for (int i = 0; i < n && ok; i++)
+        if (of[i] && !g_hash_table_contains(ws->pack_of, mi_recording_node(r, i)->weight[0]->name))
+            ok = add_pack(ws, r, i, of, c, error);
+    for (int i = 0; i < n && ok; i++) {
+        const MiNode *node = mi_recording_node(r, i);
+        for (int k = of[i] ? 1 : 0; k < MI_MAX_WEIGHTS && ok; k++)
+            if (node->weight[k])
+                ok = add_other(ws, node->weight[k], unified, error);
+    }
+    if (ok)
+        return ws;
+    mi_weights_free(ws);
+    return NULL;
+}
+
+void mi_weights_free(MiWeights *ws)
+{
+    if (!ws)
+        return;
+    g_ptr_array_unref(ws->packs);
+    g_hash_table_unref(ws->pack_of);
+    g_hash_table_unref(ws->operands);
+    g_ptr_array_unref(ws->vectors);
+    g_ptr_array_unref(ws->others);
+    g_free(ws);
+}
+
+/* ---- loading ---------------------------------------------------------------- */
+
+static bool load_vectors(MiWeights *ws, MiContext *ctx, GError **error)
+{
+    size_t at = 0;
+
+    if (!ws->vector_bytes)
+        return true;
+    if (!(ws->vector_memory = ctx->alloc(ctx, MI_MEM_DEVICE, ws->vector_bytes, error)))
+        return false;
+    for (guint i = 0; i < ws->vectors->len; i++) {
+        const MiWeight   *w = ws->vectors->pdata[i];
+        MiOperand        *o = g_hash_table_lookup(ws->operands, w->name);
+        g_autofree float *values = g_new(float, w->shape[0]);
+
+        if (strcmp(w->format, "f32") == 0)
+            memcpy(values, w->data, (size_t)w->shape[0] * sizeof *values);
+        else if (!w->source->vt->decode(w->source->self, w, 0, w->shape[0], values, error))
+            return false;
+        o->tensor.data = (char *)ws->vector_memory + at;
+        if (!ctx->upload(ctx, o->tensor.data, values, (size_t)w->shape[0] * sizeof *values, error))
+            return false;
+        at += vector_bytes(w);
+    }
+    return true;
+}
+
+static bool load_others(MiWeights *ws, MiContext *ctx, GError **error)
+{
+    for (guint i = 0; i < ws->others->len; i++) {
+        const MiWeight *w = ws->others->pdata[i];
+        MiOperand      *o = g_hash_table_lookup(ws->operands, w->name);
+        if (!(o->tensor.data = ctx->alloc(ctx, MI_MEM_DEVICE, mi_align(w->bytes), error)) ||
+            !ctx->upload(ctx, o->tensor.data, w->data, w->bytes, error))
+            return false;
+    }
+    return true;
+}
+
+bool mi_weights_load(MiWeights *ws, MiContext *ctx, MiLoadProgress *progress, void *user, GError **error)
+{
+    uint64_t done = 0, total = 0;
+
+    for (guint i = 0; i < ws->packs->len; i++)
+        for (int k = 0; k < ((MiPack *)ws->packs->pdata[i])->n; k++)
+            total += ((MiPack *)ws->packs->pdata[i])->parts[k].bytes;
+    for (guint i = 0; i < ws->packs->len; i++) {
+        MiPack *p = ws->packs->pdata[i];
+        if (p->bytes && !(p->dst = ctx->alloc(ctx, MI_MEM_DEVICE, mi_align(p->bytes), error)))
+            return false;
+        if (!p->linear->pack(ctx, p->parts, p->n, p->options, p->dst, p->operands, error)) {
+            g_prefix_error(error, "linear '%s': ", p->feature->name);
+            return false;
+        }
+        for (int k = 0; k < p->n; k++)
+            done += p->parts[k].bytes;
+        if (progress && !progress(user, done, total)) {
+            g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "loading was interrupted");
+            return false;
+        }
+    }
+    return load_vectors(ws, ctx, error) && load_others(ws, ctx, error);
+}
+
+/* ---- looking up ------------------------------------------------------------- */
+
+const MiPack *mi_weights_pack(const MiWeights *ws, const MiNode *n)
+{
+    return is_linear(n) && n->weight[0] ? g_hash_table_lookup(ws->pack_of, n->weight[0]->name) : NULL;
+}
+
+const MiOperand *mi_weights_operand(const MiWeights *ws, const MiNode *n, int k)
+{
+    const MiPack *p = k == 0 ? mi_weights_pack(ws, n) : NULL;
+
+    for (int i = 0; p && i < p->n; i++)
+        if (strcmp(p->parts[i].name, n->weight[0]->name) == 0)
+            return &p->operands[i];
+    return n->weight[k] ? g_hash_table_lookup(ws->operands, n->weight[k]->name) : NULL;
+}
