@@ -13,7 +13,8 @@ static bool takes(const MiLinear *l, const char *format)
     return false;
 }
 
-static const MiFeature *choose(MiRegistry *r, const char *backend, const char *name, const MiWeight *w, GError **error)
+static const MiFeature *choose(MiRegistry *r, const char *backend, const char *name, bool exact, const MiWeight *w,
+                               GError **error)
 {
     g_autoptr(GPtrArray) all = mi_registry_list(r, MI_KIND_LINEAR, backend);
     g_autoptr(GString)   fit = g_string_new(NULL);
@@ -29,7 +30,7 @@ static const MiFeature *choose(MiRegistry *r, const char *backend, const char *n
         g_string_append_printf(fit, "%s%s", fit->len ? ", " : "", f->name);
         if (strcmp(name, f->name) == 0)
             return f;
-        if (strcmp(name, "auto") == 0 && l->rank >= 0 && (!best || l->rank > ((const MiLinear *)best->vtable)->rank))
+        if (strcmp(name, "auto") == 0 && (exact ? l->exact : l->rank >= 0) && (!best || l->rank > ((const MiLinear *)best->vtable)->rank))
             best = f;
     }
     if (!best)
@@ -169,7 +170,7 @@ static bool add_other(MiWeights *ws, const MiWeight *w, bool unified, GError **e
 }
 
 MiWeights *mi_weights_new(const MiRecording *r, MiRegistry *registry, const MiConfig *c, const char *backend,
-                          bool unified, const char *linear, GError **error)
+                          bool unified, const char *linear, bool exact, GError **error)
 {
     const int                    n = (int)r->nodes->len;
     g_autofree const MiFeature **of = g_new0(const MiFeature *, n);
@@ -184,7 +185,7 @@ MiWeights *mi_weights_new(const MiRecording *r, MiRegistry *registry, const MiCo
     for (int i = 0; i < n && ok; i++) {
         const MiNode *node = mi_recording_node(r, i);
         if (is_linear(node) && node->weight[0])
-            ok = (of[i] = choose(registry, backend, linear, node->weight[0], error)) != NULL;
+            ok = (of[i] = choose(registry, backend, linear, exact, node->weight[0], error)) != NULL;
     }
     for (int i = 0; i < n && ok; i++)
         if (of[i] && !g_hash_table_contains(ws->pack_of, mi_recording_node(r, i)->weight[0]->name))

@@ -33,9 +33,10 @@ typedef struct {
     GPtrArray  *others; /* MiWeight *: used as stored, as an embedding is */
 } MiWeights;
 
-/* linear: a name, or "auto": of those that take the weight's format the highest rank. */
+/* linear: a name, or "auto": of those that take the weight's format the highest rank;
+ * exact: only such as are the yardstick. */
 MiWeights *mi_weights_new(const MiRecording *, MiRegistry *, const MiConfig *, const char *backend, bool unified,
-                          const char *linear, GError **error);
+                          const char *linear, bool exact, GError **error);
 typedef bool MiLoadProgress(void *user, uint64_t done, uint64_t total);
 bool mi_weights_load(MiWeights *, MiContext *, MiLoadProgress *progress, void *user, GError **error);
 void mi_weights_free(MiWeights *);

@@ -8,6 +8,8 @@
 struct MiBackend {
     size_t struct_size;
     bool   unified; /* device memory is host memory: a mapped weight is used where it lies */
+    int32_t  rank;   /* of several with a device `auto` picks the highest */
+    uint32_t dtypes; /* of activations that it has ops for: 1u << MiDType, or'ed; best first is bf16, f16, f32 */
 
     /* LOAD.  Usable devices on this machine; none is no error. */
     int (*probe)(void);

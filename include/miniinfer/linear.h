@@ -12,6 +12,7 @@ typedef struct {
     const char *const *formats; /* of MiWeight.format that pack() takes, NULL-terminated */
     const char        *layout;  /* what pack() writes: "plain", "int4.g128"; fusions list it */
     int32_t            rank;    /* of several that take a format `auto` picks the highest; below 0: only by name */
+    bool               exact;   /* plain loops over f32 values: what dtype = fp32, the yardstick, uses */
     bool               joins;   /* op takes all parts in one call: at[0..n), one in, an out each */
 
     /* LOAD.  Device bytes for these parts, [out, in] each, equal `in`; options may be

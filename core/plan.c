@@ -1,0 +1,91 @@
+/* plan.c - the bytes of every part, before anything of them is there.
+ *
+ * The engine allocates exactly what stands here as `allocated`: the same
+ * functions carve its memory that count it. */
+#include "arena.h"
+#include "parts.h"
+
+static size_t carve(char *base, size_t *at, size_t bytes, void *member)
+{
+    if (base)
+        *(void **)member = base + *at;
+    return *at += mi_align(bytes);
+}
+
+size_t mi_step_carve(const MiAssembly *a, MiBatch *b, void *base)
+{
+    const size_t rows = (size_t)a->max_tokens * 4, seqs = (size_t)a->max_seqs * 4, outs = (size_t)a->max_out * 4;
+    size_t       at = 0;
+
+    b->max_history = a->max_len + 1;
+    carve(base, &at, rows, &b->tokens);
+    carve(base, &at, rows, &b->positions);
+    carve(base, &at, seqs + 4, &b->seq_start);
+    carve(base, &at, outs, &b->out_rows);
+    carve(base, &at, outs, &b->out_slot);
+    carve(base, &at, outs, &b->targets);
+    carve(base, &at, seqs, &b->drawn);
+    carve(base, &at, seqs * (size_t)b->max_history, &b->history);
+    return carve(base, &at, seqs, &b->n_prompt);
+}
+
+size_t mi_rows_offset(const MiAssembly *a, int link)
+{
+    size_t at = 0;
+    for (int i = 0; i < link; i++)
+        at += mi_align(a->links[i].row_size * (size_t)a->max_out);
+    return at;
+}
+
+static void line(MiAssembly *a, const char *part, const char *what, size_t bytes, bool allocated)
+{
+    const MiPlanLine l = { part, g_string_chunk_insert(a->strings, what), bytes, allocated };
+    if (!bytes)
+        return;
+    g_array_append_val(a->lines, l);
+    *(allocated ? &a->plan.allocated : &a->plan.mapped) += bytes;
+}
+
+static void linears(MiAssembly *a)
+{
+    g_autoptr(GHashTable) done = g_hash_table_new(NULL, NULL);
+
+    for (guint i = 0; i < a->weights->packs->len; i++) {
+        const MiPack *p = a->weights->packs->pdata[i];
+        size_t        bytes = 0;
+        if (!g_hash_table_add(done, (void *)(uintptr_t)p->feature))
+            continue;
+        for (guint k = i; k < a->weights->packs->len; k++) {
+            const MiPack *q = a->weights->packs->pdata[k];
+            bytes += q->feature == p->feature && q->bytes ? mi_align(q->bytes) : 0;
+        }
+        g_autofree char *what = g_strdup_printf("linear:%s", p->feature->name);
+        line(a, "weights packed", what, bytes, true);
+    }
+}
+
+void mi_assembly_count(MiAssembly *a)
+{
+    static const char *const names[] = { [MI_F32] = "f32", [MI_F16] = "f16", [MI_BF16] = "bf16", [MI_F8] = "f8",
+                                         [MI_I8] = "i8", [MI_I32] = "i32" };
+    const MiCache           *cache = a->cache->vtable;
+    g_autofree char         *kv = g_strdup_printf("cache:%s %s, %d x %d positions", a->cache->name, names[a->kv_dtype],
+                                                  a->max_seqs, a->max_len);
+    MiBatch                  unused = { 0 };
+
+    a->step_bytes = mi_step_carve(a, &unused, NULL);
+    a->rows_bytes = mi_rows_offset(a, a->n_links);
+    line(a, "weights mapped", "from the file", a->weights->mapped_bytes, false);
+    linears(a);
+    line(a, "weights converted", "vectors as f32", a->weights->vector_bytes, true);
+    line(a, "weights uploaded", "as stored", a->weights->uploaded_bytes, true);
+    line(a, "kv cache", kv, cache->bytes(&a->cache_spec, a->cache_options), true);
+    line(a, "attention", a->attention->name, a->ctx.allocated, true);
+    line(a, "activations", "one arena", a->arena_bytes, true);
+    line(a, "step", "tokens, positions, history", a->step_bytes, true);
+    line(a, "sampling", "parameters of the rows", a->rows_bytes, true);
+    a->plan.lines = (const MiPlanLine *)(void *)a->lines->data;
+    a->plan.n_lines = (int)a->lines->len;
+    a->plan.choices = (const MiPlanChoice *)(void *)a->choices->data;
+    a->plan.n_choices = (int)a->choices->len;
+}
