@@ -227,7 +227,7 @@ static bool choose_pair(MiAssembly *a, GError **error)
             const bool       mine = (is_auto(e->cache) || strcmp(e->cache, c->name) == 0) &&
                                     (is_auto(e->attention) ? !exact(a) || ((const MiAttention *)t->vtable)->exact
                                                            : strcmp(e->attention, t->name) == 0);
-            MiDType          kv_dtype;
+            MiDType          kv_dtype = MI_F32;
             g_autofree char *bad = misfit(a, c, t, &kv_dtype);
             if (!bad)
                 g_string_append_printf(others, "%s%s with %s", others->len ? ", " : "", t->name, c->name);
@@ -411,7 +411,7 @@ static MiBucket *add_bucket(MiAssembly *a, int variant, int size, GError **error
     if (!s)
         return NULL;
     MiBucket *b = g_new(MiBucket, 1);
-    *b = (MiBucket){ variant, size, s };
+    *b = (MiBucket){ variant, size, s, false };
     g_ptr_array_add(a->buckets, b);
     return b;
 }
@@ -464,6 +464,8 @@ static bool choose_parts(MiAssembly *a, GError **error)
     chose(a, "scheduler", a->scheduler->name, is_auto(a->settings.engine.scheduler) ? "auto" : "configured");
 
     const MiCache *cache = a->cache->vtable;
+    if (cache->recomputes && !a->settings.engine.max_tokens)
+        a->max_tokens = MAX(a->max_tokens, a->max_len); /* every step has all tokens of a sequence */
     a->cache_spec.max_seqs = a->attention_spec.max_seqs = a->max_seqs;
     a->cache_spec.max_tokens = a->attention_spec.max_tokens = a->max_tokens;
     a->cache_spec.max_len = a->attention_spec.max_len = a->max_len;

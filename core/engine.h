@@ -6,6 +6,7 @@
 #define MI_CORE_ENGINE_H
 
 #include "assembly.h"
+#include "weights.h"
 
 /* How long each part of the start took, in order; for -v and --json. */
 typedef struct {
@@ -13,9 +14,8 @@ typedef struct {
     int64_t     us;
 } MiPhase;
 
-/* progress: called while weights load, from the calling thread; may be NULL. */
-MiEngine *mi_engine_start(MiAssembly *, void (*progress)(void *user, uint64_t done, uint64_t total), void *user,
-                          GError **error);
+/* progress: called while weights load, from the calling thread; false stops it; may be NULL. */
+MiEngine *mi_engine_start(MiAssembly *, MiLoadProgress *progress, void *user, GError **error);
 /* Cancels what runs, joins the thread, frees all but the assembly. */
 void mi_engine_stop(MiEngine *);
 

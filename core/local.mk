@@ -1,20 +1,25 @@
 noinst_LIBRARIES += core/libcore.a
 core_libcore_a_SOURCES = \
 	core/arena.c core/arena.h \
-	core/assembly.h \
 	core/command_line.c core/command_line.h \
+	core/assembly.c core/assembly.h \
+	core/context.c core/context.h \
 	core/config.c core/config.h \
-	core/engine.h \
+	core/engine.c core/engine.h \
 	core/exit.h \
 	core/fuse.c core/fuse.h \
 	core/help.c core/help.h \
 	core/json_out.c core/json_out.h \
+	core/model.c \
 	core/options.c core/options.h \
+	core/parts.h core/plan.c \
 	core/plugin.c \
 	core/program.c core/program.h \
 	core/registry.c core/registry.h \
 	core/rope.c core/rope.h \
 	core/schedule.c core/schedule.h \
+	core/sequence.c core/sequence.h \
+	core/weights.c core/weights.h \
 	core/settings.c core/settings.h \
 	core/suggest.c core/suggest.h \
 	core/template.h

@@ -28,6 +28,7 @@ typedef struct {
 typedef struct {
     int          variant, size; /* indices of variants and sizes */
     MiSchedule  *schedule;
+    bool         bound;
 } MiBucket;
 
 struct MiAssembly {
