@@ -172,7 +172,7 @@ static const MiOp op = {
 };
 
 static const MiLinear reference = {
-    .struct_size = sizeof reference, .formats = formats, .layout = "plain", .rank = -1,
+    .struct_size = sizeof reference, .formats = formats, .layout = "plain", .rank = -1, .exact = true,
     .bytes = bytes, .pack = pack, .op = &op,
 };
 
