@@ -1,0 +1,9 @@
+test_programs += tests/test_blocks tests/test_gguf
+tests_test_blocks_SOURCES  = tests/test_blocks.c tests/data/blocks.h
+tests_test_blocks_CPPFLAGS = $(TEST_CPPFLAGS) -I$(top_srcdir)/kernels
+tests_test_blocks_LDADD    = kernels/libcpu.a $(CMOCKA_LIBS) -lm
+tests_test_gguf_SOURCES  = tests/test_gguf.c $(TEST_COMMON)
+tests_test_gguf_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_gguf_LDADD    = $(TEST_LDADD)
+EXTRA_DIST += tests/data/blocks.py tests/data/gguf_dump.py tests/data/stories260K.dump \
+	tests/data/SmolLM2-135M-Instruct.Q4_1.dump tests/data/qwen2.5-coder-0.5b-instruct-q4_k_m.dump
