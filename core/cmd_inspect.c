@@ -19,8 +19,8 @@ static void list(MiRegistry *r)
 
     for (guint i = 0; i < files->len; i++) {
         const MiLoaded *l = files->pdata[i];
-        if (l->skipped)
-            printf("skipped   %s\n          %s\n", l->file, l->skipped);
+        if (l->why)
+            printf("skipped   %s\n          %s\n", l->file, l->why);
         for (uint32_t f = 0; l->plugin && f < l->plugin->n_features; f++) {
             g_autofree char *base = g_path_get_basename(l->file);
             printf("%-9s %-12s %-5s %-24s %s\n", mi_kind_name(l->plugin->features[f].kind), l->plugin->features[f].name,

@@ -13,7 +13,9 @@ core_libcore_a_SOURCES = \
 	core/model.c \
 	core/options.c core/options.h \
 	core/parts.h core/plan.c \
+	core/image.c core/image.h \
 	core/plugin.c \
+	core/plugin_check.c core/plugin_check.h \
 	core/program.c core/program.h \
 	core/registry.c core/registry.h \
 	core/rope.c core/rope.h \

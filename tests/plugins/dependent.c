@@ -1,0 +1,3 @@
+/* dependent.c - linked with a plugin, and none itself. */
+int dependent(void);
+int dependent(void) { return 0; }
