@@ -394,13 +394,13 @@ static const char *model(MiEngine *self, int32_t *max_len)
 static size_t encode(MiEngine *self, const char *text, size_t len, bool special, int32_t *out, size_t max)
 {
     const MiTextCoder *t = &engine(self)->a->text;
-    return t->vt->encode(t->self, text, len, special, out, max);
+    return t->vt ? t->vt->encode(t->self, text, len, special, out, max) : SIZE_MAX;
 }
 
 static const char *piece(MiEngine *self, int32_t previous, int32_t id, size_t *len)
 {
     const MiTextCoder *t = &engine(self)->a->text;
-    return t->vt->piece(t->self, previous, id, len);
+    return t->vt ? t->vt->piece(t->self, previous, id, len) : NULL;
 }
 
 static int32_t *encode_chat(MiEngine *self, const MiVar *vars, size_t *n_ids, GError **error)
@@ -456,6 +456,21 @@ static bool read_template(Engine *e, GError **error)
     return true;
 }
 
+/* A model whose files have no tokenizer still takes ids and gives ids. */
+static bool read_text(Engine *e, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+
+    if (mi_text_open(e->a->registry, e->a->config, &e->a->source, &e->a->text, &why))
+        return read_template(e, error);
+    if (!g_error_matches(why, MI_ERROR, MI_ERROR_NOT_FOUND)) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    }
+    e->template_error = g_strdup(why->message);
+    return true;
+}
+
 static bool allocate(Engine *e, GError **error)
 {
     MiAssembly    *a = e->a;
@@ -501,7 +516,7 @@ MiEngine *mi_engine_start(MiAssembly *a, MiLoadProgress *progress, void *user, G
     e->name = g_path_get_basename(a->settings.model.path);
     e->mark = g_get_monotonic_time();
 
-    bool ok = mi_text_open(a->registry, a->config, &a->source, &a->text, &why) && read_template(e, &why);
+    bool ok = read_text(e, &why);
     phase(e, "tokenizer and template");
     ok = ok && mi_weights_load(a->weights, &a->ctx.pub, progress, user, &why);
     phase(e, "weights");

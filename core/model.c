@@ -122,7 +122,7 @@ bool mi_text_open(MiRegistry *r, const MiConfig *c, const MiSource *source, MiTe
 
     *out = (MiTextCoder){ 0 };
     if (!MI_HAS(source->vt, tokenizer)) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "this format carries no tokenizer");
+        g_set_error(error, MI_ERROR, MI_ERROR_NOT_FOUND, "this model's files have no tokenizer");
         return false;
     }
     if (!source->vt->tokenizer(source->self, &out->data, error))

@@ -219,13 +219,12 @@ static void send_text(MiRequested *q, size_t len, MiEvent *e)
 static void append_piece(MiRequested *q, const MiAssembly *a, int32_t token)
 {
     const MiTokenizerData *t = &a->text.data;
-    const int32_t          n = q->pub.n_tokens;
-    const bool             begins = n < 2 || (n == q->pub.n_prompt + 1 && q->pub.n_prompt == 0);
+    const int32_t          before = q->pub.tokens[q->pub.n_tokens - 2];
     size_t                 len;
 
-    if (token < 0 || (uint32_t)token >= t->n_pieces || t->pieces[token].type == MI_PIECE_CONTROL)
+    if (!a->text.vt || token < 0 || (uint32_t)token >= t->n_pieces || t->pieces[token].type == MI_PIECE_CONTROL)
         return;
-    const char *piece = a->text.vt->piece(a->text.self, begins ? -1 : q->pub.tokens[n - 2], token, &len);
+    const char *piece = a->text.vt->piece(a->text.self, before == t->bos ? -1 : before, token, &len);
     if (piece)
         g_string_append_len(q->held, piece, (gssize)len);
 }

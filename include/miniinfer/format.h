@@ -86,7 +86,8 @@ typedef struct {
     const char *(*meta)(void *self, const char *key);
     /* LOAD. */
     MiRopeStyle (*rope_style)(void *self);
-    /* LOAD, optional.  Fills *out with pointers into self. */
+    /* LOAD, optional.  Fills *out with pointers into self.  MI_ERROR_NOT_FOUND: the files have
+     * none, which is no fault: such a model takes ids and gives ids. */
     bool (*tokenizer)(void *self, MiTokenizerData *out, GError **error);
     /* LOAD, optional.  n elements of w from element `first` on (both whole blocks of its
      * storage) as f32; false: a storage it cannot decode. */

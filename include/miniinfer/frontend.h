@@ -78,7 +78,7 @@ typedef struct {
     void (*stats)(MiEngine *, MiStats *out);
     /* The model's name and its limit of tokens; the string is the engine's. */
     const char *(*model)(MiEngine *, int32_t *max_len);
-    /* As MiTokenizer.encode. */
+    /* As MiTokenizer.encode; SIZE_MAX as well when the model has no tokenizer. */
     size_t (*encode)(MiEngine *, const char *text, size_t len, bool special, int32_t *out, size_t max);
     /* As MiTokenizer.piece. */
     const char *(*piece)(MiEngine *, int32_t previous, int32_t id, size_t *len);
