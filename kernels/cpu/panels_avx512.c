@@ -1,0 +1,242 @@
+/* panels_avx512.c - panels with AVX-512 VNNI: 16 rows of W a register.
+ *
+ * A block of a panel (32 rows, 32 columns) is unpacked into 16 registers once
+ * and meets every row of x of the tile: 16 vpdpbusd with broadcasts from
+ * memory, then int32 -> f32 and one or two FMAs a half. */
+#include <cpu/panels.h>
+#include <immintrin.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+static bool usable(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+/* ---- x ---------------------------------------------------------------------- */
+
+static void quantise(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks, uint8_t *tile)
+{
+    const __m256i ones = _mm256_set1_epi8(1);
+
+    for (int32_t t = first; t < first + n; t++, x += x_stride) {
+        uint8_t *at = tile;
+        for (int64_t b = 0; b < blocks; b++, at += nt * MI_TILE_BYTES) {
+            const __m512  v0 = _mm512_loadu_ps(x + b * 32), v1 = _mm512_loadu_ps(x + b * 32 + 16);
+            const __m512  top = _mm512_max_ps(_mm512_abs_ps(v0), _mm512_abs_ps(v1));
+            const __m256  top8 = _mm256_max_ps(_mm512_castps512_ps256(top), _mm512_extractf32x8_ps(top, 1));
+            __m128        top4 = _mm_max_ps(_mm256_castps256_ps128(top8), _mm256_extractf128_ps(top8, 1));
+            top4 = _mm_max_ps(top4, _mm_movehl_ps(top4, top4));
+            top4 = _mm_max_ss(top4, _mm_movehdup_ps(top4));
+            const float   max = _mm_cvtss_f32(top4);
+            const float   to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max / 127.0f : 0;
+            const __m512  k = _mm512_set1_ps(to_int);
+            const __m128i q0 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v0, k)));
+            const __m128i q1 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v1, k)));
+            const __m256i q = _mm256_inserti128_si256(_mm256_castsi128_si256(q0), q1, 1);
+            __m256i       sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), ones, q);
+
+            _mm256_storeu_si256((__m256i *)(at + 32 * t), q);
+            sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0x4e));
+            sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0xb1));
+            const int32_t a = _mm256_extract_epi32(sums, 0), c = _mm256_extract_epi32(sums, 4);
+            ((float *)(at + 32 * nt))[t] = s;
+            ((float *)(at + 36 * nt))[t] = s * (float)(a + c);
+            ((int32_t *)(at + 40 * nt))[t] = a;
+            ((int32_t *)(at + 44 * nt))[t] = c;
+        }
+    }
+}
+
+/* ---- W ---------------------------------------------------------------------- */
+
+typedef struct { __m512i q0, q1, q2, q3, q4, q5, q6, q7; } Half; /* 16 rows: q_g holds columns 4 g .. 4 g + 3 */
+
+INLINE __m512i plane(const uint8_t *p, int i) { return _mm512_loadu_si512(p + 64 * i); }
+
+/* Bits [from, from + n) of each byte, moved to `to`; mask: where they land. */
+#define MOVED(v, from, to) \
+    ((to) >= (from) ? _mm512_slli_epi16(v, ((to) - (from)) & 15) : _mm512_srli_epi16(v, ((from) - (to)) & 15))
+#define FIELD(v, from, to, mask) _mm512_and_si512(MOVED(v, from, to), mask)
+#define FIELD_OR(q, v, from, to, mask) _mm512_ternarylogic_epi32(q, MOVED(v, from, to), mask, 0xf8) /* q | v & mask */
+
+INLINE Half unpack(const uint8_t *p, int low, int high, bool table)
+{
+    const __m512i m4 = _mm512_set1_epi8(15), m2 = _mm512_set1_epi8(3);
+    Half          w;
+
+    if (low == 8) {
+        w = (Half){ plane(p, 0), plane(p, 1), plane(p, 2), plane(p, 3), plane(p, 4), plane(p, 5), plane(p, 6), plane(p, 7) };
+    } else if (low == 4) {
+        const __m512i a = plane(p, 0), b = plane(p, 1), c = plane(p, 2), d = plane(p, 3);
+        w = (Half){ _mm512_and_si512(a, m4), _mm512_and_si512(b, m4), _mm512_and_si512(c, m4), _mm512_and_si512(d, m4),
+                    FIELD(a, 4, 0, m4),      FIELD(b, 4, 0, m4),      FIELD(c, 4, 0, m4),      FIELD(d, 4, 0, m4) };
+    } else {
+        const __m512i a = plane(p, 0), b = plane(p, 1);
+        w = (Half){ FIELD(a, 0, 0, m2), FIELD(a, 2, 0, m2), FIELD(a, 4, 0, m2), FIELD(a, 6, 0, m2),
+                    FIELD(b, 0, 0, m2), FIELD(b, 2, 0, m2), FIELD(b, 4, 0, m2), FIELD(b, 6, 0, m2) };
+    }
+    if (high == 1) {
+        const __m512i h = plane(p, low);
+        const __m512i m = _mm512_set1_epi8((char)(1 << low));
+#define BIT(g) w.q##g = low == 4 ? FIELD_OR(w.q##g, h, g, 4, m) : FIELD_OR(w.q##g, h, g, 2, m);
+        BIT(0) BIT(1) BIT(2) BIT(3) BIT(4) BIT(5) BIT(6) BIT(7)
+#undef BIT
+    } else if (high == 2) {
+        const __m512i h = plane(p, low), i = plane(p, low + 1), m = _mm512_set1_epi8(0x30);
+        w.q0 = FIELD_OR(w.q0, h, 0, 4, m), w.q1 = FIELD_OR(w.q1, h, 2, 4, m);
+        w.q2 = FIELD_OR(w.q2, h, 4, 4, m), w.q3 = FIELD_OR(w.q3, h, 6, 4, m);
+        w.q4 = FIELD_OR(w.q4, i, 0, 4, m), w.q5 = FIELD_OR(w.q5, i, 2, 4, m);
+        w.q6 = FIELD_OR(w.q6, i, 4, 4, m), w.q7 = FIELD_OR(w.q7, i, 6, 4, m);
+    }
+    if (table) {
+        const __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)mi_panel_table));
+#define LOOK_UP(g) w.q##g = _mm512_shuffle_epi8(t, w.q##g);
+        LOOK_UP(0) LOOK_UP(1) LOOK_UP(2) LOOK_UP(3) LOOK_UP(4) LOOK_UP(5) LOOK_UP(6) LOOK_UP(7)
+#undef LOOK_UP
+    }
+    return w;
+}
+
+typedef struct { __m512 d, d2, m, m2; } Scales; /* of 16 rows; d2, m2: of the last 16 columns */
+
+INLINE __m512 halves(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE __m128i bytes(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+INLINE __m512 signed_bytes(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes(p))); }
+INLINE __m512 unsigned_bytes(__m128i v) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v)); }
+INLINE __m512 negative(__m512 v) { return _mm512_xor_ps(v, _mm512_set1_ps(-0.0f)); }
+
+/* head: of the group; i: which of its blocks; h: which rows. */
+INLINE Scales scales_of(MiScales s, const uint8_t *head, int i, int h)
+{
+    const __m512   d = halves(head + 32 * h);
+    const uint8_t *one = head + (s == MI_SCALE_KM ? 128 : 64) + 32 * i + 16 * h;
+    const uint8_t *two = head + (s == MI_SCALE_KM16 ? 128 : 64) + 64 * i + 16 * h;
+    const __m128i  m4 = _mm_set1_epi8(15);
+    Scales         v = { d, d, d, d };
+
+    if (s == MI_SCALE_DM)
+        v.m = halves(head + 64 + 32 * h);
+    if (s == MI_SCALE_K)
+        v.d = _mm512_mul_ps(d, signed_bytes(one));
+    if (s == MI_SCALE_KM) {
+        v.d = _mm512_mul_ps(d, unsigned_bytes(bytes(one)));
+        v.m = _mm512_mul_ps(negative(halves(head + 64 + 32 * h)), unsigned_bytes(bytes(one + 256)));
+    }
+    if (s == MI_SCALE_K16) {
+        v.d = _mm512_mul_ps(d, signed_bytes(two));
+        v.d2 = _mm512_mul_ps(d, signed_bytes(two + 32));
+    }
+    if (s == MI_SCALE_KM16) {
+        const __m512  m = negative(halves(head + 64 + 32 * h));
+        const __m128i a = bytes(two), b = bytes(two + 32);
+        v.d = _mm512_mul_ps(d, unsigned_bytes(_mm_and_si128(a, m4)));
+        v.d2 = _mm512_mul_ps(d, unsigned_bytes(_mm_and_si128(b, m4)));
+        v.m = _mm512_mul_ps(m, unsigned_bytes(_mm_and_si128(_mm_srli_epi16(a, 4), m4)));
+        v.m2 = _mm512_mul_ps(m, unsigned_bytes(_mm_and_si128(_mm_srli_epi16(b, 4), m4)));
+    }
+    return v;
+}
+
+/* ---- a panel ---------------------------------------------------------------- */
+
+/* What a block of x adds to the sums of both halves of the rows. */
+INLINE void add(MiPanelShape f, const Half *w, const Half *w2, const Scales *e, const Scales *e2, const uint8_t *at,
+                int nt, int t, __m512 *y, __m512 *y2)
+{
+    const int32_t *qa = (const int32_t *)(at + 32 * t), *sum = (const int32_t *)(at + 40 * nt) + t;
+    const float   *s = (const float *)(at + 32 * nt) + t;
+    const bool     split = mi_panel_halves(f.scales);
+    __m512i        a = _mm512_set1_epi32(-f.offset * (split ? sum[0] : sum[0] + sum[nt])), a2 = a;
+    __m512i        b = _mm512_set1_epi32(split ? -f.offset * sum[nt] : 0), b2 = b;
+
+#define DOT(a, a2, g)                                           \
+    {                                                           \
+        const __m512i x = _mm512_set1_epi32(qa[g]);             \
+        a = _mm512_dpbusd_epi32(a, w->q##g, x);                 \
+        a2 = _mm512_dpbusd_epi32(a2, w2->q##g, x);              \
+    }
+    DOT(a, a2, 0) DOT(a, a2, 1) DOT(a, a2, 2) DOT(a, a2, 3)
+    if (split) {
+        DOT(b, b2, 4) DOT(b, b2, 5) DOT(b, b2, 6) DOT(b, b2, 7)
+    } else {
+        DOT(a, a2, 4) DOT(a, a2, 5) DOT(a, a2, 6) DOT(a, a2, 7)
+    }
+#undef DOT
+    const __m512 s16 = _mm512_set1_ps(*s);
+    __m512       v = _mm512_mul_ps(_mm512_cvtepi32_ps(a), e->d), v2 = _mm512_mul_ps(_mm512_cvtepi32_ps(a2), e2->d);
+    if (split) {
+        v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(b), e->d2, v);
+        v2 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(b2), e2->d2, v2);
+    }
+    *y = _mm512_fmadd_ps(v, s16, *y);
+    *y2 = _mm512_fmadd_ps(v2, s16, *y2);
+    if (mi_panel_mins(f.scales)) {
+        const __m512 m = _mm512_set1_ps(f.scales == MI_SCALE_KM16 ? *s * (float)sum[0] : s[nt]);
+        *y = _mm512_fmadd_ps(e->m, m, *y);
+        *y2 = _mm512_fmadd_ps(e2->m, m, *y2);
+    }
+    if (f.scales == MI_SCALE_KM16) {
+        const __m512 m = _mm512_set1_ps(*s * (float)sum[nt]);
+        *y = _mm512_fmadd_ps(e->m2, m, *y);
+        *y2 = _mm512_fmadd_ps(e2->m2, m, *y2);
+    }
+}
+
+INLINE void finish(const MiPanelCall *c, int t, __m512 y, __m512 y2)
+{
+    const uint32_t  wanted = c->n_rows >= 32 ? UINT32_MAX : (1u << c->n_rows) - 1;
+    const __mmask16 k = (__mmask16)wanted, k2 = (__mmask16)(wanted >> 16);
+    float          *to = c->y + t * c->y_stride;
+
+    if (c->bias) {
+        y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(k, c->bias));
+        y2 = _mm512_add_ps(y2, _mm512_maskz_loadu_ps(k2, c->bias + 16));
+    }
+    _mm512_mask_storeu_ps(to, k, y);
+    _mm512_mask_storeu_ps(to + 16, k2, y2);
+}
+
+/* `one`: a tile of one row, whose sums stay in registers while W streams by. */
+INLINE void panel(const MiPanelCall *c, MiPanelShape f, bool one)
+{
+    const int      per_group = mi_panel_super(f.scales) ? 8 : 1, nt = one ? 1 : c->nt;
+    const int      head_bytes = mi_panel_head(f.scales), planes = mi_panel_planes(f.low, f.high);
+    const uint8_t *head = c->panel, *at = c->tile;
+    __m512         y[MI_TILE][2], y0 = _mm512_setzero_ps(), y1 = y0;
+
+    for (int t = 0; !one && t < nt; t++)
+        y[t][0] = y[t][1] = y0;
+    for (int64_t g = 0; g < c->blocks / per_group; g++, head += head_bytes + per_group * planes) {
+        for (int i = 0; i < per_group; i++, at += nt * MI_TILE_BYTES) {
+            const uint8_t *p = head + head_bytes + i * planes;
+            const Half     w = unpack(p, f.low, f.high, f.table), w2 = unpack(p + planes / 2, f.low, f.high, f.table);
+            const Scales   e = scales_of(f.scales, head, i, 0), e2 = scales_of(f.scales, head, i, 1);
+
+            if (one)
+                add(f, &w, &w2, &e, &e2, at, 1, 0, &y0, &y1);
+            for (int t = 0; !one && t < nt; t++)
+                add(f, &w, &w2, &e, &e2, at, nt, t, &y[t][0], &y[t][1]);
+        }
+    }
+    if (one)
+        finish(c, 0, y0, y1);
+    for (int t = 0; !one && t < nt; t++)
+        finish(c, t, y[t][0], y[t][1]);
+}
+
+#define RUN(name, low, high, table, offset, scales)                            \
+    static void name(const MiPanelCall *c)                                     \
+    {                                                                          \
+        const MiPanelShape shape = { low, high, table, offset, scales };       \
+        if (c->nt == 1)                                                        \
+            panel(c, shape, true);                                             \
+        else                                                                   \
+            panel(c, shape, false);                                            \
+    }
+MI_PANEL_FORMATS(RUN)
+
+#define RUN_OF(name, ...) [MI_PANEL_##name] = name,
+const MiPanelIsa mi_panel_avx512 = { "avx512", usable, quantise, { MI_PANEL_FORMATS(RUN_OF) } };

@@ -1,0 +1,172 @@
+/* panels_scalar.c - panels in plain C: for every machine, and what the other
+ * instruction sets are tested against bit by bit. */
+#include <cpu/blocks.h>
+#include <cpu/panels.h>
+#include <math.h>
+#include <string.h>
+
+static bool usable(void) { return true; }
+
+/* To nearest, ties to even, for |v| < 2^22: adding 1.5 2^23 leaves the integer in the mantissa. */
+static int32_t nearest(float v)
+{
+    union { float f; int32_t i; } u = { v + 12582912.0f };
+    return u.i - 0x4b400000;
+}
+
+static void quantise(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks, uint8_t *tile)
+{
+    for (int32_t t = first; t < first + n; t++, x += x_stride) {
+        for (int64_t b = 0; b < blocks; b++) {
+            uint8_t     *at = tile + b * nt * MI_TILE_BYTES;
+            const float *v = x + b * MI_BLOCK;
+            int32_t      sum[2] = { 0, 0 };
+            float        max = 0;
+
+            for (int k = 0; k < MI_BLOCK; k++)
+                max = fabsf(v[k]) > max ? fabsf(v[k]) : max;
+            const float to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max / 127.0f : 0;
+            for (int k = 0; k < MI_BLOCK; k++) {
+                const int32_t q = nearest(v[k] * to_int);
+                ((int8_t *)at)[t * MI_BLOCK + k] = (int8_t)q;
+                sum[k / 16] += q;
+            }
+            const float s_sum = s * (float)(sum[0] + sum[1]);
+            memcpy(at + 32 * nt + 4 * t, &s, 4);
+            memcpy(at + 36 * nt + 4 * t, &s_sum, 4);
+            memcpy(at + 40 * nt + 4 * t, &sum[0], 4);
+            memcpy(at + 44 * nt + 4 * t, &sum[1], 4);
+        }
+    }
+}
+
+/* The q of a block, [row][column]. */
+static void unpack(const MiPanelShape *f, const uint8_t *planes, uint8_t q[MI_PANEL][MI_BLOCK])
+{
+    const int half = mi_panel_planes(f->low, f->high) / 2;
+
+    for (int r = 0; r < MI_PANEL; r++) {
+        const uint8_t *low = planes + r / 16 * half + r % 16 * 4, *high = low + 64 * f->low;
+        for (int k = 0; k < MI_BLOCK; k++) {
+            const int g = k / 4, j = k % 4;
+            int       v = 0;
+            if (f->low == 8)
+                v = low[64 * g + j];
+            else if (f->low == 4)
+                v = low[64 * (g % 4) + j] >> 4 * (g / 4) & 15;
+            else
+                v = low[64 * (g / 4) + j] >> 2 * (g % 4) & 3;
+            if (f->high == 1)
+                v |= (high[j] >> g & 1) << f->low;
+            else if (f->high == 2)
+                v |= (high[64 * (g / 4) + j] >> 2 * (g % 4) & 3) << f->low;
+            q[r][k] = f->table ? mi_panel_table[v] : (uint8_t)v;
+        }
+    }
+}
+
+static float half_at(const uint8_t *p, int r)
+{
+    uint16_t h;
+    memcpy(&h, p + 2 * r, 2);
+    return mi_f16_to_f32(h);
+}
+
+/* d and m of the rows, of both halves of the columns; i: which block of its group. */
+static void scales(MiScales s, const uint8_t *head, int i, float d[2][MI_PANEL], float m[2][MI_PANEL])
+{
+    for (int r = 0; r < MI_PANEL; r++) {
+        const float d0 = half_at(head, r), m0 = mi_panel_mins(s) ? half_at(head + 64, r) : 0;
+        for (int h = 0; h < 2; h++) {
+            const int one = 32 * i + r, two = 32 * (2 * i + h) + r;
+            d[h][r] = d0;
+            m[h][r] = m0;
+            if (s == MI_SCALE_K)
+                d[h][r] = d0 * (float)(int8_t)head[64 + one];
+            if (s == MI_SCALE_K16)
+                d[h][r] = d0 * (float)(int8_t)head[64 + two];
+            if (s == MI_SCALE_KM) {
+                d[h][r] = d0 * (float)head[128 + one];
+                m[h][r] = -m0 * (float)head[384 + one];
+            }
+            if (s == MI_SCALE_KM16) {
+                d[h][r] = d0 * (float)(head[128 + two] & 15);
+                m[h][r] = -m0 * (float)(head[128 + two] >> 4);
+            }
+        }
+    }
+}
+
+static int32_t dot(const uint8_t *q, const int8_t *a, int n)
+{
+    int32_t sum = 0;
+    for (int k = 0; k < n; k++)
+        sum += q[k] * a[k];
+    return sum;
+}
+
+typedef struct { float s, s_sum; int32_t sum[2]; } Block; /* of x */
+
+static Block block_of(const uint8_t *at, int nt, int t)
+{
+    Block b;
+    memcpy(&b.s, at + 32 * nt + 4 * t, 4);
+    memcpy(&b.s_sum, at + 36 * nt + 4 * t, 4);
+    memcpy(&b.sum[0], at + 40 * nt + 4 * t, 4);
+    memcpy(&b.sum[1], at + 44 * nt + 4 * t, 4);
+    return b;
+}
+
+static void panel(const MiPanelCall *c, const MiPanelShape *f)
+{
+    const int      per_group = mi_panel_super(f->scales) ? 8 : 1;
+    const int      head_bytes = mi_panel_head(f->scales), planes = mi_panel_planes(f->low, f->high);
+    const uint8_t *head = c->panel;
+    float          y[MI_TILE][MI_PANEL] = { { 0 } };
+
+    for (int64_t b = 0; b < c->blocks; b++) {
+        const int i = (int)(b % per_group);
+        uint8_t   q[MI_PANEL][MI_BLOCK];
+        float     d[2][MI_PANEL], m[2][MI_PANEL];
+
+        if (b && i == 0)
+            head += head_bytes + per_group * planes;
+        unpack(f, head + head_bytes + i * planes, q);
+        scales(f->scales, head, i, d, m);
+        for (int t = 0; t < c->nt; t++) {
+            const uint8_t *at = c->tile + b * c->nt * MI_TILE_BYTES;
+            const int8_t  *a = (const int8_t *)at + t * MI_BLOCK;
+            const Block    x = block_of(at, c->nt, t);
+            for (int r = 0; r < MI_PANEL; r++) {
+                if (mi_panel_halves(f->scales)) {
+                    const float one = (float)(dot(q[r], a, 16) - f->offset * x.sum[0]);
+                    const float two = (float)(dot(q[r] + 16, a + 16, 16) - f->offset * x.sum[1]);
+                    y[t][r] = fmaf(fmaf(two, d[1][r], one * d[0][r]), x.s, y[t][r]);
+                } else {
+                    const float one = (float)(dot(q[r], a, 32) - f->offset * (x.sum[0] + x.sum[1]));
+                    y[t][r] = fmaf(one * d[0][r], x.s, y[t][r]);
+                }
+                if (f->scales == MI_SCALE_KM16) {
+                    y[t][r] = fmaf(m[0][r], x.s * (float)x.sum[0], y[t][r]);
+                    y[t][r] = fmaf(m[1][r], x.s * (float)x.sum[1], y[t][r]);
+                } else if (mi_panel_mins(f->scales)) {
+                    y[t][r] = fmaf(m[0][r], x.s_sum, y[t][r]);
+                }
+            }
+        }
+    }
+    for (int t = 0; t < c->nt; t++)
+        for (int r = 0; r < c->n_rows; r++)
+            c->y[t * c->y_stride + r] = y[t][r] + (c->bias ? c->bias[r] : 0);
+}
+
+#define RUN(name, low, high, table, offset, scales)                             \
+    static void name(const MiPanelCall *c)                                      \
+    {                                                                           \
+        static const MiPanelShape shape = { low, high, table, offset, scales }; \
+        panel(c, &shape);                                                       \
+    }
+MI_PANEL_FORMATS(RUN)
+
+#define RUN_OF(name, ...) [MI_PANEL_##name] = name,
+const MiPanelIsa mi_panel_scalar = { "scalar", usable, quantise, { MI_PANEL_FORMATS(RUN_OF) } };

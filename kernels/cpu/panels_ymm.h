@@ -1,0 +1,250 @@
+/* panels_ymm.h - panels with 32-byte registers, 8 rows of W each: what
+ * panels_avx2.c and panels_avxvnni.c share.  Before it is included:
+ *   YMM_VNNI   1: vpdpbusd; 0: vpmaddubsw, whose 16-bit sums must not saturate. */
+#include <cpu/panels.h>
+#include <immintrin.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- x ---------------------------------------------------------------------- */
+
+INLINE __m256 absolute(__m256 v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
+
+INLINE int32_t sum_of(__m128i q)
+{
+    __m128i v = _mm_madd_epi16(_mm_maddubs_epi16(_mm_set1_epi8(1), q), _mm_set1_epi16(1));
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32(v, 0xb1)));
+}
+
+INLINE __m128i to_bytes(__m256 a, __m256 b, __m256 scale)
+{
+    const __m256i p = _mm256_cvtps_epi32(_mm256_mul_ps(a, scale)), q = _mm256_cvtps_epi32(_mm256_mul_ps(b, scale));
+    const __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(p, q), 0xd8);
+    return _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+}
+
+static void quantise(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks, uint8_t *tile)
+{
+    for (int32_t t = first; t < first + n; t++, x += x_stride) {
+        uint8_t *at = tile;
+        for (int64_t b = 0; b < blocks; b++, at += nt * MI_TILE_BYTES) {
+            const float  *v = x + b * 32;
+            const __m256  v0 = _mm256_loadu_ps(v), v1 = _mm256_loadu_ps(v + 8);
+            const __m256  v2 = _mm256_loadu_ps(v + 16), v3 = _mm256_loadu_ps(v + 24);
+            const __m256  top = _mm256_max_ps(_mm256_max_ps(absolute(v0), absolute(v1)),
+                                              _mm256_max_ps(absolute(v2), absolute(v3)));
+            __m128        top4 = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
+            top4 = _mm_max_ps(top4, _mm_movehl_ps(top4, top4));
+            top4 = _mm_max_ss(top4, _mm_movehdup_ps(top4));
+            const float   max = _mm_cvtss_f32(top4);
+            const float   to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max / 127.0f : 0;
+            const __m128i q0 = to_bytes(v0, v1, _mm256_set1_ps(to_int)), q1 = to_bytes(v2, v3, _mm256_set1_ps(to_int));
+            const int32_t a = sum_of(q0), c = sum_of(q1);
+
+            _mm_storeu_si128((__m128i *)(at + 32 * t), q0);
+            _mm_storeu_si128((__m128i *)(at + 32 * t + 16), q1);
+            ((float *)(at + 32 * nt))[t] = s;
+            ((float *)(at + 36 * nt))[t] = s * (float)(a + c);
+            ((int32_t *)(at + 40 * nt))[t] = a;
+            ((int32_t *)(at + 44 * nt))[t] = c;
+        }
+    }
+}
+
+/* ---- W ---------------------------------------------------------------------- */
+
+typedef struct { __m256i q0, q1, q2, q3, q4, q5, q6, q7; } Eight; /* rows: q_g holds columns 4 g .. 4 g + 3 */
+
+INLINE __m256i plane(const uint8_t *p, int i) { return _mm256_loadu_si256((const __m256i *)(p + 64 * i)); }
+
+/* Bits from `from` on of each byte, moved to `to`; mask: where they land. */
+#define MOVED(v, from, to) \
+    ((to) >= (from) ? _mm256_slli_epi16(v, ((to) - (from)) & 15) : _mm256_srli_epi16(v, ((from) - (to)) & 15))
+#define FIELD(v, from, to, mask) _mm256_and_si256(MOVED(v, from, to), mask)
+#define FIELD_OR(q, v, from, to, mask) _mm256_or_si256(q, FIELD(v, from, to, mask))
+
+/* 8-bit values for vpmaddubsw are left signed, see dot(). */
+INLINE bool is_signed(MiPanelShape f) { return !YMM_VNNI && (f.low == 8 || f.table); }
+
+INLINE Eight unpack(const uint8_t *p, MiPanelShape f)
+{
+    const __m256i m4 = _mm256_set1_epi8(15), m2 = _mm256_set1_epi8(3);
+    Eight         w;
+
+    if (f.low == 8) {
+        w = (Eight){ plane(p, 0), plane(p, 1), plane(p, 2), plane(p, 3), plane(p, 4), plane(p, 5), plane(p, 6), plane(p, 7) };
+    } else if (f.low == 4) {
+        const __m256i a = plane(p, 0), b = plane(p, 1), c = plane(p, 2), d = plane(p, 3);
+        w = (Eight){ _mm256_and_si256(a, m4), _mm256_and_si256(b, m4), _mm256_and_si256(c, m4), _mm256_and_si256(d, m4),
+                     FIELD(a, 4, 0, m4),      FIELD(b, 4, 0, m4),      FIELD(c, 4, 0, m4),      FIELD(d, 4, 0, m4) };
+    } else {
+        const __m256i a = plane(p, 0), b = plane(p, 1);
+        w = (Eight){ FIELD(a, 0, 0, m2), FIELD(a, 2, 0, m2), FIELD(a, 4, 0, m2), FIELD(a, 6, 0, m2),
+                     FIELD(b, 0, 0, m2), FIELD(b, 2, 0, m2), FIELD(b, 4, 0, m2), FIELD(b, 6, 0, m2) };
+    }
+    if (f.high == 1) {
+        const __m256i h = plane(p, f.low), m = _mm256_set1_epi8((char)(1 << f.low));
+#define BIT(g) w.q##g = f.low == 4 ? FIELD_OR(w.q##g, h, g, 4, m) : FIELD_OR(w.q##g, h, g, 2, m);
+        BIT(0) BIT(1) BIT(2) BIT(3) BIT(4) BIT(5) BIT(6) BIT(7)
+#undef BIT
+    } else if (f.high == 2) {
+        const __m256i h = plane(p, f.low), i = plane(p, f.low + 1), m = _mm256_set1_epi8(0x30);
+        w.q0 = FIELD_OR(w.q0, h, 0, 4, m), w.q1 = FIELD_OR(w.q1, h, 2, 4, m);
+        w.q2 = FIELD_OR(w.q2, h, 4, 4, m), w.q3 = FIELD_OR(w.q3, h, 6, 4, m);
+        w.q4 = FIELD_OR(w.q4, i, 0, 4, m), w.q5 = FIELD_OR(w.q5, i, 2, 4, m);
+        w.q6 = FIELD_OR(w.q6, i, 4, 4, m), w.q7 = FIELD_OR(w.q7, i, 6, 4, m);
+    }
+    if (f.table) {
+        const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)mi_panel_table));
+#define LOOK_UP(g) w.q##g = _mm256_shuffle_epi8(t, w.q##g);
+        LOOK_UP(0) LOOK_UP(1) LOOK_UP(2) LOOK_UP(3) LOOK_UP(4) LOOK_UP(5) LOOK_UP(6) LOOK_UP(7)
+#undef LOOK_UP
+    }
+    if (is_signed(f)) {
+        const __m256i top = _mm256_set1_epi8((char)0x80);
+#define FLIP(g) w.q##g = _mm256_xor_si256(w.q##g, top);
+        FLIP(0) FLIP(1) FLIP(2) FLIP(3) FLIP(4) FLIP(5) FLIP(6) FLIP(7)
+#undef FLIP
+    }
+    return w;
+}
+
+typedef struct { __m256 d, d2, m, m2; } Scales; /* of 8 rows; d2, m2: of the last 16 columns */
+
+INLINE __m256 halves(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+INLINE __m128i bytes(const uint8_t *p) { return _mm_loadl_epi64((const __m128i *)p); }
+INLINE __m256 signed_bytes(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes(p))); }
+INLINE __m256 unsigned_bytes(__m128i v) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v)); }
+INLINE __m256 negative(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
+
+/* head: of the group; i: which of its blocks; e: which eight rows. */
+INLINE Scales scales_of(MiScales s, const uint8_t *head, int i, int e)
+{
+    const __m256   d = halves(head + 16 * e);
+    const uint8_t *one = head + (s == MI_SCALE_KM ? 128 : 64) + 32 * i + 8 * e;
+    const uint8_t *two = head + (s == MI_SCALE_KM16 ? 128 : 64) + 64 * i + 8 * e;
+    const __m128i  m4 = _mm_set1_epi8(15);
+    Scales         v = { d, d, d, d };
+
+    if (s == MI_SCALE_DM)
+        v.m = halves(head + 64 + 16 * e);
+    if (s == MI_SCALE_K)
+        v.d = _mm256_mul_ps(d, signed_bytes(one));
+    if (s == MI_SCALE_KM) {
+        v.d = _mm256_mul_ps(d, unsigned_bytes(bytes(one)));
+        v.m = _mm256_mul_ps(negative(halves(head + 64 + 16 * e)), unsigned_bytes(bytes(one + 256)));
+    }
+    if (s == MI_SCALE_K16) {
+        v.d = _mm256_mul_ps(d, signed_bytes(two));
+        v.d2 = _mm256_mul_ps(d, signed_bytes(two + 32));
+    }
+    if (s == MI_SCALE_KM16) {
+        const __m256  m = negative(halves(head + 64 + 16 * e));
+        const __m128i a = bytes(two), b = bytes(two + 32);
+        v.d = _mm256_mul_ps(d, unsigned_bytes(_mm_and_si128(a, m4)));
+        v.d2 = _mm256_mul_ps(d, unsigned_bytes(_mm_and_si128(b, m4)));
+        v.m = _mm256_mul_ps(m, unsigned_bytes(_mm_and_si128(_mm_srli_epi16(a, 4), m4)));
+        v.m2 = _mm256_mul_ps(m, unsigned_bytes(_mm_and_si128(_mm_srli_epi16(b, 4), m4)));
+    }
+    return v;
+}
+
+/* ---- a panel ---------------------------------------------------------------- */
+
+/* sum += q_0 .. q_3 times 16 columns of x.  vpmaddubsw adds two products of u8
+ * and s8 in 16 bits: q < 16 leaves room for eight such sums (30,480), q < 32 for
+ * four (31,496), q < 64 for two (32,004), 8 bits for one if they are taken as
+ * |q| <= 128 and the sign goes to x. */
+INLINE __m256i dot(MiPanelShape f, __m256i sum, __m256i q0, __m256i q1, __m256i q2, __m256i q3, const int32_t *qa)
+{
+    const __m256i x0 = _mm256_set1_epi32(qa[0]), x1 = _mm256_set1_epi32(qa[1]);
+    const __m256i x2 = _mm256_set1_epi32(qa[2]), x3 = _mm256_set1_epi32(qa[3]);
+#if YMM_VNNI
+    (void)f;
+    sum = _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(sum, q0, x0), q1, x1);
+    return _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(sum, q2, x2), q3, x3);
+#else
+    const __m256i ones = _mm256_set1_epi16(1);
+    if (is_signed(f)) {
+#define SIGNED(q, x) \
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q)), ones))
+        SIGNED(q0, x0);
+        SIGNED(q1, x1);
+        SIGNED(q2, x2);
+        SIGNED(q3, x3);
+#undef SIGNED
+        return sum;
+    }
+    const __m256i a = _mm256_add_epi16(_mm256_maddubs_epi16(q0, x0), _mm256_maddubs_epi16(q1, x1));
+    const __m256i b = _mm256_add_epi16(_mm256_maddubs_epi16(q2, x2), _mm256_maddubs_epi16(q3, x3));
+    if (f.low + f.high <= 5)
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(a, b), ones));
+    return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones)));
+#endif
+}
+
+/* What a block of x adds to the sums of eight rows. */
+INLINE __m256 add(MiPanelShape f, const Eight *w, const Scales *e, const uint8_t *at, int nt, int t, __m256 y)
+{
+    const int32_t *qa = (const int32_t *)(at + 32 * t), *sum = (const int32_t *)(at + 40 * nt) + t;
+    const float   *s = (const float *)(at + 32 * nt) + t;
+    const bool     split = mi_panel_halves(f.scales);
+    const int32_t  offset = is_signed(f) ? 0 : -f.offset;
+    __m256i        a = _mm256_set1_epi32(offset * (split ? sum[0] : sum[0] + sum[nt]));
+
+    a = dot(f, a, w->q0, w->q1, w->q2, w->q3, qa);
+    if (!split)
+        a = dot(f, a, w->q4, w->q5, w->q6, w->q7, qa + 4);
+    __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(a), e->d);
+    if (split) {
+        const __m256i b = dot(f, _mm256_set1_epi32(offset * sum[nt]), w->q4, w->q5, w->q6, w->q7, qa + 4);
+        v = _mm256_fmadd_ps(_mm256_cvtepi32_ps(b), e->d2, v);
+    }
+    y = _mm256_fmadd_ps(v, _mm256_set1_ps(*s), y);
+    if (mi_panel_mins(f.scales))
+        y = _mm256_fmadd_ps(e->m, _mm256_set1_ps(f.scales == MI_SCALE_KM16 ? *s * (float)sum[0] : s[nt]), y);
+    if (f.scales == MI_SCALE_KM16)
+        y = _mm256_fmadd_ps(e->m2, _mm256_set1_ps(*s * (float)sum[nt]), y);
+    return y;
+}
+
+static void finish(const MiPanelCall *c, int t, const float *y)
+{
+    float *to = c->y + t * c->y_stride;
+    for (int r = 0; r < c->n_rows; r++)
+        to[r] = y[r] + (c->bias ? c->bias[r] : 0);
+}
+
+INLINE void panel(const MiPanelCall *c, MiPanelShape f)
+{
+    const int      per_group = mi_panel_super(f.scales) ? 8 : 1, nt = c->nt;
+    const int      head_bytes = mi_panel_head(f.scales), planes = mi_panel_planes(f.low, f.high);
+    const uint8_t *head = c->panel, *at = c->tile;
+    float          y[MI_TILE][MI_PANEL];
+
+    for (int t = 0; t < nt; t++)
+        for (int r = 0; r < MI_PANEL; r++)
+            y[t][r] = 0;
+    for (int64_t g = 0; g < c->blocks / per_group; g++, head += head_bytes + per_group * planes) {
+        for (int i = 0; i < per_group; i++, at += nt * MI_TILE_BYTES) {
+            for (int e = 0; e < MI_PANEL / 8; e++) {
+                const Eight  w = unpack(head + head_bytes + i * planes + e / 2 * (planes / 2) + e % 2 * 32, f);
+                const Scales s = scales_of(f.scales, head, i, e);
+                for (int t = 0; t < nt; t++)
+                    _mm256_storeu_ps(y[t] + 8 * e, add(f, &w, &s, at, nt, t, _mm256_loadu_ps(y[t] + 8 * e)));
+            }
+        }
+    }
+    for (int t = 0; t < nt; t++)
+        finish(c, t, y[t]);
+}
+
+#define RUN(name, low, high, table, offset, scales)                      \
+    static void name(const MiPanelCall *c)                               \
+    {                                                                    \
+        const MiPanelShape shape = { low, high, table, offset, scales }; \
+        panel(c, shape);                                                 \
+    }
+MI_PANEL_FORMATS(RUN)
+#define RUN_OF(name, ...) [MI_PANEL_##name] = name,
