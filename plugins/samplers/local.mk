@@ -1,7 +1,7 @@
 sampler_headers = plugins/samplers/cut.h plugins/samplers/draw.h plugins/samplers/philox.h plugins/samplers/rows.h \
 	plugins/samplers/softmax.h
-# What a seed draws does not depend on the compiler's choice of fused multiply-adds.
-sampler_cflags = $(AM_CFLAGS) -ffp-contract=off
+# What a seed draws does not depend on fused multiply-adds; a comparison that traps on NaN is no vector.
+sampler_cflags = $(AM_CFLAGS) -ffp-contract=off -fno-trapping-math
 plugins += plugins/sampler_greedy.so
 plugins_sampler_greedy_so_SOURCES = plugins/samplers/greedy.c $(sampler_headers)
 plugins_sampler_greedy_so_CFLAGS  = $(sampler_cflags)

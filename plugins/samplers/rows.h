@@ -57,7 +57,7 @@ static inline bool check_logits(MiContext *ctx, const MiCall *call, void **state
     const MiTensor *x = &call->at->in[0];
 
     (void)ctx, (void)state, (void)workspace;
-    if (x->dtype == MI_F32 && x->ndim == 2 && x->shape[1] > 0 && x->shape[1] <= INT32_MAX && x->stride[1] == 1)
+    if (x->dtype == MI_F32 && x->ndim == 2 && x->shape[1] > 0 && x->shape[1] <= 1 << 30 && x->stride[1] == 1)
         return true;
     g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
                 "'%s' reads logits that are f32 [rows, vocabulary]; the model's are not", call->at->node->op);

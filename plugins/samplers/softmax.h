@@ -56,12 +56,27 @@ static inline void weights(const float *restrict x, float max, float *restrict w
         w[k] = exp_negative(x[k] == max ? 0.0f : x[k] - max);
 }
 
+/* False: a whole block of tokens that are all removed, as most are behind a cut. */
+static inline bool any_candidate(const float *x, int n)
+{
+    int any = 0;
+
+    if (n == BLOCK) /* a constant length: vectors */
+        for (int k = 0; k < BLOCK; k++)
+            any |= x[k] > -INFINITY;
+    return n < BLOCK || any;
+}
+
 /* Block b of a row of n: its weights; past the end they are 0. */
 static inline int block_weights(const float *x, int n, int b, float max, float w[BLOCK])
 {
     const int first = b * BLOCK, m = n - first < BLOCK ? n - first : BLOCK;
     float     tail[BLOCK];
 
+    if (!any_candidate(x + first, m)) {
+        memset(w, 0, BLOCK * sizeof *w);
+        return m;
+    }
     if (m == BLOCK) {
         weights(x + first, max, w);
         return m;

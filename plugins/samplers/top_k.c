@@ -8,12 +8,37 @@ static const MiOption params[] = {
     MI_OPTION_END,
 };
 
+enum { GROUPS = 2048 };
+
+/* Of each of some groups the largest; the k-th largest of these is at most that of all tokens. */
+static void remove_surely(float *x, int n, int k)
+{
+    const int size = (n + GROUPS - 1) / GROUPS, n_groups = (n + size - 1) / size;
+    float     tops[GROUPS], least = INFINITY;
+    int       kept = 0;
+
+    if (k > n_groups)
+        return;
+    for (int g = 0; g < n_groups; g++)
+        tops[g] = largest(x + g * size, g + 1 < n_groups ? size : n - g * size);
+    cut(tops, n_groups, &(RowFacts){ .max = 0 }, by_logit, false, k);
+    for (int g = 0; g < n_groups; g++)
+        if (candidate(tops[g])) {
+            least = fminf(least, tops[g]);
+            kept++;
+        }
+    if (kept == k) /* so many are not below `least` */
+        remove_below(x, n, least);
+}
+
 static void row(const MiCall *call, int i, float *x, int n)
 {
     const int32_t k = ROW(Row, call, i)->top_k;
 
-    if (k > 0 && k < n)
-        cut(x, n, &(RowFacts){ .max = 0 }, by_logit, false, k);
+    if (k == 0 || k >= n)
+        return;
+    remove_surely(x, n, k);
+    cut(x, n, &(RowFacts){ .max = 0 }, by_logit, false, k);
 }
 
 static bool wants(const void *row) { return ((const Row *)row)->top_k > 0; }

@@ -16,8 +16,13 @@ static void row(const MiCall *call, int i, float *x, int n)
 {
     const float p = ROW(Row, call, i)->top_p, max = largest(x, n);
 
-    if (p < 1 && candidate(max))
-        cut(x, n, &(RowFacts){ .max = max }, by_logit, true, fmax(p * sum_of_weights(x, n, max), DBL_MIN));
+    if (!(p < 1) || !candidate(max))
+        return;
+    /* n tokens of less than (1 - p) / n weigh less than 1 - p together: none of them is needed. */
+    const double sum = sum_of_weights(x, n, max), spare = (1.0 - p) * sum;
+    if (isfinite(max))
+        remove_below(x, n, (float)(max + log(spare / n) - 0.01));
+    cut(x, n, &(RowFacts){ .max = max }, by_logit, true, fmax(p * sum, DBL_MIN));
 }
 
 static bool wants(const void *row) { return ((const Row *)row)->top_p < 1; }
