@@ -136,7 +136,8 @@ static bool find_bytes(MiLexicon *l, GError **error)
             continue;
         const int b = byte_of(p);
         if (b < 0) {
-            g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "tokenizer: byte piece %u is not written <0x00> to <0xFF>", id);
+            g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "tokenizer: byte piece %u is not written <0x00> to <0xFF>",
+                        id);
             return false;
         }
         l->byte[b] = (int32_t)id;
@@ -156,8 +157,8 @@ static bool check(const MiTokenizerData *d, GError **error)
     };
 
     if (!d->n_pieces || d->n_pieces > INT32_MAX / 2) {
-        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "tokenizer: a vocabulary of %u pieces; wanted 1 to %d", d->n_pieces,
-                    INT32_MAX / 2);
+        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "tokenizer: a vocabulary of %u pieces; wanted 1 to %d",
+                    d->n_pieces, INT32_MAX / 2);
         return false;
     }
     for (size_t i = 0; i < G_N_ELEMENTS(ids); i++)
@@ -286,7 +287,8 @@ static int32_t longest(const MiLexicon *l, const char *text, size_t len, size_t 
 
 static bool is_blank(uint32_t c)
 {
-    return c == ' ' || (c >= '\t' && c <= '\r') || c == 0x85 || (c >= 0xa0 && c < MI_INVALID_BYTE && g_unichar_isspace(c));
+    return c == ' ' || (c >= '\t' && c <= '\r') || c == 0x85 ||
+           (c >= 0xa0 && c < MI_INVALID_BYTE && g_unichar_isspace(c));
 }
 
 static size_t blanks_before(const char *text, size_t from, size_t at)

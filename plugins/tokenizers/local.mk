@@ -14,3 +14,13 @@ plugins += plugins/tokenizer_spm.so
 plugins_tokenizer_spm_so_SOURCES = plugins/tokenizers/spm.c $(tokenizer_common) $(tokenizer_sentence)
 plugins_tokenizer_spm_so_LDFLAGS = $(plugin_ldflags)
 plugins_tokenizer_spm_so_LDADD   = $(plugin_ldadd)
+
+# What reads a tokenizer.json, for the plugin of a directory format and for tests; needs jansson.
+tokenizer_json = plugins/formats/tokenizer_json.c plugins/formats/tokenizer_json.h \
+	plugins/formats/tokenizer_steps.c plugins/formats/tokenizer_steps.h \
+	plugins/formats/tokenizer_vocab.c plugins/formats/tokenizer_vocab.h \
+	plugins/formats/json_scan.c plugins/formats/json_scan.h plugins/formats/letters.c plugins/formats/letters.h
+EXTRA_DIST += plugins/formats/tokenizer_json.c plugins/formats/tokenizer_json.h \
+	plugins/formats/tokenizer_steps.c plugins/formats/tokenizer_steps.h \
+	plugins/formats/tokenizer_vocab.c plugins/formats/tokenizer_vocab.h \
+	plugins/formats/json_scan.c plugins/formats/json_scan.h

@@ -29,7 +29,10 @@ void mi_pairs_clear(MiPairs *);
 /* Of two entries for one pair the lower rank stays.  No more than the n of init. */
 void mi_pairs_add(MiPairs *, int32_t left, int32_t right, uint32_t rank, int32_t id);
 
-static inline uint64_t mi_pair_key(int32_t left, int32_t right) { return (uint64_t)(uint32_t)left << 32 | (uint32_t)right; }
+static inline uint64_t mi_pair_key(int32_t left, int32_t right)
+{
+    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
 
 /* NULL: there is no such pair. */
 static inline const MiPair *mi_pairs_find(const MiPairs *p, int32_t left, int32_t right)

@@ -92,8 +92,8 @@ static size_t cuts(const MiLexicon *l, uint32_t id, uint32_t rank, MiPairs *pair
 static bool check_piece(const MiPiece *p, uint32_t id, GError **error)
 {
     if (p->len > MAX_PIECE)
-        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "tokenizer: piece %u has %u bytes; at most %d are read", id, p->len,
-                    MAX_PIECE);
+        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "tokenizer: piece %u has %u bytes; at most %d are read", id,
+                    p->len, MAX_PIECE);
     else if (isnan(p->score))
         g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "tokenizer: the score of piece %u is not a number", id);
     else

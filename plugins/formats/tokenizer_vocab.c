@@ -1,0 +1,395 @@
+/* tokenizer_vocab.c - see tokenizer_vocab.h.
+ *
+ * Pieces come in the order of the file with ids of any size: they are collected,
+ * bounded by the largest id that so many may have, and put in their places.  Merges
+ * name their halves by text, which are looked up in a table whose hash is seeded: a
+ * file cannot choose texts that collide. */
+#include "tokenizer_vocab.h"
+
+#include "letters.h"
+
+#include <miniinfer/context.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <string.h>
+
+typedef struct {
+    MiJsonText text;
+    int64_t    id;
+    double     score;
+} Entry;
+
+typedef struct {
+    Entry *at;
+    size_t n, capacity;
+} Entries;
+
+bool mi_tokenizer_wrong(GError **error, int code, const char *name, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    g_autofree char *message = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_set_error(error, MI_ERROR, code, "%s: %s", name, message);
+    return false;
+}
+
+bool mi_tokenizer_json_wrong(GError **error, const char *name, const MiJson *j)
+{
+    return mi_tokenizer_wrong(error, MI_ERROR_MODEL, name, "byte %zu: wanted %s", (size_t)(j->at - j->start), j->wrong);
+}
+
+static bool no_memory(const MiVocab *v, GError **error)
+{
+    return mi_tokenizer_wrong(error, MI_ERROR_NO_MEMORY, v->name, "no memory for its vocabulary");
+}
+
+/* ---- by text --------------------------------------------------------------- */
+static uint64_t hash(const MiVocab *v, const char *text, size_t len)
+{
+    uint64_t h = v->seed ^ len * 0x9e3779b97f4a7c15u, word;
+
+    for (; len; text += MIN(len, 8), len -= MIN(len, 8)) {
+        word = 0;
+        memcpy(&word, text, MIN(len, 8));
+        h = (h ^ word) * 0xff51afd7ed558ccdu;
+        h ^= h >> 32;
+    }
+    return h * 0xc4ceb9fe1a85ec53u >> 20;
+}
+
+/* The place of this text, or the empty one where it would be. */
+static uint32_t *place(const MiVocab *v, const char *text, size_t len)
+{
+    uint64_t i = hash(v, text, len) & v->mask;
+
+    for (; v->by_text[i]; i = (i + 1) & v->mask) {
+        const MiPiece *p = &v->pieces[v->by_text[i] - 1];
+        if (p->len == len && !memcmp(p->text, text, len))
+            break;
+    }
+    return &v->by_text[i];
+}
+
+int32_t mi_vocab_find(const MiVocab *v, const char *text, size_t len) { return (int32_t)*place(v, text, len) - 1; }
+
+/* ---- pieces ---------------------------------------------------------------- */
+static Entry *append(Entries *e)
+{
+    if (e->n == e->capacity) {
+        const size_t capacity = e->capacity ? 2 * e->capacity : 1024;
+        Entry       *at = g_try_renew(Entry, e->at, capacity);
+        if (!at)
+            return NULL;
+        e->at = at;
+        e->capacity = capacity;
+    }
+    e->at[e->n] = (Entry){ 0 };
+    return &e->at[e->n++];
+}
+
+/* {"text": id, ...} of BPE, [["text", score], ...] of Unigram. */
+static bool read_pieces(MiVocab *v, MiJson *j, Entries *entries, GError **error)
+{
+    size_t n = 0, in_pair;
+
+    v->is_unigram = mi_json_peek(j) == '[';
+    mi_json_open(j, v->is_unigram ? '[' : '{');
+    while (mi_json_more(j, v->is_unigram ? ']' : '}', &n)) {
+        Entry *e = append(entries);
+        if (!e)
+            return no_memory(v, error);
+        if (!v->is_unigram) {
+            if (mi_json_key(j, &v->buffer, &e->text))
+                mi_json_int(j, &e->id);
+            continue;
+        }
+        in_pair = 0;
+        e->id = (int64_t)entries->n - 1;
+        if (mi_json_open(j, '[') && mi_json_more(j, ']', &in_pair) && mi_json_string(j, &v->buffer, &e->text) &&
+            mi_json_more(j, ']', &in_pair) && mi_json_real(j, &e->score) && mi_json_more(j, ']', &in_pair))
+            j->wrong = "a pair of piece and score";
+    }
+    return !j->wrong || mi_tokenizer_json_wrong(error, v->name, j);
+}
+
+/* How large ids may be: files have gaps, but not many. */
+static bool count_pieces(MiVocab *v, const Entries *entries, const json_t *added, GError **error)
+{
+    const int64_t largest = 4 * ((int64_t)entries->n + (int64_t)json_array_size(added)) + 65536;
+    int64_t       n = 0;
+    json_t       *token;
+    size_t        i;
+
+    for (size_t k = 0; k < entries->n; k++) {
+        if (entries->at[k].id < 0 || entries->at[k].id > largest)
+            return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name,
+                                      "a piece of id %" G_GINT64_FORMAT "; wanted 0 to %" G_GINT64_FORMAT,
+                                      entries->at[k].id, largest);
+        n = MAX(n, entries->at[k].id + 1);
+    }
+    json_array_foreach (added, i, token) {
+        const json_t *id = json_object_get(token, "id");
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > largest)
+            return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name,
+                                      "added_tokens[%zu]: id: wanted an integer, 0 to %" G_GINT64_FORMAT, i, largest);
+        n = MAX(n, json_integer_value(id) + 1);
+    }
+    if (!n || n > INT32_MAX / 2)
+        return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "a vocabulary of %" G_GINT64_FORMAT " pieces", n);
+    v->n_pieces = (uint32_t)n;
+    return true;
+}
+
+static bool make_tables(MiVocab *v, GError **error)
+{
+    uint64_t size = 16;
+
+    while (size < 2 * (uint64_t)v->n_pieces)
+        size *= 2;
+    v->mask = size - 1;
+    v->seed = (uint64_t)g_random_int() << 32 | g_random_int();
+    v->pieces = g_try_new0(MiPiece, v->n_pieces);
+    v->added = g_try_new0(bool, v->n_pieces);
+    v->by_text = g_try_new0(uint32_t, size);
+    return (v->pieces && v->added && v->by_text) || no_memory(v, error);
+}
+
+/* The texts of a JSON object differ, so each is entered once; of two for one id neither is right. */
+static bool enter_pieces(MiVocab *v, const Entries *entries, GError **error)
+{
+    for (size_t i = 0; i < entries->n; i++) {
+        const Entry *e = &entries->at[i];
+        MiPiece     *p = &v->pieces[e->id];
+        if (e->text.len > UINT32_MAX)
+            return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "piece %d is too long", (int)e->id);
+        if (p->text)
+            return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "two pieces have the id %d", (int)e->id);
+        uint32_t *at = place(v, e->text.text, e->text.len);
+        if (*at)
+            return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "piece %d has the text of piece %u", (int)e->id,
+                                      *at - 1);
+        *p = (MiPiece){ .text = e->text.text, .len = (uint32_t)e->text.len, .score = (float)e->score };
+        if (v->byte_fallback && mi_byte_piece(e->text.text, e->text.len))
+            p->type = MI_PIECE_BYTE;
+        *at = (uint32_t)e->id + 1;
+    }
+    return true;
+}
+
+/* {"id", "content", "special", "lstrip", "rstrip", "single_word", "normalized"} */
+static bool enter_added(MiVocab *v, const json_t *token, size_t i, GError **error)
+{
+    const json_t *content = json_object_get(token, "content");
+    const size_t  id = (size_t)json_integer_value(json_object_get(token, "id"));
+    const size_t  len = json_string_length(content);
+    MiPiece      *p = &v->pieces[id];
+
+    if (!json_is_string(content) || len > UINT32_MAX)
+        return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "added_tokens[%zu]: content: wanted a string", i);
+    if (json_is_true(json_object_get(token, "single_word")))
+        return mi_tokenizer_wrong(error, MI_ERROR_UNSUPPORTED, v->name,
+                                  "added_tokens[%zu]: single_word is not known here", i);
+    uint32_t *at = place(v, json_string_value(content), len);
+    if ((*at && *at != id + 1) || (p->text && *at != id + 1))
+        return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name,
+                                  "added_tokens[%zu]: id %zu and its content belong to different pieces", i, id);
+    if (!p->text) {
+        memcpy(v->buffer, json_string_value(content), len);
+        p->text = v->buffer;
+        p->len = (uint32_t)len;
+        v->buffer += len;
+        *at = (uint32_t)id + 1;
+    }
+    p->type = json_is_true(json_object_get(token, "special")) ? MI_PIECE_CONTROL : MI_PIECE_USER;
+    p->lstrip = json_is_true(json_object_get(token, "lstrip"));
+    p->rstrip = json_is_true(json_object_get(token, "rstrip"));
+    v->added[id] = true;
+    return true;
+}
+
+/* ---- merges ---------------------------------------------------------------- */
+/* "a b", or ["a", "b"]. */
+static bool read_halves(MiVocab *v, MiJson *j, MiJsonText half[2])
+{
+    size_t n = 0;
+
+    if (mi_json_peek(j) == '[') {
+        if (mi_json_open(j, '[') && mi_json_more(j, ']', &n) && mi_json_string(j, &v->buffer, &half[0]) &&
+            mi_json_more(j, ']', &n) && mi_json_string(j, &v->buffer, &half[1]) && mi_json_more(j, ']', &n))
+            j->wrong = "a pair of pieces";
+        if (!j->wrong && n != 2)
+            j->wrong = "a pair of pieces";
+        return !j->wrong;
+    }
+    if (!mi_json_string(j, &v->buffer, &half[0]))
+        return false;
+    const char *blank = memchr(half[0].text, ' ', half[0].len);
+    if (!blank) {
+        j->wrong = "two pieces with a blank between";
+        return false;
+    }
+    half[1] = (MiJsonText){ blank + 1, half[0].len - (size_t)(blank + 1 - half[0].text) };
+    half[0].len = (size_t)(blank - half[0].text);
+    return true;
+}
+
+static bool read_merges(MiVocab *v, MiJsonText text, MiJson j, GError **error)
+{
+    size_t     n = 0, capacity = 0;
+    MiJsonText half[2];
+
+    j.at = text.text;
+    j.end = text.text + text.len;
+    mi_json_open(&j, '[');
+    while (mi_json_more(&j, ']', &n) && read_halves(v, &j, half)) {
+        if (n > capacity) {
+            capacity = capacity ? 2 * capacity : 4096;
+            void *p = capacity < UINT32_MAX / 2 ? g_try_realloc_n(v->merges, capacity, sizeof *v->merges) : NULL;
+            if (!p)
+                return no_memory(v, error);
+            v->merges = p;
+        }
+        for (int side = 0; side < 2; side++) {
+            v->merges[n - 1][side] = mi_vocab_find(v, half[side].text, half[side].len);
+            if (v->merges[n - 1][side] < 0)
+                return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "merges[%zu]: '%.*s' is no piece", n - 1,
+                                          (int)MIN(half[side].len, 40), half[side].text);
+        }
+        v->n_merges = (uint32_t)n;
+    }
+    return !j.wrong || mi_tokenizer_json_wrong(error, v->name, &j);
+}
+
+/* ---- the model ------------------------------------------------------------- */
+typedef struct {
+    char *type, *unk_token;
+    bool  dropout, affix;
+} Settings;
+
+static void settings_clear(Settings *s)
+{
+    g_free(s->type);
+    g_free(s->unk_token);
+}
+
+/* A small member: anything but vocab and merges. */
+static bool read_member(MiVocab *v, Settings *s, const MiJsonText *key, const MiJsonText *value, GError **error)
+{
+    json_error_t why;
+    json_t *j = json_loadb(value->text, value->len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
+
+    if (!j)
+        return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "model.%.*s: %s", (int)MIN(key->len, 40), key->text,
+                                  why.text);
+    const bool has_text = json_is_string(j) && json_string_length(j);
+    if (mi_json_is(key, "type") && has_text && !s->type)
+        s->type = g_strdup(json_string_value(j));
+    else if (mi_json_is(key, "unk_token") && has_text && !s->unk_token)
+        s->unk_token = g_strdup(json_string_value(j));
+    else if (mi_json_is(key, "unk_id") && json_is_integer(j))
+        v->unk = (int32_t)CLAMP(json_integer_value(j), -1, INT32_MAX);
+    else if (mi_json_is(key, "byte_fallback"))
+        v->byte_fallback = json_is_true(j);
+    else if (mi_json_is(key, "ignore_merges"))
+        v->ignore_merges = json_is_true(j);
+    else if (mi_json_is(key, "dropout"))
+        s->dropout = json_is_number(j) && json_number_value(j) != 0;
+    else if (mi_json_is(key, "continuing_subword_prefix") || mi_json_is(key, "end_of_word_suffix"))
+        s->affix = s->affix || has_text;
+    json_decref(j);
+    return true;
+}
+
+static bool check_settings(MiVocab *v, const Settings *s, const MiJsonText *vocab, const MiJsonText *merges,
+                           GError **error)
+{
+    const char *type = s->type ? s->type : merges->len ? "BPE" : "without a type";
+
+    if (strcmp(type, "BPE") && strcmp(type, "Unigram"))
+        return mi_tokenizer_wrong(error, MI_ERROR_UNSUPPORTED, v->name, "model '%.40s'; there are BPE and Unigram",
+                                  type);
+    v->is_unigram = !strcmp(type, "Unigram");
+    if (!vocab->len || vocab->text[0] != (v->is_unigram ? '[' : '{') || !merges->len != v->is_unigram)
+        return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "model: a %s has %s", type,
+                                  v->is_unigram ? "an array `vocab` and no merges" : "an object `vocab`, and merges");
+    if (s->dropout || s->affix)
+        return mi_tokenizer_wrong(error, MI_ERROR_UNSUPPORTED, v->name, "model: %s is not known here",
+                                  s->dropout ? "dropout" : "a prefix or suffix of subwords");
+    return true;
+}
+
+static bool read_model(MiVocab *v, MiJson *j, Settings *s, MiJsonText *vocab, MiJsonText *merges, GError **error)
+{
+    size_t     n = 0;
+    MiJsonText key, value;
+
+    mi_json_open(j, '{');
+    while (mi_json_more(j, '}', &n) && mi_json_key(j, &v->buffer, &key) && mi_json_skip(j, &value)) {
+        MiJsonText *large = mi_json_is(&key, "vocab") ? vocab : mi_json_is(&key, "merges") ? merges : NULL;
+        if (large && large->len)
+            return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "model.%.*s is there twice", (int)key.len,
+                                      key.text);
+        if (large)
+            *large = value;
+        else if (!read_member(v, s, &key, &value, error))
+            return false;
+    }
+    return (!j->wrong || mi_tokenizer_json_wrong(error, v->name, j)) && check_settings(v, s, vocab, merges, error);
+}
+
+static bool name_unknown(MiVocab *v, const Settings *s, GError **error)
+{
+    if (s->unk_token)
+        v->unk = mi_vocab_find(v, s->unk_token, strlen(s->unk_token));
+    if ((s->unk_token && v->unk < 0) || v->unk >= (int64_t)v->n_pieces)
+        return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "model: the unknown piece is none of the vocabulary");
+    if (v->unk >= 0 && v->pieces[v->unk].type == MI_PIECE_NORMAL)
+        v->pieces[v->unk].type = MI_PIECE_UNKNOWN;
+    return true;
+}
+
+static bool read_all(MiVocab *v, Settings *s, MiJson *j, const json_t *added, GError **error)
+{
+    MiJsonText vocab = { 0 }, merges = { 0 };
+    Entries    entries = { 0 };
+    json_t    *token;
+    size_t     i;
+
+    bool ok = read_model(v, j, s, &vocab, &merges, error);
+    if (ok) {
+        MiJson in_vocab = { .start = j->start, .at = vocab.text, .end = vocab.text + vocab.len };
+        ok = read_pieces(v, &in_vocab, &entries, error) && count_pieces(v, &entries, added, error) &&
+             make_tables(v, error) && enter_pieces(v, &entries, error);
+    }
+    g_free(entries.at);
+    json_array_foreach (added, i, token)
+        ok = ok && enter_added(v, token, i, error);
+    return ok && name_unknown(v, s, error) && (!merges.len || read_merges(v, merges, *j, error));
+}
+
+bool mi_vocab_read(MiVocab *v, MiJsonText model, MiJsonText added, GError **error)
+{
+    MiJson       j = { .start = v->file, .at = model.text, .end = model.text + model.len };
+    Settings     s = { 0 };
+    json_error_t why;
+    json_t      *tokens = added.len ? json_loadb(added.text, added.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why)
+                                    : json_array();
+
+    v->unk = -1;
+    bool ok = json_is_array(tokens) ? read_all(v, &s, &j, tokens, error)
+                                    : mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "added_tokens: %s",
+                                                         tokens ? "wanted an array" : why.text);
+    json_decref(tokens);
+    settings_clear(&s);
+    return ok;
+}
+
+void mi_vocab_clear(MiVocab *v)
+{
+    g_free(v->pieces);
+    g_free(v->added);
+    g_free(v->by_text);
+    g_free(v->merges);
+}
