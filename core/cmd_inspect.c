@@ -1,45 +1,43 @@
-/* cmd_inspect.c - `inspect`: what plugins there are, and whether a file is one. */
+/* cmd_inspect.c - `inspect`: what plugins there are, one of their features, a file, a model. */
 #include "cmd.h"
+#include "inspect.h"
 
 #include <stdio.h>
-#include <string.h>
 
-static bool file(const char *path, GError **error)
+static bool configure(MiCommandLine *cl, MiConfig *c, MiRegistry *r, GError **error)
 {
-    const MiPlugin *p = mi_plugin_open(path, error);
+    const char *file = mi_flag(cl, "config");
+    MiSettings  s;
 
-    if (p)
-        printf("%s: %s %s, ABI %u.%u, ok\n", path, p->name, p->version, p->abi_major, p->abi_minor);
-    return p;
-}
-
-static void list(MiRegistry *r)
-{
-    GPtrArray *files = mi_registry_files(r);
-
-    for (guint i = 0; i < files->len; i++) {
-        const MiLoaded *l = files->pdata[i];
-        if (l->why)
-            printf("skipped   %s\n          %s\n", l->file, l->why);
-        for (uint32_t f = 0; l->plugin && f < l->plugin->n_features; f++) {
-            g_autofree char *base = g_path_get_basename(l->file);
-            printf("%-9s %-12s %-5s %-24s %s\n", mi_kind_name(l->plugin->features[f].kind), l->plugin->features[f].name,
-                   l->plugin->features[f].backend, base, l->plugin->version);
-        }
-    }
+    if (file && !mi_config_read(c, file, error))
+        return false;
+    for (guint i = 0; i < cl->settings->len; i += 2)
+        if (!mi_config_set(c, cl->settings->pdata[i], cl->settings->pdata[i + 1], error))
+            return false;
+    if (!mi_settings_read(c, &s, error))
+        return false;
+    mi_plugin_load_all(r, mi_flag(cl, "plugin-path"), s.plugin_path, s.disable);
+    return mi_config_check(c, r, error);
 }
 
 int mi_cmd_inspect(MiCommandLine *cl)
 {
-    const char *what = cl->operands->len ? cl->operands->pdata[0] : NULL;
-    GError     *error = NULL;
-    MiRegistry *r = mi_registry_new();
+    g_autoptr(GString) out = g_string_new(NULL);
+    const char        *what = cl->operands->len ? cl->operands->pdata[0] : NULL;
+    MiRegistry        *r = mi_registry_new();
+    MiConfig          *c = mi_config_new();
+    GError            *error = NULL;
 
-    mi_plugin_load_all(r, mi_flag(cl, "plugin-path"), NULL, NULL);
-    if (!what)
-        list(r);
-    else
-        file(what, &error);
+    if (configure(cl, c, r, &error)) {
+        if (mi_flag(cl, "reference"))
+            mi_inspect_reference(r, out);
+        else if (mi_flag(cl, "sample"))
+            mi_inspect_sample(out);
+        else
+            mi_inspect(r, c, what, mi_flag(cl, "json"), out, &error);
+    }
+    fwrite(out->str, 1, out->len, stdout);
+    mi_config_free(c);
     mi_registry_free(r);
     return mi_cmd_report(error);
 }

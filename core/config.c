@@ -228,9 +228,9 @@ static char *line_of(const char *text, const char *end, int n)
 {
     while (--n > 0 && (text = memchr(text, '\n', (size_t)(end - text))))
         text++;
-    g_autofree char *line = text ? g_strndup(text, MIN((size_t)(end - text), 60)) : g_strdup("");
+    g_autofree char *line = text ? g_strndup(text, (size_t)(end - text)) : g_strdup("");
     line[strcspn(line, "\r\n")] = 0;
-    return g_utf8_make_valid(g_strstrip(line), -1);
+    return mi_printable(g_strstrip(line), 60);
 }
 
 bool mi_config_parse(MiConfig *c, const char *file, const char *text, size_t size, GError **error)

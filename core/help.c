@@ -16,6 +16,13 @@ const MiFlag mi_common_flags[] = {
 static const MiFlag help_flags[] = { { 0, "man", NULL, NULL, "print the man page, as roff" }, { 0 } };
 static const MiFlag json_only[] = { { 0, "json", NULL, NULL, "print one JSON object" }, { 0 } };
 
+static const MiFlag inspect_flags[] = {
+    { 0, "json", NULL, NULL, "print one JSON object" },
+    { 0, "reference", NULL, NULL, "print the reference of the configuration: every section and key" },
+    { 0, "sample", NULL, NULL, "print a configuration file with every key of the core" },
+    { 0 },
+};
+
 static const MiFlag run_flags[] = {
     { 'p', "prompt", "TEXT", NULL, "the prompt" },
     { 'f', "file", "FILE", NULL, "the prompt is what FILE holds; - is standard input" },
@@ -143,7 +150,8 @@ const MiCommand mi_commands[] = {
       "is reported with its number and left out, and the exit status is 65.",
       batch_flags, batch_examples },
     { "inspect", "[KIND[:NAME] | FILE.so | MODEL]", 0, 1, "list plugins and features, or look into one",
-      "Without an operand every feature, one a line; skipped files with the reason.", json_only, inspect_examples },
+      "Without an operand every feature, one a line; skipped files with the reason.", inspect_flags,
+      inspect_examples },
     { "plan", "", 0, 0, "what would be chosen and how much memory it takes",
       "Reads the model's tables, not its weights. What the engine allocates when it runs equals the figure printed.",
       json_only, plan_examples },

@@ -9,6 +9,7 @@ core_libcore_a_SOURCES = \
 	core/exit.h \
 	core/fuse.c core/fuse.h \
 	core/help.c core/help.h \
+	core/inspect.c core/inspect.h \
 	core/json_out.c core/json_out.h \
 	core/model.c \
 	core/options.c core/options.h \
@@ -18,6 +19,8 @@ core_libcore_a_SOURCES = \
 	core/plugin_check.c core/plugin_check.h \
 	core/program.c core/program.h \
 	core/registry.c core/registry.h \
+	core/reference.c \
+	core/report.c core/report.h core/report_model.c \
 	core/rope.c core/rope.h \
 	core/schedule.c core/schedule.h \
 	core/sequence.c core/sequence.h \

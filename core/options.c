@@ -51,15 +51,9 @@ char *mi_option_range(const MiOption *o)
 /* "key = 'value' is <what>; <range> are possible", the value made printable and not too long. */
 static bool wrong(const MiOption *o, const char *value, const char *what, GError **error)
 {
-    g_autofree char *shown = g_strndup(value, LONGEST_SHOWN);
-    g_autofree char *valid = g_utf8_make_valid(shown, -1);
-    g_autofree char *range = mi_option_range(o);
+    g_autofree char *shown = mi_printable(value, LONGEST_SHOWN), *range = mi_option_range(o);
 
-    for (char *p = valid; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            *p = '?';
-    g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s = '%s%s' %s%s%s%s%s", o->key, valid,
-                strlen(value) > LONGEST_SHOWN ? "..." : "", what, *range ? "; " : "", range,
+    g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s = '%s' %s%s%s%s%s", o->key, shown, what, *range ? "; " : "", range,
                 *range ? " are possible" : "",
                 strstr(value, " #") ? "; a comment behind a value begins with ';'" : "");
     return false;
@@ -235,8 +229,9 @@ bool mi_options_set(const MiOption *table, void *out, const char *key, const cha
     if (o)
         return mi_option_parse(o, (char *)out + o->offset, value, error);
     g_autoptr(GPtrArray) keys = g_ptr_array_new();
+    g_autofree char     *shown = mi_printable(key, LONGEST_SHOWN);
     g_autoptr(GString)   message = g_string_new(NULL);
-    g_string_append_printf(message, "unknown key '%.*s'; there are:", LONGEST_SHOWN, key);
+    g_string_append_printf(message, "unknown key '%s'; there are:", shown);
     for (o = table; o && o->key; o++) {
         g_ptr_array_add(keys, (void *)o->key);
         g_string_append_printf(message, " %s", o->key);

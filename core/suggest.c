@@ -52,3 +52,15 @@ void mi_suggest_append(GString *message, const char *word, const GPtrArray *cand
     if (best)
         g_string_append_printf(message, "; did you mean %s?", best);
 }
+
+char *mi_printable(const char *text, size_t max)
+{
+    g_autofree char *cut = g_strndup(text, max), *valid = g_utf8_make_valid(cut, -1);
+    GString         *out = g_string_new(NULL);
+
+    for (const char *p = valid; *p; p = g_utf8_next_char(p))
+        g_string_append_unichar(out, g_unichar_isprint(g_utf8_get_char(p)) ? g_utf8_get_char(p) : '?');
+    if (strlen(cut) < strlen(text))
+        g_string_append(out, "...");
+    return g_string_free(out, FALSE);
+}

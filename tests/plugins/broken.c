@@ -105,7 +105,7 @@ static void break_option(const char *how)
 __attribute__((visibility("default"))) const MiPlugin *mi_plugin_query(void);
 const MiPlugin *mi_plugin_query(void)
 {
-    const char *how = g_getenv("MI_BROKEN");
+    const char *how = g_getenv("MI_BROKEN") ? g_getenv("MI_BROKEN") : "";
 
     IF("null") return NULL;
     IF("wild") return (const MiPlugin *)0xdead0;
