@@ -73,8 +73,8 @@ static void feature_section(MiRegistry *r, const MiFeature *f, GString *out)
     const MiLoaded  *by = mi_registry_provider(r, f);
     g_autofree char *section = g_strdup_printf("%s.%s", mi_kind_name(f->kind), f->name);
     g_autofree char *base = by ? g_path_get_basename(by->file) : g_strdup("");
-    g_autofree char *said = g_strdup_printf("Of %s `%s` for backend `%s` (`%s`).\n", mi_kind_name(f->kind), f->name,
-                                            f->backend, base);
+    g_autofree char *on = strcmp(f->backend, "*") == 0 ? g_strdup("") : g_strdup_printf(" for backend `%s`", f->backend);
+    g_autofree char *said = g_strdup_printf("Of %s `%s`%s (`%s`).\n", mi_kind_name(f->kind), f->name, on, base);
 
     heading(out, section, said);
     rows(out, f->options);
@@ -128,7 +128,7 @@ void mi_inspect_sample(GString *out)
             g_autofree char *range = mi_option_range(o);
             g_autofree char *help = g_strdup_printf("%s%s%s%s", o->help, *range ? " (" : "", range, *range ? ")" : "");
             wrap(out, help);
-            g_string_append_printf(out, ";%s = %s\n", o->key, o->def ? o->def : "");
+            g_string_append_printf(out, ";%s =%s%s\n", o->key, o->def && *o->def ? " " : "", o->def ? o->def : "");
         }
     }
 }
