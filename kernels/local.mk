@@ -22,3 +22,9 @@ kernels_libcpu_avxvnni_a_CFLAGS   = $(kernel_cflags) -mavx2 -mfma -mf16c -mavxvn
 kernels_libcpu_avx512_a_SOURCES  = kernels/cpu/panels_avx512.c
 kernels_libcpu_avx512_a_CPPFLAGS = $(kernel_cppflags) -DMI_X86_64
 kernels_libcpu_avx512_a_CFLAGS   = $(kernel_cflags) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c
+# Vectors of floats and attention.  Instruction sets are chosen inside, and contraction is wanted.
+noinst_LIBRARIES += kernels/libfloats.a
+kernels_libfloats_a_SOURCES = kernels/cpu/attend_body.h kernels/cpu/floats.c kernels/cpu/floats.h \
+	kernels/cpu/floats_avx2.c kernels/cpu/floats_avx512.c kernels/cpu/floats_body.h kernels/cpu/floats_plain.c \
+	kernels/cpu/vectors.h
+kernels_libfloats_a_CPPFLAGS = $(kernel_cppflags)

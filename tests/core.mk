@@ -1,10 +1,7 @@
 # One three-line group a test program; helpers in tests/common.h.
-test_programs += tests/test_attention tests/test_options tests/test_plugin tests/test_program tests/test_schedule
+test_programs += tests/test_options tests/test_plugin tests/test_program tests/test_schedule
 check_PROGRAMS += tests/plugins/acme.so tests/plugins/bad_abi.so tests/plugins/no_query.so tests/plugins/no_run.so \
 	tests/plugins/stubs.so
-tests_test_attention_SOURCES  = tests/test_attention.c $(TEST_COMMON)
-tests_test_attention_CPPFLAGS = $(TEST_CPPFLAGS)
-tests_test_attention_LDADD    = $(TEST_LDADD)
 tests_test_options_SOURCES  = tests/test_options.c $(TEST_COMMON)
 tests_test_options_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_options_LDADD    = $(TEST_LDADD)

@@ -1,5 +1,9 @@
-plugins += plugins/attention_simple.so
-plugins_attention_simple_so_SOURCES = plugins/attention/simple.c
+plugins += plugins/attention_gqa.so plugins/attention_simple.so
+plugins_attention_gqa_so_SOURCES  = plugins/attention/gqa.c
+plugins_attention_gqa_so_CPPFLAGS = $(kernel_cppflags)
+plugins_attention_gqa_so_LDFLAGS  = $(plugin_ldflags)
+plugins_attention_gqa_so_LDADD    = kernels/libfloats.a $(plugin_ldadd)
+plugins_attention_simple_so_SOURCES  = plugins/attention/simple.c
 plugins_attention_simple_so_CPPFLAGS = $(kernel_cppflags)
-plugins_attention_simple_so_LDFLAGS = $(plugin_ldflags)
-plugins_attention_simple_so_LDADD   = $(plugin_ldadd)
+plugins_attention_simple_so_LDFLAGS  = $(plugin_ldflags)
+plugins_attention_simple_so_LDADD    = $(plugin_ldadd)

@@ -1,12 +1,14 @@
 /* logprobs.c - natural log probabilities of the raw logits: of the token asked
  * for or drawn, then of the likeliest. */
 #include "ops.h"
+#include <cpu/floats.h>
 #include <math.h>
 
 typedef struct {
-    const MiArgs  *at;
-    const MiBatch *batch;
-    int32_t        n_top;
+    const MiArgs   *at;
+    const MiBatch  *batch;
+    const MiFloats *floats;
+    int32_t         n_top;
 } Work;
 
 /* The n largest, best first; of equal ones the lower id.  top: [n] ids. */
@@ -32,14 +34,8 @@ static void one_row(const Work *w, int64_t row)
     const int32_t   vocab = (int32_t)logits->shape[1];
     float          *value = (float *)at->out[0].data + row * at->out[0].stride[0];
     int32_t        *id = (int32_t *)at->out[1].data + row * at->out[1].stride[0];
-    float           max = x[0];
-    double          sum = 0;
-
-    for (int32_t i = 1; i < vocab; i++)
-        max = x[i] > max ? x[i] : max;
-    for (int32_t i = 0; i < vocab; i++)
-        sum += expf(x[i] - max);
-    const double norm = max + log(sum);
+    const float     max = w->floats->max(x, vocab);
+    const double    norm = max + log(w->floats->exp_sum(x, NULL, vocab, max));
 
     id[0] = w->batch->targets ? w->batch->targets[row] : -1;
     if (id[0] < 0)
@@ -75,7 +71,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     (void)state, (void)error;
     const MiTensor *logits = &call->at->in[0];
-    Work            w = { call->at, call->batch, ((const MiLogprobs *)call->at->node->attr)->n_top };
+    Work            w = { call->at, call->batch, mi_floats(), ((const MiLogprobs *)call->at->node->attr)->n_top };
 
     share_rows(ctx, logits->shape[0], logits->shape[0] * logits->shape[1], rows, &w);
     return true;

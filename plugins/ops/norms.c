@@ -1,23 +1,21 @@
 /* norms.c - rmsnorm, layernorm and softmax: over the last dimension, a row's or
  * each head's.  Sums in double: a row of 4096 squares loses nothing. */
 #include "ops.h"
+#include <cpu/floats.h>
 #include <math.h>
 
 typedef struct {
-    Lines        lines; /* x, y */
-    const float *weight, *bias; /* [n]; bias may be NULL */
-    MiNorm       norm;
-    bool         centred;
+    Lines           lines; /* x, y */
+    const float    *weight, *bias; /* [n]; bias may be NULL */
+    MiNorm          norm;
+    bool            centred;
+    const MiFloats *floats;
 } Work;
 
 static void rms(const Work *w, const float *x, float *y)
 {
-    double sum = 0;
-    for (int64_t i = 0; i < w->lines.n; i++)
-        sum += (double)x[i] * x[i];
-    const float scale = 1 / sqrtf((float)(sum / (double)w->lines.n) + w->norm.eps);
-    for (int64_t i = 0; i < w->lines.n; i++)
-        y[i] = x[i] * scale * (w->norm.offset + w->weight[i]);
+    const double square = w->floats->sum_squares(x, w->lines.n) / (double)w->lines.n;
+    w->floats->affine(x, w->weight, y, w->lines.n, 1 / sqrtf((float)square + w->norm.eps), w->norm.offset);
 }
 
 static void layer(const Work *w, const float *x, float *y)
@@ -45,7 +43,8 @@ static void norm_rows(void *arg, int64_t first, int64_t end)
 static void norm(MiContext *ctx, const MiCall *call, bool centred)
 {
     const MiArgs *at = call->at;
-    Work          w = { .weight = at->weight[0].tensor.data, .norm = *(const MiNorm *)at->node->attr, .centred = centred };
+    Work          w = { .weight = at->weight[0].tensor.data, .norm = *(const MiNorm *)at->node->attr, .centred = centred,
+                        .floats = mi_floats() };
 
     if (centred)
         w.bias = at->weight[1].tensor.data;
@@ -74,12 +73,8 @@ static void softmax_rows(void *arg, int64_t first, int64_t end)
 
     for (int64_t i = first * w->lines.per_row; i < end * w->lines.per_row; i++) {
         const float *x = lines_at(&w->lines, 0, i);
-        float       *y = lines_at(&w->lines, 1, i), max = x[0];
-        double       sum = 0;
-        for (int64_t j = 1; j < n; j++)
-            max = fmaxf(max, x[j]);
-        for (int64_t j = 0; j < n; j++)
-            sum += y[j] = expf(x[j] - max);
+        float       *y = lines_at(&w->lines, 1, i);
+        const double sum = w->floats->exp_sum(x, y, n, w->floats->max(x, n));
         for (int64_t j = 0; j < n; j++)
             y[j] = (float)(y[j] / sum);
     }
@@ -88,7 +83,7 @@ static void softmax_rows(void *arg, int64_t first, int64_t end)
 static bool softmax_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     (void)state, (void)error;
-    Work w = { 0 };
+    Work w = { .floats = mi_floats() };
     lines_of(&w.lines, (const MiTensor *const[]){ &call->at->in[0], &call->at->out[0] }, 2, false);
     share_rows(ctx, w.lines.rows, w.lines.rows * w.lines.per_row * w.lines.n, softmax_rows, &w);
     return true;

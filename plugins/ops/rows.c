@@ -2,12 +2,13 @@
  * which turns them on the way. */
 #include "ops.h"
 #include <cpu/blocks.h>
-#include <math.h>
+#include <cpu/floats.h>
 
 typedef struct {
     const MiArgs        *at;
     const MiBatch       *batch;
-    const MiBlockFormat *format;
+    const MiBlockFormat *format; /* embed's */
+    const MiFloats      *floats;
 } Work;
 
 /* ---- embed: out[row] = weight[token of row] -------------------------------- */
@@ -52,7 +53,7 @@ static bool embed_run(void *state, MiContext *ctx, const MiCall *call, GError **
 {
     (void)state, (void)error;
     const MiTensor *out = &call->at->out[0];
-    Work            w = { call->at, call->batch, stored_as(&call->at->weight[0]) };
+    Work            w = { call->at, call->batch, stored_as(&call->at->weight[0]), NULL };
 
     share_rows(ctx, out->shape[0], out->shape[0] * out->shape[1], embed_rows, &w);
     return true;
@@ -74,20 +75,18 @@ static bool output_rows_run(void *state, MiContext *ctx, const MiCall *call, GEr
 {
     (void)state, (void)error;
     const MiTensor *out = &call->at->out[0];
-    share_rows(ctx, out->shape[0], out->shape[0] * row_elements(out), output_rows, &(Work){ call->at, call->batch, NULL });
+    share_rows(ctx, out->shape[0], out->shape[0] * row_elements(out), output_rows, &(Work){ call->at, call->batch, NULL, mi_floats() });
     return true;
 }
 
 /* ---- kv_append: the rows of k and v into the cache, in its dtype ------------- */
 
-static void store(void *to, int64_t at, MiDType dtype, const float *x, int64_t n)
+static void store(const MiFloats *floats, void *to, int64_t at, MiDType dtype, const float *x, int64_t n)
 {
     if (dtype == MI_F32)
         memcpy((float *)to + at, x, (size_t)n * sizeof *x);
-    for (int64_t i = 0; i < n && dtype == MI_F16; i++)
-        ((uint16_t *)to)[at + i] = mi_f32_to_f16(x[i]);
-    for (int64_t i = 0; i < n && dtype == MI_BF16; i++)
-        ((uint16_t *)to)[at + i] = mi_f32_to_bf16(x[i]);
+    else
+        (dtype == MI_F16 ? floats->to_f16 : floats->to_bf16)(x, (uint16_t *)to + at, n);
 }
 
 static void append_rows(void *arg, int64_t first, int64_t end)
@@ -103,8 +102,10 @@ static void append_rows(void *arg, int64_t first, int64_t end)
         for (int h = 0; h < kv->n_kv_heads; h++) {
             const int64_t to = slot / kv->block_size * kv->stride_block + slot % kv->block_size * kv->stride_token +
                                h * kv->stride_head;
-            store(kv->k, to, kv->dtype, (const float *)k->data + row * k->stride[0] + h * k->stride[1], kv->head_dim);
-            store(kv->v, to, kv->dtype, (const float *)v->data + row * v->stride[0] + h * v->stride[1], kv->head_dim);
+            store(w->floats, kv->k, to, kv->dtype, (const float *)k->data + row * k->stride[0] + h * k->stride[1],
+                  kv->head_dim);
+            store(w->floats, kv->v, to, kv->dtype, (const float *)v->data + row * v->stride[0] + h * v->stride[1],
+                  kv->head_dim);
         }
     }
 }
@@ -113,7 +114,7 @@ static bool append_run(void *state, MiContext *ctx, const MiCall *call, GError *
 {
     (void)state, (void)error;
     const MiTensor *k = &call->at->in[0];
-    share_rows(ctx, k->shape[0], k->shape[0] * row_elements(k), append_rows, &(Work){ call->at, call->batch, NULL });
+    share_rows(ctx, k->shape[0], k->shape[0] * row_elements(k), append_rows, &(Work){ call->at, call->batch, NULL, mi_floats() });
     return true;
 }
 
@@ -143,11 +144,7 @@ static void rope_rows(void *arg, int64_t first, int64_t end)
     float           cosine[MAX_TURNED / 2], sine[MAX_TURNED / 2];
 
     for (int64_t row = first; row < end; row++) {
-        for (int i = 0; i < r->dim / 2; i++) {
-            const float angle = (float)w->batch->positions[row] * freqs[i];
-            cosine[i] = cosf(angle) * r->magnitude;
-            sine[i] = sinf(angle) * r->magnitude;
-        }
+        w->floats->sincos((float)w->batch->positions[row], freqs, r->magnitude, cosine, sine, r->dim / 2);
         for (int64_t h = 0; h < x->shape[1]; h++)
             turn(r, cosine, sine, (const float *)x->data + row * x->stride[0] + h * x->stride[1],
                  (float *)y->data + row * y->stride[0] + h * y->stride[1], x->shape[2]);
@@ -170,7 +167,7 @@ static bool rope_run(void *state, MiContext *ctx, const MiCall *call, GError **e
 {
     (void)state, (void)error;
     const MiTensor *x = &call->at->in[0];
-    share_rows(ctx, x->shape[0], x->shape[0] * row_elements(x), rope_rows, &(Work){ call->at, call->batch, NULL });
+    share_rows(ctx, x->shape[0], x->shape[0] * row_elements(x), rope_rows, &(Work){ call->at, call->batch, NULL, mi_floats() });
     return true;
 }
 

@@ -1,0 +1,229 @@
+/* attend_body.h - one tile of attention: rows that share keys, times at most
+ * MI_TILE_KEYS keys.
+ *
+ * Keys are turned so that a vector holds one element of LANES keys; then scores
+ * and results are the same small matrix product, which runs in registers.  A
+ * masked key has the probability 0 and leaves sums as they are, bit by bit: what a
+ * row gets does not depend on the rows beside it. */
+
+#if LANES == 16
+enum { BLOCK_ROWS = 6, BLOCK_VECS = 4 }; /* 24 of 32 registers */
+#else
+enum { BLOCK_ROWS = 6, BLOCK_VECS = 2 }; /* 12 of 16 */
+#endif
+
+/* c = keep c + a b, or a b where keep is NULL; a: [rows][depth], b: [depth][vecs * LANES]. */
+INLINE void block(const int rows, const int vecs, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
+                  int64_t ldc, int depth, const float *keep)
+{
+    V acc[BLOCK_ROWS][BLOCK_VECS];
+
+    UNROLL(6) for (int r = 0; r < rows; r++)
+        UNROLL(4) for (int v = 0; v < vecs; v++)
+            acc[r][v] = keep ? load(c + r * ldc + v * LANES) * keep[r] : all(0);
+    for (int k = 0; k < depth; k++) {
+        V column[BLOCK_VECS];
+        UNROLL(4) for (int v = 0; v < vecs; v++)
+            column[v] = load(b + k * ldb + v * LANES);
+        UNROLL(6) for (int r = 0; r < rows; r++) {
+            const V x = all(a[r * lda + k]);
+            UNROLL(4) for (int v = 0; v < vecs; v++)
+                acc[r][v] += x * column[v];
+        }
+    }
+    UNROLL(6) for (int r = 0; r < rows; r++)
+        UNROLL(4) for (int v = 0; v < vecs; v++)
+            store(c + r * ldc + v * LANES, acc[r][v]);
+}
+
+#define BLOCKS(vecs)                                                                                              \
+    static void blocks_##vecs(int rows, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,       \
+                              int64_t ldc, int depth, const float *keep)                                          \
+    {                                                                                                             \
+        while (rows > 0) {                                                                                        \
+            const int n = rows >= 2 * BLOCK_ROWS ? BLOCK_ROWS : rows > BLOCK_ROWS ? (rows + 1) / 2 : rows;        \
+            switch (n) {                                                                                          \
+            case 6: block(6, vecs, a, lda, b, ldb, c, ldc, depth, keep); break;                                   \
+            case 5: block(5, vecs, a, lda, b, ldb, c, ldc, depth, keep); break;                                   \
+            case 4: block(4, vecs, a, lda, b, ldb, c, ldc, depth, keep); break;                                   \
+            case 3: block(3, vecs, a, lda, b, ldb, c, ldc, depth, keep); break;                                   \
+            case 2: block(2, vecs, a, lda, b, ldb, c, ldc, depth, keep); break;                                   \
+            default: block(1, vecs, a, lda, b, ldb, c, ldc, depth, keep); break;                                  \
+            }                                                                                                     \
+            a += n * lda, c += n * ldc, rows -= n;                                                                \
+            if (keep)                                                                                             \
+                keep += n;                                                                                        \
+        }                                                                                                         \
+    }
+BLOCKS(1)
+BLOCKS(2)
+#if LANES == 16
+BLOCKS(4)
+#endif
+
+/* All columns, a multiple of LANES: a panel of b at a time, for all rows. */
+static void product(int rows, int columns, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
+                    int64_t ldc, int depth, const float *keep)
+{
+    int done = 0;
+#if LANES == 16
+    for (; columns - done >= 4 * LANES; done += 4 * LANES)
+        blocks_4(rows, a, lda, b + done, ldb, c + done, ldc, depth, keep);
+#endif
+    for (; columns - done >= 2 * LANES; done += 2 * LANES)
+        blocks_2(rows, a, lda, b + done, ldb, c + done, ldc, depth, keep);
+    if (done < columns)
+        blocks_1(rows, a, lda, b + done, ldb, c + done, ldc, depth, keep);
+}
+
+/* ---- keys and values out of the cache ------------------------------------------- */
+
+INLINE V load_as(const MiDType dtype, const void *p, int64_t at)
+{
+    if (dtype == MI_F32)
+        return load((const float *)p + at);
+    const uint16_t *h = (const uint16_t *)p + at;
+#ifdef HAVE_F16C
+#if LANES == 16
+    const __m256i raw = _mm256_loadu_si256((const void *)h);
+    return dtype == MI_F16 ? (V)_mm512_cvtph_ps(raw) : (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(raw), 16);
+#else
+    const __m128i raw = _mm_loadu_si128((const void *)h);
+    return dtype == MI_F16 ? (V)_mm256_cvtph_ps(raw) : (V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16);
+#endif
+#else
+    float x[LANES];
+    for (int i = 0; i < LANES; i++)
+        x[i] = dtype == MI_F16 ? mi_f16_to_f32(h[i]) : mi_bf16_to_f32(h[i]);
+    return load(x);
+#endif
+}
+
+/* n < LANES elements, zeros behind them. */
+INLINE V load_rest(const MiDType dtype, const void *p, int64_t at, int n)
+{
+    char buffer[LANES * 4] = { 0 };
+    memcpy(buffer, (const char *)p + (size_t)at * mi_dtype_size(dtype), (size_t)n * mi_dtype_size(dtype));
+    return load_as(dtype, buffer, 0);
+}
+
+INLINE V load_part(const MiDType dtype, const void *p, int64_t at, int n)
+{
+    return n >= LANES ? load_as(dtype, p, at) : load_rest(dtype, p, at, n);
+}
+
+#define EACH_LANE16(f, s) f(s, 0), f(s, 1), f(s, 2), f(s, 3), f(s, 4), f(s, 5), f(s, 6), f(s, 7), \
+                          f(s, 8), f(s, 9), f(s, 10), f(s, 11), f(s, 12), f(s, 13), f(s, 14), f(s, 15)
+#define EACH_LANE8(f, s) f(s, 0), f(s, 1), f(s, 2), f(s, 3), f(s, 4), f(s, 5), f(s, 6), f(s, 7)
+#define EACH_LANE4(f, s) f(s, 0), f(s, 1), f(s, 2), f(s, 3)
+#define EACH_LANE_(n, f, s) EACH_LANE##n(f, s)
+#define EACH_LANE(n, f, s) EACH_LANE_(n, f, s)
+#define UPPER(s, l) ((l) & (s) ? LANES + (l) - (s) : (l))
+#define LOWER(s, l) ((l) & (s) ? LANES + (l) : (l) + (s))
+/* Rows i and i + s exchange their off-diagonal squares of s. */
+#define EXCHANGE(s)                                                            \
+    UNROLL(16) for (int i = 0; i < LANES; i++) if (!(i & (s)))                 \
+    {                                                                          \
+        const V a = x[i], b = x[i + (s)];                                      \
+        x[i] = SHUFFLE(a, b, EACH_LANE(LANES, UPPER, s));                      \
+        x[i + (s)] = SHUFFLE(a, b, EACH_LANE(LANES, LOWER, s));                \
+    }
+
+/* keys[d][j] = element d of key j; keys from n on are zero. */
+INLINE void load_keys(const MiDType dtype, const MiTile *t, const int64_t *at, int n)
+{
+    for (int j = 0; j < MI_TILE_KEYS && j < n; j += LANES)
+        for (int d = 0; d < t->wide; d += LANES) {
+            V x[LANES];
+            UNROLL(16) for (int i = 0; i < LANES; i++)
+                x[i] = j + i < n && d < t->dim ? load_part(dtype, t->kv->k, at[j + i] + d, t->dim - d) : all(0);
+            EXCHANGE(1)
+            EXCHANGE(2)
+#if LANES >= 8
+            EXCHANGE(4)
+#endif
+#if LANES == 16
+            EXCHANGE(8)
+#endif
+            UNROLL(16) for (int i = 0; i < LANES; i++)
+                store(t->keys + (d + i) * MI_TILE_KEYS + j, x[i]);
+        }
+}
+
+INLINE void load_values(const MiDType dtype, const MiTile *t, const int64_t *at, int n)
+{
+    for (int j = 0; j < n; j++)
+        for (int d = 0; d < t->wide; d += LANES)
+            store(t->values + (int64_t)j * t->wide + d,
+                  d < t->dim ? load_part(dtype, t->kv->v, at[j] + d, t->dim - d) : all(0));
+}
+
+static void load_f32(const MiTile *t, const int64_t *at, int n) { load_keys(MI_F32, t, at, n), load_values(MI_F32, t, at, n); }
+static void load_f16(const MiTile *t, const int64_t *at, int n) { load_keys(MI_F16, t, at, n), load_values(MI_F16, t, at, n); }
+static void load_bf16(const MiTile *t, const int64_t *at, int n) { load_keys(MI_BF16, t, at, n), load_values(MI_BF16, t, at, n); }
+
+/* ---- softmax ---------------------------------------------------------------------- */
+
+/* Scores of a row to probabilities; low <= i < high are the keys it sees. */
+static void softmax_row(const MiTile *t, int row, int low, int high)
+{
+    enum { N = MI_TILE_KEYS / LANES };
+    float   *s = t->scores + row * MI_TILE_KEYS;
+    VI       lane;
+    V        x[N], top = all(-INFINITY), sum = all(0);
+
+    if (low >= MI_TILE_KEYS || high <= 0 || low >= high) {
+        memset(s, 0, MI_TILE_KEYS * sizeof *s);
+        t->keep[row] = 1;
+        return;
+    }
+    for (int i = 0; i < LANES; i++)
+        lane[i] = i;
+    UNROLL(16) for (int i = 0; i < N; i++) {
+        x[i] = load(s + i * LANES);
+        if (t->softcap > 0)
+            x[i] = t->softcap * tanh_of(x[i] / t->softcap);
+        if (low > 0 || high < MI_TILE_KEYS)
+            x[i] = choose((lane + i * LANES >= low) & (lane + i * LANES < high), x[i], all(-INFINITY));
+        top = maximum(top, x[i]);
+    }
+    const float before = t->max[row], highest = max_of(top), now = highest > before ? highest : before;
+    UNROLL(16) for (int i = 0; i < N; i++) {
+        x[i] = exp_of(x[i] - now);
+        sum += x[i];
+        store(s + i * LANES, x[i]);
+    }
+    t->keep[row] = now == before ? 1 : exp_of(all(before - now))[0];
+    t->sum[row] = t->sum[row] * t->keep[row] + sum_of(sum);
+    t->max[row] = now;
+}
+
+static void attend(const MiTile *t, int t0, int t1)
+{
+    const int n = t1 - t0;
+    int64_t   at[MI_TILE_KEYS];
+
+    for (int j = 0; j < n; j++)
+        at[j] = mi_kv_offset(t->kv, t->seq, t->start + t0 + j, t->head);
+    (t->kv->dtype == MI_F32 ? load_f32 : t->kv->dtype == MI_F16 ? load_f16 : load_bf16)(t, at, n);
+    product(t->n_rows, (n + LANES - 1) / LANES * LANES, t->q, t->wide, t->keys, MI_TILE_KEYS, t->scores, MI_TILE_KEYS,
+            t->dim, NULL);
+    for (int r = 0; r < t->n_rows; r++)
+        softmax_row(t, r, t->first[r] - t0, (t->end[r] < t1 ? t->end[r] : t1) - t0);
+    product(t->n_rows, t->wide, t->scores, MI_TILE_KEYS, t->values, t->wide, t->out, t->wide, n, t->keep);
+}
+
+static void merge(int n_rows, int wide, float *max, float *sum, float *out, const float *max2, const float *sum2,
+                  const float *out2)
+{
+    for (int r = 0; r < n_rows; r++) {
+        if (sum2[r] == 0)
+            continue;
+        const float top = max[r] > max2[r] ? max[r] : max2[r];
+        const float a = exp_of(all(max[r] - top))[0], b = exp_of(all(max2[r] - top))[0];
+        max[r] = top;
+        sum[r] = sum[r] * a + sum2[r] * b;
+        for (int d = 0; d < wide; d += LANES)
+            store(out + r * wide + d, load(out + r * wide + d) * a + load(out2 + r * wide + d) * b);
+    }
+}
