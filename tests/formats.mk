@@ -5,5 +5,11 @@ tests_test_blocks_LDADD    = kernels/libcpu.a $(CMOCKA_LIBS) -lm
 tests_test_gguf_SOURCES  = tests/test_gguf.c $(TEST_COMMON)
 tests_test_gguf_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_gguf_LDADD    = $(TEST_LDADD)
-EXTRA_DIST += tests/data/blocks.py tests/data/gguf_dump.py tests/data/stories260K.dump \
+if HAVE_JANSSON
+test_programs += tests/test_safetensors
+endif
+tests_test_safetensors_SOURCES  = tests/test_safetensors.c tests/formats_common.h tests/data/tiny_safetensors.h $(TEST_COMMON)
+tests_test_safetensors_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_safetensors_LDADD    = $(TEST_LDADD)
+EXTRA_DIST += tests/data/tiny_safetensors.py tests/data/blocks.py tests/data/gguf_dump.py tests/data/stories260K.dump \
 	tests/data/SmolLM2-135M-Instruct.Q4_1.dump tests/data/qwen2.5-coder-0.5b-instruct-q4_k_m.dump

@@ -253,23 +253,17 @@ static bool read_derived(Gguf *g, GError **error)
 
 static bool add_weight(Gguf *g, const MiGgufTensor *t, GError **error)
 {
-    char      name[MI_NAME_MAX];
-    MiWeight *w = &g->weights.at[g->weights.n];
+    char     name[MI_NAME_MAX];
+    MiWeight w = { .name = name, .format = t->format->name, .ndim = (int32_t)t->n_dims, .data = t->data,
+                   .bytes = t->bytes, .source = &g->source };
 
     if (!g->arch || !mi_name_from_gguf(g->arch, t->name, t->name_len, name)) {
         memcpy(name, t->name, t->name_len); /* shorter than MI_NAME_MAX: the reader's limit */
         name[t->name_len] = 0;
     }
-    *w = (MiWeight){ .format = t->format->name, .ndim = (int32_t)t->n_dims, .data = t->data, .bytes = t->bytes,
-                     .source = &g->source };
     for (uint32_t d = 0; d < t->n_dims; d++)
-        w->shape[d] = t->dim[t->n_dims - 1 - d];
-    char *copy = g_try_malloc(strlen(name) + 1);
-    if (!copy)
-        return no_memory(g, error);
-    w->name = strcpy(copy, name);
-    g->weights.n++;
-    return true;
+        w.shape[d] = t->dim[t->n_dims - 1 - d];
+    return mi_weights_add(&g->weights, &w) || no_memory(g, error);
 }
 
 static bool is(const MiGgufTensor *t, const char *name)
@@ -286,8 +280,6 @@ static bool read_all(Gguf *g, GError **error)
     if (!arch)
         return error && *error ? false : fail(g, error, "the file does not say its 'general.architecture'");
     g->arch = mi_arch_gguf(arch, strlen(arch));
-    if (!mi_weights_new(&g->weights, f->n_tensors, f->path, error))
-        return false;
     for (size_t i = 0; i < f->n_tensors; i++)
         if (g->arch && is(&f->tensors[i], "rope_freqs.weight"))
             freqs = &f->tensors[i];

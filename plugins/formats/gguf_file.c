@@ -3,14 +3,9 @@
  * multiplied, and each message says at which byte. */
 #include "gguf_file.h"
 #include "names.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <miniinfer/context.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 typedef struct {
     MiGguf *f;
@@ -31,7 +26,7 @@ static bool fail(const Reader *r, size_t at, const char *form, ...)
     return false;
 }
 
-static size_t left(const Reader *r) { return r->f->size - r->at; }
+static size_t left(const Reader *r) { return r->f->file.size - r->at; }
 
 static bool need(const Reader *r, uint64_t n, const char *what)
 {
@@ -42,7 +37,7 @@ static bool u32(Reader *r, uint32_t *out, const char *what)
 {
     if (!need(r, 4, what))
         return false;
-    memcpy(out, r->f->map + r->at, 4);
+    memcpy(out, r->f->file.data + r->at, 4);
     r->at += 4;
     return true;
 }
@@ -51,7 +46,7 @@ static bool u64(Reader *r, uint64_t *out, const char *what)
 {
     if (!need(r, 8, what))
         return false;
-    memcpy(out, r->f->map + r->at, 8);
+    memcpy(out, r->f->file.data + r->at, 8);
     r->at += 8;
     return true;
 }
@@ -65,7 +60,7 @@ static bool string(Reader *r, const char **text, uint32_t *len, uint32_t max, co
         return false;
     if (n > max)
         return fail(r, at, "%s has %" G_GUINT64_FORMAT " bytes; %u are possible", what, n, max);
-    *text = (const char *)r->f->map + r->at;
+    *text = (const char *)r->f->file.data + r->at;
     *len = (uint32_t)n;
     r->at += (size_t)n;
     return true;
@@ -126,7 +121,7 @@ static bool read_key(Reader *r, MiGgufKey *k)
         if (k->type == MI_GGUF_ARRAY)
             return fail(r, at, "'%s' is an array of arrays; of numbers or strings are possible", shown);
     }
-    k->at = r->f->map + r->at;
+    k->at = r->f->file.data + r->at;
     return values(r, k->type, k->n, shown);
 }
 
@@ -153,7 +148,7 @@ static bool read_keys(Reader *r)
     qsort(f->keys, f->n_keys, sizeof *f->keys, by_key);
     for (size_t i = 1; i < f->n_keys; i++)
         if (by_key(&f->keys[i - 1], &f->keys[i]) == 0)
-            return fail(r, (size_t)((const uint8_t *)f->keys[i].key - f->map), "key '%s' is there twice",
+            return fail(r, (size_t)((const uint8_t *)f->keys[i].key - f->file.data), "key '%s' is there twice",
                         mi_shown(f->keys[i].key, f->keys[i].key_len, shown));
     return true;
 }
@@ -173,7 +168,7 @@ static bool measure(Reader *r, MiGgufTensor *t, size_t at, const char *name)
         return fail(r, at, "tensor '%s' has rows of %" G_GINT64_FORMAT " values; %s goes by %d", name, t->dim[0],
                     t->format->name, t->format->values);
     n /= (uint64_t)t->format->values;
-    if (n > r->f->size / (uint64_t)t->format->bytes)
+    if (n > r->f->file.size / (uint64_t)t->format->bytes)
         return fail(r, at, "tensor '%s' takes more bytes than the file has", name);
     t->bytes = (size_t)n * (size_t)t->format->bytes;
     return true;
@@ -220,7 +215,7 @@ static bool alignment(Reader *r, size_t *out)
     if (!k)
         return true;
     if (k->type != MI_GGUF_U32 || !mi_gguf_int(k, 0, &n) || n < 1 || n > MI_GGUF_MAX_ALIGNMENT || (n & (n - 1)))
-        return fail(r, (size_t)(k->at - r->f->map), "general.alignment is no power of two from 1 to %d", MI_GGUF_MAX_ALIGNMENT);
+        return fail(r, (size_t)(k->at - r->f->file.data), "general.alignment is no power of two from 1 to %d", MI_GGUF_MAX_ALIGNMENT);
     *out = (size_t)n;
     return true;
 }
@@ -243,10 +238,10 @@ static bool read_tensors(Reader *r, uint64_t *offsets)
         if (offsets[i] % align)
             return fail(r, r->at, "tensor '%s' starts at %" G_GUINT64_FORMAT " of the data, which %zu does not divide",
                         shown, offsets[i], align);
-        if (start > f->size || offsets[i] > f->size - start || t->bytes > f->size - start - offsets[i])
+        if (start > f->file.size || offsets[i] > f->file.size - start || t->bytes > f->file.size - start - offsets[i])
             return fail(r, r->at, "tensor '%s' (%zu bytes at %" G_GUINT64_FORMAT " of the data) ends past the file's %zu bytes",
-                        shown, t->bytes, offsets[i], f->size);
-        t->data = f->map + start + offsets[i];
+                        shown, t->bytes, offsets[i], f->file.size);
+        t->data = f->file.data + start + offsets[i];
     }
     return true;
 }
@@ -260,7 +255,7 @@ static bool read_tables(Reader *r)
 
     if (!u32(r, &magic, "the magic number"))
         return false;
-    if (memcmp(f->map, "GGUF", 4) != 0)
+    if (memcmp(f->file.data, "GGUF", 4) != 0)
         return fail(r, 0, "this is no GGUF file: it does not start with GGUF");
     if (!u32(r, &version, "the version"))
         return false;
@@ -287,39 +282,13 @@ static bool read_tables(Reader *r)
     return read_keys(r) && read_tensors(r, offsets);
 }
 
-static bool map(MiGguf *f, GError **error)
-{
-    struct stat st;
-    /* O_NONBLOCK: a FIFO must not hold us up before it can be refused. */
-    const int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        g_set_error(error, MI_ERROR, MI_ERROR_NOT_FOUND, "%s: %s", f->path, g_strerror(errno));
-    } else if (!S_ISREG(st.st_mode)) {
-        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: not a regular file", f->path);
-    } else if (st.st_size == 0) {
-        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: the file is empty", f->path);
-    } else {
-        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (p != MAP_FAILED) {
-            f->map = p;
-            f->size = (size_t)st.st_size;
-        } else {
-            g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: cannot be mapped: %s", f->path, g_strerror(errno));
-        }
-    }
-    if (fd >= 0)
-        close(fd);
-    return f->map != NULL;
-}
-
 MiGguf *mi_gguf_open(const char *path, GError **error)
 {
     MiGguf *f = g_new0(MiGguf, 1);
     Reader  r = { f, 0, error };
 
     f->path = g_strdup(path);
-    if (map(f, error) && read_tables(&r))
+    if (mi_map(path, &f->file, error) && read_tables(&r))
         return f;
     mi_gguf_close(f);
     return NULL;
@@ -327,8 +296,7 @@ MiGguf *mi_gguf_open(const char *path, GError **error)
 
 void mi_gguf_close(MiGguf *f)
 {
-    if (f->map)
-        munmap((void *)(uintptr_t)f->map, f->size);
+    mi_unmap(&f->file);
     g_free(f->keys);
     g_free(f->tensors);
     g_free(f->path);
@@ -397,7 +365,7 @@ bool mi_gguf_float(const MiGgufKey *k, uint64_t i, double *out)
 
 bool mi_gguf_string(const MiGguf *f, const uint8_t **at, const char **text, size_t *len)
 {
-    const size_t room = f->size - (size_t)(*at - f->map);
+    const size_t room = f->file.size - (size_t)(*at - f->file.data);
     uint64_t     n;
 
     if (room < 8)

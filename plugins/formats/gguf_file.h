@@ -11,8 +11,8 @@
 #ifndef MI_FORMATS_GGUF_FILE_H
 #define MI_FORMATS_GGUF_FILE_H
 
+#include "files.h"
 #include <cpu/blocks.h>
-#include <glib.h>
 
 typedef enum {
     MI_GGUF_U8, MI_GGUF_I8, MI_GGUF_U16, MI_GGUF_I16, MI_GGUF_U32, MI_GGUF_I32, MI_GGUF_F32, MI_GGUF_BOOL,
@@ -40,13 +40,12 @@ typedef struct {
 } MiGgufTensor;
 
 typedef struct {
-    char          *path;
-    const uint8_t *map;
-    size_t         size;
-    MiGgufKey     *keys; /* [n_keys] by key */
-    size_t         n_keys;
-    MiGgufTensor  *tensors; /* [n_tensors] as the file has them */
-    size_t         n_tensors;
+    char         *path;
+    MiMapped      file;
+    MiGgufKey    *keys; /* [n_keys] by key */
+    size_t        n_keys;
+    MiGgufTensor *tensors; /* [n_tensors] as the file has them */
+    size_t        n_tensors;
 } MiGguf;
 
 MiGguf *mi_gguf_open(const char *path, GError **error);

@@ -1,9 +1,20 @@
 plugins += plugins/format_gguf.so
-formats_common = plugins/formats/names.c plugins/formats/names.h plugins/formats/tables.c plugins/formats/tables.h \
-	plugins/formats/letters.c plugins/formats/letters.h
+formats_common = plugins/formats/files.c plugins/formats/files.h plugins/formats/names.c plugins/formats/names.h \
+	plugins/formats/tables.c plugins/formats/tables.h
 plugins_format_gguf_so_SOURCES = plugins/formats/gguf.c plugins/formats/gguf_file.c plugins/formats/gguf_file.h \
-	plugins/formats/gguf_tokens.c plugins/formats/gguf_tokens.h $(formats_common)
+	plugins/formats/gguf_tokens.c plugins/formats/gguf_tokens.h \
+	plugins/formats/letters.c plugins/formats/letters.h $(formats_common)
 plugins_format_gguf_so_CPPFLAGS = $(kernel_cppflags)
 plugins_format_gguf_so_CFLAGS  = $(AM_CFLAGS) -Wconversion -Wsign-compare
 plugins_format_gguf_so_LDFLAGS = $(plugin_ldflags)
 plugins_format_gguf_so_LDADD   = kernels/libcpu.a $(plugin_ldadd)
+
+plugins_format_safetensors_so_SOURCES = plugins/formats/safetensors.c plugins/formats/st_file.c plugins/formats/st_file.h \
+	plugins/formats/hf_config.c plugins/formats/hf_config.h $(tokenizer_json) $(formats_common)
+plugins_format_safetensors_so_CPPFLAGS = $(kernel_cppflags) $(JANSSON_CFLAGS)
+plugins_format_safetensors_so_CFLAGS  = $(AM_CFLAGS) -Wconversion -Wsign-compare
+plugins_format_safetensors_so_LDFLAGS = $(plugin_ldflags)
+plugins_format_safetensors_so_LDADD   = kernels/libcpu.a $(JANSSON_LIBS) $(plugin_ldadd)
+if HAVE_JANSSON
+plugins += plugins/format_safetensors.so
+endif

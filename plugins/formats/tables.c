@@ -4,17 +4,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool no_memory(const char *path, GError **error)
+bool mi_weights_add(MiWeights *w, const MiWeight *new)
 {
-    g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for its tables", path);
-    return false;
-}
-
-bool mi_weights_new(MiWeights *w, size_t room, const char *path, GError **error)
-{
-    w->at = g_try_new0(MiWeight, room + 1);
-    w->sorted = g_try_new0(const MiWeight *, room + 1);
-    return (w->at && w->sorted) || no_memory(path, error);
+    if (w->n == w->room) {
+        const size_t room = w->room ? 2 * w->room : 256;
+        MiWeight    *at = g_try_renew(MiWeight, w->at, room);
+        if (!at)
+            return false;
+        w->at = at;
+        w->room = room;
+    }
+    char *name = g_try_malloc(strlen(new->name) + 1);
+    if (!name)
+        return false;
+    w->at[w->n] = *new;
+    w->at[w->n++].name = strcpy(name, new->name);
+    return true;
 }
 
 void mi_weights_free(MiWeights *w)
@@ -35,6 +40,11 @@ bool mi_weights_sort(MiWeights *w, const char *path, GError **error)
 {
     char shown[64];
 
+    w->sorted = g_try_new0(const MiWeight *, w->n + 1);
+    if (!w->sorted) {
+        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for its tables", path);
+        return false;
+    }
     for (size_t i = 0; i < w->n; i++)
         w->sorted[i] = &w->at[i];
     qsort(w->sorted, w->n, sizeof *w->sorted, by_name);

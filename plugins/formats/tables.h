@@ -7,11 +7,11 @@
 typedef struct {
     MiWeight        *at;     /* [n], in the file's order; names are owned */
     const MiWeight **sorted; /* [n], by name */
-    size_t           n;
+    size_t           n, room;
 } MiWeights;
 
-/* Room for n weights, n is still 0. */
-bool mi_weights_new(MiWeights *, size_t room, const char *path, GError **error);
+/* A copy of *w with a copy of its name.  False: no memory. */
+bool mi_weights_add(MiWeights *, const MiWeight *w);
 void mi_weights_free(MiWeights *);
 /* Call when all are there: refuses a name that is there twice. */
 bool mi_weights_sort(MiWeights *, const char *path, GError **error);
