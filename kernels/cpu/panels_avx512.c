@@ -8,6 +8,11 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* How far ahead of a single row of x W is prefetched: the hardware's own stops at
+ * the ends of 4 KB pages.  One thread, q5_0, 14 GB/s to be had: 0: 8.5 GB/s,
+ * 2 KB: 10.0, 4 KB: 10.8, 8 KB: 10.8, 16 KB: 10.6. */
+enum { AHEAD = 4096 };
+
 static bool usable(void)
 {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -215,6 +220,8 @@ INLINE void panel(const MiPanelCall *c, MiPanelShape f, bool one)
             const Half     w = unpack(p, f.low, f.high, f.table), w2 = unpack(p + planes / 2, f.low, f.high, f.table);
             const Scales   e = scales_of(f.scales, head, i, 0), e2 = scales_of(f.scales, head, i, 1);
 
+            for (int o = 0; one && o < planes; o += 64)
+                _mm_prefetch((const char *)p + AHEAD + o, _MM_HINT_T0);
             if (one)
                 add(f, &w, &w2, &e, &e2, at, 1, 0, &y0, &y1);
             for (int t = 0; !one && t < nt; t++)
