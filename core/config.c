@@ -24,7 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LONGEST_LINE = 198, LONGEST_NAME = 49, LARGEST_FILE = 1 << 20 };
+enum { LONGEST_LINE = 198, LONGEST_NAME = 49, LONGEST_SHOWN = 60, LARGEST_FILE = 1 << 20 };
 #define NAME_LETTERS "abcdefghijklmnopqrstuvwxyz0123456789_-"
 
 typedef struct {
@@ -107,6 +107,8 @@ typedef struct {
     GError     *error;
 } Reading;
 
+static const char bom[] = "\xef\xbb\xbf"; /* may begin a file; inih would take it from behind blanks, too */
+
 static bool name_fits(const char *name, size_t n, const char *letters)
 {
     return n > 0 && n <= LONGEST_NAME && strspn(name, letters) >= n;
@@ -118,11 +120,12 @@ static bool take_section(Reading *r, const char *line, size_t n)
     const char *close = memchr(line, ']', n);
     size_t      rest = close ? (size_t)(close + 1 - line) : n;
 
-    if (!close)
-        return wrong(&r->error, &r->at, "'%.*s' lacks its ']'", (int)MIN(n, 60), line);
-    if (!name_fits(line + 1, (size_t)(close - line - 1), "." NAME_LETTERS))
-        return wrong(&r->error, &r->at, "'%.*s' is no section; its name is up to %d of a-z 0-9 _ . -",
-                     (int)MIN(rest, 60), line, LONGEST_NAME);
+    if (!close || !name_fits(line + 1, (size_t)(close - line - 1), "." NAME_LETTERS)) {
+        g_autofree char *whole = g_strndup(line, rest), *shown = mi_printable(whole, LONGEST_SHOWN);
+        return close ? wrong(&r->error, &r->at, "'%s' is no section; its name is up to %d of a-z 0-9 _ . -", shown,
+                             LONGEST_NAME)
+                     : wrong(&r->error, &r->at, "'%s' lacks its ']'", shown);
+    }
     while (rest < n && (line[rest] == ' ' || line[rest] == '\t'))
         rest++;
     if (rest < n && line[rest] != ';' && line[rest] != '#')
@@ -157,6 +160,10 @@ static char *next_line(char *out, int size, void *stream)
             wrong(&r->error, &r->at, "byte 0x%02x is no text", (unsigned)*p);
             return NULL;
         }
+    if (n >= 3 && memcmp(line, bom, 3) == 0) {
+        wrong(&r->error, &r->at, "a byte order mark that does not begin the file");
+        return NULL;
+    }
     if (!comment && n > LONGEST_LINE) {
         wrong(&r->error, &r->at, "the line is %zu bytes long; %d are possible", n, LONGEST_LINE);
         return NULL;
@@ -173,14 +180,15 @@ static char *next_line(char *out, int size, void *stream)
 /* inih's: 0 is an error. */
 static int take_pair(void *user, const char *section, const char *key, const char *value)
 {
-    Reading *r = user;
+    Reading         *r = user;
+    g_autofree char *shown = mi_printable(key, LONGEST_SHOWN);
 
     if (r->error)
         return 0;
     if (!*section)
-        return wrong(&r->error, &r->at, "'%.60s' stands before any [section]", key);
+        return wrong(&r->error, &r->at, "'%s' stands before any [section]", shown);
     if (!name_fits(key, strlen(key), NAME_LETTERS))
-        return wrong(&r->error, &r->at, "'%.60s' is no key; a name is up to %d of a-z 0-9 _ -", key, LONGEST_NAME);
+        return wrong(&r->error, &r->at, "'%s' is no key; a name is up to %d of a-z 0-9 _ -", shown, LONGEST_NAME);
     g_autofree char *name = g_strdup_printf("%s.%s", section, key);
     unsigned         first = GPOINTER_TO_UINT(g_hash_table_lookup(r->seen, name));
     if (first)
@@ -205,8 +213,8 @@ static char *slurp(const char *file, size_t *size, GError **error)
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s is %s; a configuration is a regular file", file,
                     S_ISDIR(st.st_mode) ? "a directory" : "a device, socket or pipe");
     } else if (st.st_size > LARGEST_FILE) {
-        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s: %" G_GINT64_FORMAT " bytes are no configuration; %d are possible",
-                    file, (gint64)st.st_size, LARGEST_FILE);
+        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s: %" G_GINT64_FORMAT " bytes are no configuration; "
+                    "%d are possible", file, (gint64)st.st_size, LARGEST_FILE);
     } else {
         text = g_malloc((size_t)st.st_size + 1);
         ssize_t got = 0;
@@ -230,12 +238,11 @@ static char *line_of(const char *text, const char *end, int n)
         text++;
     g_autofree char *line = text ? g_strndup(text, (size_t)(end - text)) : g_strdup("");
     line[strcspn(line, "\r\n")] = 0;
-    return mi_printable(g_strstrip(line), 60);
+    return mi_printable(g_strstrip(line), LONGEST_SHOWN);
 }
 
 bool mi_config_parse(MiConfig *c, const char *file, const char *text, size_t size, GError **error)
 {
-    static const char     bom[] = "\xef\xbb\xbf";
     g_autoptr(GPtrArray)  entries = g_ptr_array_new_with_free_func(entry_free);
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     Reading               r = { .at = { .file = g_intern_string(file) }, .text = text, .end = text + size,
@@ -276,12 +283,13 @@ bool mi_config_read(MiConfig *c, const char *file, GError **error)
 
 bool mi_config_set(MiConfig *c, const char *dotted, const char *value, GError **error)
 {
-    const char *dot = strrchr(dotted, '.');
-    const Entry here = { 0 };
+    const char      *dot = strrchr(dotted, '.');
+    g_autofree char *shown = mi_printable(dotted, LONGEST_SHOWN);
+    const Entry      here = { 0 };
 
     if (!dot || !name_fits(dotted, (size_t)(dot - dotted), "." NAME_LETTERS) ||
         !name_fits(dot + 1, strlen(dot + 1), NAME_LETTERS))
-        return wrong(error, &here, "'--%.60s' is not --section.key", dotted);
+        return wrong(error, &here, "'--%s' is not --section.key", shown);
     if (!g_utf8_validate(value, -1, NULL))
         return wrong(error, &here, "--%s: its value is not UTF-8", dotted);
     Entry *e = g_new0(Entry, 1);
@@ -422,8 +430,9 @@ static bool check_disabled(const MiConfig *c, MiRegistry *r, GError **error)
         g_autoptr(GString) hint = g_string_new(NULL);
         if (!*g_strstrip(*p) || g_ptr_array_find_with_equal_func(names, *p, g_str_equal, NULL))
             continue;
+        g_autofree char *shown = mi_printable(*p, LONGEST_SHOWN);
         mi_suggest_append(hint, *p, names);
-        return wrong(error, e, "[plugins] disable: there is no plugin file %s.so%s", *p, hint->str);
+        return wrong(error, e, "[plugins] disable: there is no plugin file %s.so%s", shown, hint->str);
     }
     return true;
 }

@@ -31,8 +31,8 @@ static bool check_header(const char *file, const ElfW(Ehdr) *h, ssize_t got, GEr
         return refuse(error, "%s: no shared object", file);
     if (got < (ssize_t)sizeof *h)
         return refuse(error, "%s: the file is cut short: its header ends after %zd bytes", file, got);
-    if (h->e_ident[EI_CLASS] != __ehdr_start.e_ident[EI_CLASS] || h->e_ident[EI_DATA] != __ehdr_start.e_ident[EI_DATA] ||
-        h->e_machine != __ehdr_start.e_machine)
+    if (h->e_ident[EI_CLASS] != __ehdr_start.e_ident[EI_CLASS] ||
+        h->e_ident[EI_DATA] != __ehdr_start.e_ident[EI_DATA] || h->e_machine != __ehdr_start.e_machine)
         return refuse(error, "%s: built for another machine (ELF machine %d, class %d; this is %d, class %d)", file,
                       h->e_machine, h->e_ident[EI_CLASS], __ehdr_start.e_machine, __ehdr_start.e_ident[EI_CLASS]);
     if (h->e_type != ET_DYN)
@@ -53,8 +53,8 @@ static bool check_segments(const char *file, int fd, const ElfW(Ehdr) *h, uint64
         return refuse(error, "%s: the file is cut short: its program headers end past it", file);
     for (int i = 0; i < h->e_phnum; i++)
         if (ph[i].p_filesz > 0 && (ph[i].p_offset > size || ph[i].p_filesz > size - ph[i].p_offset))
-            return refuse(error, "%s: the file is cut short: it has %" G_GUINT64_FORMAT " bytes, a segment ends at byte %"
-                          G_GUINT64_FORMAT, file, (guint64)size, (guint64)(ph[i].p_offset + ph[i].p_filesz));
+            return refuse(error, "%s: the file is cut short: it has %" G_GUINT64_FORMAT
+                          " bytes, a segment ends at byte %" G_GUINT64_FORMAT, file, (guint64)size, (guint64)(ph[i].p_offset + ph[i].p_filesz));
     return true;
 }
 

@@ -184,7 +184,7 @@ static bool inspect(MiReport *r, MiRegistry *reg, const MiConfig *c, const char 
 bool mi_inspect(MiRegistry *reg, const MiConfig *c, const char *what, bool json, GString *out, GError **error)
 {
     g_autoptr(GString) text = g_string_new(NULL);
-    MiReport           r = { .text = json ? NULL : text, .json = { text, false } };
+    MiReport           r = { .text = json ? NULL : text, .json = { text, false }, .key = "" };
 
     if (json)
         mi_json_open(&r.json, NULL, '{');

@@ -53,8 +53,8 @@ static bool wrong(const MiOption *o, const char *value, const char *what, GError
 {
     g_autofree char *shown = mi_printable(value, LONGEST_SHOWN), *range = mi_option_range(o);
 
-    g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s = '%s' %s%s%s%s%s", o->key, shown, what, *range ? "; " : "", range,
-                *range ? " are possible" : "",
+    g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s = '%s' %s%s%s%s%s", o->key, shown, what,
+                *range ? "; " : "", range, *range ? " are possible" : "",
                 strstr(value, " #") ? "; a comment behind a value begins with ';'" : "");
     return false;
 }

@@ -95,7 +95,8 @@ static bool check_members(const Check *c, const MiFeature *f)
     for (size_t g = 0; g < G_N_ELEMENTS(groups); g++)
         for (const Member *m = groups[g].all; groups[g].kind == f->kind && m->name; m++)
             if (is_set(f->vtable, m) != is_set(f->vtable, &groups[g].all[0]))
-                return refuse(c, "has only one of '%s' and '%s', which belong together", groups[g].all[0].name, m->name);
+                return refuse(c, "has only one of '%s' and '%s', which belong together", groups[g].all[0].name,
+                              m->name);
     return true;
 }
 
@@ -243,7 +244,8 @@ static bool check_feature(Check *c, const MiFeature *f)
     if ((unsigned)f->kind >= MI_N_KINDS)
         return refuse(c, "a feature is of unknown kind %d", (int)f->kind);
     if (!mi_image_holds_text(c->image, f->name) || !mi_is_feature_name(f->name))
-        return refuse(c, "a feature of kind %s has no proper name; it is up to 63 of a-z 0-9 _ . -", mi_kind_name(f->kind));
+        return refuse(c, "a feature of kind %s has no proper name; it is up to 63 of a-z 0-9 _ . -",
+                      mi_kind_name(f->kind));
     c->f = f;
     if (!mi_image_holds_text(c->image, f->backend) ||
         (strcmp(f->backend, "*") != 0 && !mi_is_feature_name(f->backend)))

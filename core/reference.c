@@ -37,8 +37,8 @@ static void rows(GString *out, const MiOption *table)
 {
     for (const MiOption *o = table; o && o->key; o++) {
         g_autofree char *range = mi_option_range(o);
-        g_string_append_printf(out, "| `%s` | %s%s%s | ", o->key, *range && o->choices ? "" : mi_option_type_name(o->type),
-                               *range && !o->choices ? ", " : "", range);
+        g_string_append_printf(out, "| `%s` | %s%s%s | ", o->key,
+                               *range && o->choices ? "" : mi_option_type_name(o->type), *range && !o->choices ? ", " : "", range);
         if (!o->def)
             g_string_append(out, "must be given");
         else if (*o->def)
@@ -73,7 +73,7 @@ static void feature_section(MiRegistry *r, const MiFeature *f, GString *out)
     const MiLoaded  *by = mi_registry_provider(r, f);
     g_autofree char *section = g_strdup_printf("%s.%s", mi_kind_name(f->kind), f->name);
     g_autofree char *base = by ? g_path_get_basename(by->file) : g_strdup("");
-    g_autofree char *on = strcmp(f->backend, "*") == 0 ? g_strdup("") : g_strdup_printf(" for backend `%s`", f->backend);
+    g_autofree char *on = strcmp(f->backend, "*") ? g_strdup_printf(" for backend `%s`", f->backend) : g_strdup("");
     g_autofree char *said = g_strdup_printf("Of %s `%s`%s (`%s`).\n", mi_kind_name(f->kind), f->name, on, base);
 
     heading(out, section, said);
@@ -85,7 +85,8 @@ void mi_inspect_reference(MiRegistry *r, GString *out)
     g_string_append(out, about);
     for (const char *const *s = mi_settings_sections(); *s; s++) {
         const bool sampler = strcmp(*s, "sampler") == 0;
-        heading(out, *s, sampler ? "What a request does not say itself; each sampler of the chain reads its keys.\n" : "");
+        heading(out, *s,
+                sampler ? "What a request does not say itself; each sampler of the chain reads its keys.\n" : "");
         rows(out, mi_settings_table(*s));
         if (sampler)
             sampler_rows(r, out);
@@ -121,7 +122,7 @@ static void wrap(GString *out, const char *text)
 void mi_inspect_sample(GString *out)
 {
     g_string_append(out, "; Every key of the core with its default; take the ';' off to change one.\n"
-                         "; Written by `miniinfer inspect --sample`; docs/configuration.md has the plugins' keys, too.\n");
+                         "; Written by `miniinfer inspect --sample`; docs/configuration.md has the plugins' keys.\n");
     for (const char *const *s = mi_settings_sections(); *s; s++) {
         g_string_append_printf(out, "\n[%s]\n", *s);
         for (const MiOption *o = mi_settings_table(*s); o->key; o++) {

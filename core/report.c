@@ -12,12 +12,19 @@ static void line(MiReport *r, const char *key, const char *value)
     g_string_append_printf(r->text, "%-*s %s\n", KEY_WIDTH, key, shown);
 }
 
+/* "head sizes" is head_sizes in JSON; valid until the next call. */
+static const char *member(MiReport *r, const char *key)
+{
+    g_strlcpy(r->key, key, sizeof r->key);
+    return g_strdelimit(r->key, " ", '_');
+}
+
 void mi_report_text(MiReport *r, const char *key, const char *value)
 {
     if (r->text)
         line(r, key, value);
     else
-        mi_json_string(&r->json, key, value);
+        mi_json_string(&r->json, member(r, key), value);
 }
 
 void mi_report_int(MiReport *r, const char *key, int64_t value)
@@ -25,7 +32,7 @@ void mi_report_int(MiReport *r, const char *key, int64_t value)
     if (r->text)
         g_string_append_printf(r->text, "%-*s %" G_GINT64_FORMAT "\n", KEY_WIDTH, key, value);
     else
-        mi_json_int(&r->json, key, value);
+        mi_json_int(&r->json, member(r, key), value);
 }
 
 void mi_report_list(MiReport *r, const char *key, const char *const *values)
@@ -36,10 +43,10 @@ void mi_report_list(MiReport *r, const char *key, const char *const *values)
         return;
     }
     if (!values) {
-        mi_json_string(&r->json, key, NULL);
+        mi_json_string(&r->json, member(r, key), NULL);
         return;
     }
-    mi_json_open(&r->json, key, '[');
+    mi_json_open(&r->json, member(r, key), '[');
     for (; *values; values++)
         mi_json_string(&r->json, NULL, *values);
     mi_json_close(&r->json, ']');
@@ -69,7 +76,7 @@ static void option_json(MiJson *j, const MiOption *o)
 void mi_report_options(MiReport *r, const char *key, const char *section, const MiOption *table)
 {
     if (!r->text) {
-        mi_json_open(&r->json, key, '[');
+        mi_json_open(&r->json, member(r, key), '[');
         for (const MiOption *o = table; o && o->key; o++)
             option_json(&r->json, o);
         mi_json_close(&r->json, ']');

@@ -9,6 +9,7 @@
 typedef struct {
     GString *text; /* NULL: json is written */
     MiJson   json;
+    char     key[32]; /* the last one, as JSON has it */
 } MiReport;
 
 void mi_report_text(MiReport *, const char *key, const char *value); /* printable, cut after 2000 bytes in text */

@@ -1,5 +1,8 @@
-test_programs += tests/test_config
+test_programs += tests/fuzz_ini tests/test_config
 test_scripts  += tests/stale.sh
+tests_fuzz_ini_SOURCES  = tests/fuzz_ini.c
+tests_fuzz_ini_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_fuzz_ini_LDADD    = $(TEST_LDADD)
 tests_test_config_SOURCES  = tests/test_config.c $(TEST_COMMON)
 tests_test_config_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_config_LDADD    = $(TEST_LDADD)

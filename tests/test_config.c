@@ -62,6 +62,7 @@ static void names_the_line_that_is_wrong(void **state)
     refuses("[a]\nk = 1\n[b\n", "x.ini:3: '[b' lacks its ']'");
     refuses("[a]\nk = 1\n[]\n", "x.ini:3: '[]' is no section; its name is up to 49 of a-z 0-9 _ . -");
     refuses("[a]\nk = 1\n[Engine]\n", "x.ini:3: '[Engine]' is no section; its name is up to 49 of a-z 0-9 _ . -");
+    refuses(" \xef\xbb\xbf[a] k = 1\n", "x.ini:1: a byte order mark that does not begin the file");
     refuses("[a]\nk = \x01\n", "x.ini:2: byte 0x01 is no text");
     refuses("[a]\nk = 1\nl = \xff\n", "x.ini:3: bytes that are not UTF-8");
     refuses(long_line, "x.ini:3: the line is 207 bytes long; 198 are possible");
