@@ -27,7 +27,11 @@ core_libcore_a_SOURCES = \
 	core/weights.c core/weights.h \
 	core/settings.c core/settings.h \
 	core/suggest.c core/suggest.h \
-	core/template.h
+	core/template.h core/template_value.h core/template_text.h core/template_node.h core/template_eval.h \
+	core/template_lex.c core/template_expression.c core/template_parse.c core/template_value.c core/template_text.c \
+	core/template_print.c core/template_format.c core/template_arith.c core/template_eval.c core/template_exec.c \
+	core/template_filters.c core/template_sequences.c core/template_methods.c core/template_tests.c \
+	core/template_globals.c
 core_libcore_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core $(INIH_CFLAGS) -DMI_PLUGINDIR='"$(plugindir)"'
 
 bin_PROGRAMS += miniinfer

@@ -1,0 +1,11 @@
+# The template interpreter: against Jinja2's own output, reference chats, hostile templates.
+if HAVE_JANSSON
+test_programs += tests/test_template tests/test_chat
+tests_test_template_SOURCES  = tests/test_template.c tests/json_var.h $(TEST_COMMON)
+tests_test_template_CPPFLAGS = $(TEST_CPPFLAGS) $(JANSSON_CFLAGS)
+tests_test_template_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
+tests_test_chat_SOURCES  = tests/test_chat.c tests/json_var.h $(TEST_COMMON)
+tests_test_chat_CPPFLAGS = $(TEST_CPPFLAGS) $(JANSSON_CFLAGS)
+tests_test_chat_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
+endif
+EXTRA_DIST += tests/data/template_cases.py tests/data/template_cases.json
