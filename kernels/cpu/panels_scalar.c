@@ -25,7 +25,7 @@ static void quantise(const float *x, int64_t x_stride, int32_t first, int32_t n,
 
             for (int k = 0; k < MI_BLOCK; k++)
                 max = fabsf(v[k]) > max ? fabsf(v[k]) : max;
-            const float to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max / 127.0f : 0;
+            const float to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max * (1.0f / 127.0f) : 0;
             for (int k = 0; k < MI_BLOCK; k++) {
                 const int32_t q = nearest(v[k] * to_int);
                 ((int8_t *)at)[t * MI_BLOCK + k] = (int8_t)q;

@@ -38,7 +38,7 @@ static void quantise(const float *x, int64_t x_stride, int32_t first, int32_t n,
             top4 = _mm_max_ps(top4, _mm_movehl_ps(top4, top4));
             top4 = _mm_max_ss(top4, _mm_movehdup_ps(top4));
             const float   max = _mm_cvtss_f32(top4);
-            const float   to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max / 127.0f : 0;
+            const float   to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max * (1.0f / 127.0f) : 0;
             const __m128i q0 = to_bytes(v0, v1, _mm256_set1_ps(to_int)), q1 = to_bytes(v2, v3, _mm256_set1_ps(to_int));
             const int32_t a = sum_of(q0), c = sum_of(q1);
 
