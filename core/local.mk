@@ -1,6 +1,7 @@
 noinst_LIBRARIES += core/libcore.a
 core_libcore_a_SOURCES = \
 	core/arena.c core/arena.h \
+	core/chat.c core/chat.h \
 	core/command_line.c core/command_line.h \
 	core/assembly.c core/assembly.h \
 	core/context.c core/context.h \

@@ -4,8 +4,8 @@ test_programs += tests/test_template tests/test_chat
 tests_test_template_SOURCES  = tests/test_template.c tests/json_var.h $(TEST_COMMON)
 tests_test_template_CPPFLAGS = $(TEST_CPPFLAGS) $(JANSSON_CFLAGS)
 tests_test_template_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
-tests_test_chat_SOURCES  = tests/test_chat.c tests/json_var.h $(TEST_COMMON)
-tests_test_chat_CPPFLAGS = $(TEST_CPPFLAGS) $(JANSSON_CFLAGS)
+tests_test_chat_SOURCES  = tests/test_chat.c tests/json_var.h $(tokenizer_json) $(TEST_COMMON)
+tests_test_chat_CPPFLAGS = $(TEST_CPPFLAGS) -I$(top_srcdir)/plugins/formats $(JANSSON_CFLAGS)
 tests_test_chat_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
 endif
 EXTRA_DIST += tests/data/template_cases.py tests/data/template_cases.json
