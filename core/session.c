@@ -31,11 +31,12 @@ void mi_progress_clear(void)
 }
 
 /* A fast start stays silent: a line that flashes by is noise. */
-static void loading(void *user, uint64_t done, uint64_t total)
+static bool loading(void *user, uint64_t done, uint64_t total)
 {
     const MiSession *s = user;
     if (g_get_monotonic_time() - s->began > 300000 && total)
         mi_progress_line("loading weights: %d %%", (int)(100 * done / total));
+    return true;
 }
 
 /* ---- opening ---------------------------------------------------------------- */
