@@ -282,8 +282,10 @@ static void one_step(Engine *e)
     }
     const int64_t now = g_get_monotonic_time();
     for (int i = 0; i < e->step.shape.n_seqs; i++)
-        if (!requested(e->step.seqs[i])->started_us)
+        if (!requested(e->step.seqs[i])->started_us) {
             requested(e->step.seqs[i])->started_us = now;
+            requested(e->step.seqs[i])->n_found = e->step.seqs[i]->n_cached;
+        }
     const MiBucket *b = run(e, &logprobs, &error);
     if (b)
         deliver(e, b, logprobs);

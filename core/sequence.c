@@ -300,7 +300,7 @@ void mi_requested_finish(MiRequested *q, MiFinish finish)
         send_text(q, q->held->len, &e);
     const int64_t started = q->started_us ? q->started_us : now, first = q->first_us ? q->first_us : now;
     e = (MiEvent){
-        .type = MI_EVENT_DONE, .finish = finish, .n_prompt = q->pub.n_prompt, .n_cached = q->pub.n_cached,
+        .type = MI_EVENT_DONE, .finish = finish, .n_prompt = q->pub.n_prompt, .n_cached = q->n_found,
         .n_drawn = q->pub.n_tokens - q->pub.n_prompt, .queued_us = started - q->arrived_us,
         .prompt_us = first - started, .decode_us = now - first,
     };
