@@ -417,6 +417,12 @@ static int32_t *encode_chat(MiEngine *self, const MiVar *vars, size_t *n_ids, GE
     return NULL;
 }
 
+static int32_t bos(MiEngine *self)
+{
+    const MiTextCoder *t = &engine(self)->a->text;
+    return t->vt && t->data.add_bos ? t->data.bos : -1;
+}
+
 static const MiEngineApi api = {
     .struct_size = sizeof api,
     .submit = submit,
@@ -426,6 +432,7 @@ static const MiEngineApi api = {
     .encode = encode,
     .piece = piece,
     .encode_chat = encode_chat,
+    .bos = bos,
 };
 
 /* ---- start and stop ------------------------------------------------------------------------ */

@@ -86,6 +86,8 @@ typedef struct {
      * `add_generation_prompt`, perhaps `tools`.  Text out of vars never becomes a special token.
      * The caller frees the ids with g_free(); NULL with *error. */
     int32_t *(*encode_chat)(MiEngine *, const MiVar *vars, size_t *n_ids, GError **error);
+    /* The id that the model begins a text with; encode() adds none.  -1: it begins with nothing. */
+    int32_t (*bos)(MiEngine *);
 } MiEngineApi;
 
 struct MiEngine {
