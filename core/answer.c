@@ -6,6 +6,7 @@ void mi_answer_init(MiAnswer *a)
     *a = (MiAnswer){ .text = g_string_new(NULL), .ids = g_array_new(FALSE, FALSE, sizeof(int32_t)),
                      .logprobs = g_array_new(FALSE, FALSE, sizeof(float)),
                      .tops = g_array_new(FALSE, FALSE, sizeof(MiTop)),
+                     .prompt_ids = g_array_new(FALSE, FALSE, sizeof(int32_t)),
                      .prompt_logprobs = g_array_new(FALSE, FALSE, sizeof(float)),
                      .prompt_tops = g_array_new(FALSE, FALSE, sizeof(MiTop)) };
     g_mutex_init(&a->lock);
@@ -18,6 +19,7 @@ void mi_answer_clear(MiAnswer *a)
     g_array_unref(a->ids);
     g_array_unref(a->logprobs);
     g_array_unref(a->tops);
+    g_array_unref(a->prompt_ids);
     g_array_unref(a->prompt_logprobs);
     g_array_unref(a->prompt_tops);
     g_free(a->error);
@@ -39,8 +41,8 @@ static void event(void *user, const MiEvent *e)
     const bool prompt = e->type == MI_EVENT_PROMPT;
 
     g_mutex_lock(&a->lock);
-    if (!prompt && e->n_tokens)
-        g_array_append_vals(a->ids, e->tokens, (guint)e->n_tokens);
+    if (e->tokens)
+        g_array_append_vals(prompt ? a->prompt_ids : a->ids, e->tokens, (guint)e->n_tokens);
     if (e->logprobs)
         g_array_append_vals(prompt ? a->prompt_logprobs : a->logprobs, e->logprobs, (guint)e->n_tokens);
     if (e->tops)
@@ -112,7 +114,7 @@ const char *mi_finish_name(MiFinish f)
     return f == MI_FINISH_STOP ? "stop" : f == MI_FINISH_LENGTH ? "length" : "cancelled";
 }
 
-/* [{"id": 5, "logprob": -0.1, "top": [[5, -0.1], ...]}, ...]; ids: NULL for a prompt's, whose ids stand elsewhere. */
+/* [{"id": 5, "logprob": -0.1, "top": [[5, -0.1], ...]}, ...] */
 static void write_logprobs(MiJson *j, const char *key, const GArray *ids, const GArray *logprobs, const GArray *tops,
                            int n_tops)
 {
@@ -121,7 +123,7 @@ static void write_logprobs(MiJson *j, const char *key, const GArray *ids, const 
     mi_json_open(j, key, '[');
     for (guint i = 0; i < logprobs->len; i++) {
         mi_json_open(j, NULL, '{');
-        if (ids)
+        if (i < ids->len)
             mi_json_int(j, "id", g_array_index(ids, int32_t, i));
         mi_json_float(j, "logprob", (double)g_array_index(logprobs, float, i));
         if (n_tops && tops->len >= (i + 1) * (guint)n_tops) {
@@ -146,7 +148,7 @@ void mi_answer_write(const MiAnswer *a, MiJson *j)
     mi_json_text(j, "text", a->text->str, a->text->len);
     mi_json_string(j, "finish_reason", mi_finish_name(a->finish));
     write_logprobs(j, "logprobs", a->ids, a->logprobs, a->tops, a->n_tops);
-    write_logprobs(j, "prompt_logprobs", NULL, a->prompt_logprobs, a->prompt_tops, a->n_tops);
+    write_logprobs(j, "prompt_logprobs", a->prompt_ids, a->prompt_logprobs, a->prompt_tops, a->n_tops);
 }
 
 static double rate(int32_t n, int64_t us) { return us > 0 && n > 0 ? 1e6 * n / (double)us : 0; }

@@ -12,8 +12,8 @@ typedef struct {
     GMutex   lock;
     GCond    more;
     GString *text;
-    GArray  *ids, *logprobs, *tops;                 /* int32_t; float; MiTop[n_tops] each */
-    GArray  *prompt_logprobs, *prompt_tops;         /* of the prompt's second id on */
+    GArray  *ids, *logprobs, *tops;                      /* int32_t; float; MiTop[n_tops] each */
+    GArray  *prompt_ids, *prompt_logprobs, *prompt_tops; /* of the prompt's second id on */
     int      n_tops;
     bool     done;
     char    *error; /* NULL: none */

@@ -37,24 +37,19 @@ static bool ids_of_list(const char *list, Prompt *out, GError **error)
 /* The text as it is, after the token that the model begins every text with, if it has one. */
 static bool ids_of_text(MiSession *s, const char *text, size_t len, bool special, Prompt *out, GError **error)
 {
-    const MiSource  *source = mi_assembly_source(s->assembly);
-    MiTokenizerData  data = { .bos = -1 };
+    const int32_t bos = s->engine->api->bos(s->engine);
+    const size_t  n = s->engine->api->encode(s->engine, text, len, special, NULL, 0), first = bos >= 0;
 
-    if (MI_HAS(source->vt, tokenizer) && !source->vt->tokenizer(source->self, &data, error))
-        return false;
-    const size_t bos = data.add_bos && data.bos >= 0;
-    const size_t n = s->engine->api->encode(s->engine, text, len, special, NULL, 0);
     if (n == SIZE_MAX) {
         g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "the model's tokenizer gave up on this prompt of %zu bytes", len);
         return false;
     }
-    if (!(out->ids = g_try_new(int32_t, n + bos + 1))) {
+    if (!(out->ids = g_try_new(int32_t, n + 1))) {
         g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "no memory for a prompt of %zu tokens", n);
         return false;
     }
-    if (bos)
-        out->ids[0] = data.bos;
-    out->n = bos + s->engine->api->encode(s->engine, text, len, special, out->ids + bos, n);
+    out->ids[0] = bos;
+    out->n = first + s->engine->api->encode(s->engine, text, len, special, out->ids + first, n);
     return true;
 }
 
