@@ -136,6 +136,7 @@ MiRequested *mi_requested_new(const MiAssembly *a, const MiRequest *r, uint64_t 
     q->logprobs = r->logprobs;
     q->prompt_logprobs = r->prompt_logprobs;
     q->held = g_string_sized_new(4096);
+    q->valid = g_string_sized_new(4096);
     q->arrived_us = q->pub.arrived;
     collect_stops(q, a, r);
     if (read_params(q, a, r, error) && needs_biases(q, a, error))
@@ -154,6 +155,7 @@ void mi_requested_free(MiRequested *q)
     g_free(q->stop_ids);
     g_strfreev(q->stop);
     g_string_free(q->held, TRUE);
+    g_string_free(q->valid, TRUE);
     g_free(q);
 }
 
@@ -203,15 +205,18 @@ static void tell(const MiRequested *q, MiEvent *e)
 /* Bytes that are no UTF-8 become U+FFFD: front ends get text. */
 static void send_text(MiRequested *q, size_t len, MiEvent *e)
 {
-    g_autofree char *valid = NULL;
+    const char *text = q->held->str, *end;
 
-    e->text = q->held->str;
-    e->len = len;
-    if (!g_utf8_validate_len(q->held->str, len, NULL)) {
-        valid = g_utf8_make_valid(q->held->str, (gssize)len);
-        e->text = valid;
-        e->len = strlen(valid);
+    g_string_truncate(q->valid, 0);
+    for (size_t at = 0; at < len; at++) {
+        const bool ok = g_utf8_validate_len(text + at, len - at, &end);
+        g_string_append_len(q->valid, text + at, end - (text + at));
+        at = (size_t)(end - text);
+        if (!ok)
+            g_string_append(q->valid, "\xef\xbf\xbd");
     }
+    e->text = q->valid->str;
+    e->len = q->valid->len;
     tell(q, e);
     g_string_erase(q->held, 0, (gssize)len);
 }

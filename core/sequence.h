@@ -18,6 +18,7 @@ typedef struct {
     uint32_t links;               /* those whose parameters ask for something */
     void    *rows[MI_MAX_LINKS];  /* its parameters, by link; NULL: the link has none */
     GString *held;                /* bytes decoded and not delivered: a part of a character, perhaps of a stop string */
+    GString *valid;               /* what is being delivered, where held is no UTF-8 */
     int64_t  arrived_us, started_us, first_us;
 } MiRequested;
 
