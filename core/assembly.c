@@ -229,11 +229,12 @@ static bool choose_pair(MiAssembly *a, GError **error)
                                                            : strcmp(e->attention, t->name) == 0);
             MiDType          kv_dtype = MI_F32;
             g_autofree char *bad = misfit(a, c, t, &kv_dtype);
-            if (!bad)
+            const bool       fits = !bad;
+            if (fits)
                 g_string_append_printf(others, "%s%s with %s", others->len ? ", " : "", t->name, c->name);
-            if (bad && mine && !why)
+            if (!fits && mine && !why)
                 why = g_steal_pointer(&bad);
-            if (!bad && mine && better(c, t, a->cache, a->attention)) {
+            if (fits && mine && better(c, t, a->cache, a->attention)) {
                 a->cache = c;
                 a->attention = t;
                 a->kv_dtype = kv_dtype;

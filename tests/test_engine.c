@@ -76,7 +76,8 @@ static bool start(Run *r, const char *model, const char *const *options, GError 
     g_autofree char *path = model_file(model);
 
     *r = (Run){ .registry = load((const char *[]){ "tests/plugins/tiny.so", NULL }), .config = mi_config_new() };
-    assert_true(mi_config_set(r->config, "model.path", path, error));
+    assert_true(mi_config_set(r->config, "model.path", path, error) &&
+                mi_config_set(r->config, "engine.linear", "reference", error));
     for (; options && *options; options += 2)
         if (!mi_config_set(r->config, options[0], options[1], error))
             fail_msg("%s", (*error)->message);
@@ -213,11 +214,11 @@ static void nothing_changes_an_answer(void **state)
     (void)state;
     static const char *const ways[][12] = {
         { "engine.cache", "full", "engine.attention", "simple" },
-        { "engine.cache", "full", "engine.attention", "gqa" },
-        { "engine.cache", "none", "engine.attention", "gqa" },
+        { "engine.cache", "full", "engine.attention", "simple" },
+        { "engine.cache", "none", "engine.attention", "simple" },
         { "engine.cache", "batch", "engine.attention", "simple", "engine.max_seqs", "1" },
-        { "engine.cache", "batch", "engine.attention", "gqa", "engine.max_seqs", "3" },
-        { "engine.cache", "batch", "engine.attention", "gqa", "engine.max_seqs", "8", "engine.prefill_step", "7" },
+        { "engine.cache", "batch", "engine.attention", "simple", "engine.max_seqs", "3" },
+        { "engine.cache", "batch", "engine.attention", "simple", "engine.max_seqs", "8", "engine.prefill_step", "7" },
         { "engine.cache", "batch", "engine.attention", "simple", "engine.max_seqs", "5", "engine.prefill_step", "1" },
         { "engine.cache", "batch", "engine.max_seqs", "8", "backend.cpu.threads", "3" },
         { "engine.cache", "none", "engine.max_seqs", "4", "engine.attention", "simple" },
