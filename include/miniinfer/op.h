@@ -64,8 +64,9 @@ typedef struct {
     size_t             struct_size;
     const MiPattern   *pattern;
     const char *const *layouts; /* of the linears in it, NULL-terminated; NULL: any */
-    /* LOAD, optional.  nodes: [lines of the pattern]; false: not these, or not in this bucket. */
-    bool (*match)(const MiNode *const *nodes, MiShape);
+    /* LOAD, optional.  at: [lines of the pattern], tensors without data; shape: the most rows of
+     * the bucket.  False: not these, or not in this bucket. */
+    bool (*match)(const MiArgs *at, MiShape shape);
     const MiOp *op; /* only its functions are used */
 } MiFusion;
 

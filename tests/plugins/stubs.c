@@ -61,7 +61,7 @@ static const MiPattern norm_qkv_rope_pattern[] = {
     { "kv_append", { 6, 4 } }, /* 7 */
     { NULL, { 0 } },
 };
-static bool few_rows(const MiNode *const *nodes, MiShape shape) { return nodes[0] && shape.n_tokens <= 8; }
+static bool few_rows(const MiArgs *at, MiShape shape) { return at[0].node && shape.n_tokens <= 8; }
 static const char *const layouts[] = { "plain", NULL };
 static const MiFusion    norm_qkv_rope = {
     sizeof norm_qkv_rope, norm_qkv_rope_pattern, layouts, few_rows, &norm_qkv_rope_op,
