@@ -214,11 +214,12 @@ static void nothing_changes_an_answer(void **state)
     (void)state;
     static const char *const ways[][12] = {
         { "engine.cache", "full", "engine.attention", "simple" },
-        { "engine.cache", "full", "engine.attention", "simple" },
-        { "engine.cache", "none", "engine.attention", "simple" },
+        { "engine.cache", "full", "engine.attention", "gqa" },
+        { "engine.cache", "none", "engine.attention", "gqa" },
         { "engine.cache", "batch", "engine.attention", "simple", "engine.max_seqs", "1" },
-        { "engine.cache", "batch", "engine.attention", "simple", "engine.max_seqs", "3" },
-        { "engine.cache", "batch", "engine.attention", "simple", "engine.max_seqs", "8", "engine.prefill_step", "7" },
+        { "engine.cache", "batch", "engine.attention", "gqa", "engine.max_seqs", "3" },
+        { "engine.cache", "batch", "engine.attention", "gqa", "engine.max_seqs", "8", "engine.prefill_step", "7" },
+        { "engine.dtype", "auto", "engine.kv_dtype", "fp32", "engine.cache", "batch", "engine.max_seqs", "6" },
         { "engine.cache", "batch", "engine.attention", "simple", "engine.max_seqs", "5", "engine.prefill_step", "1" },
         { "engine.cache", "batch", "engine.max_seqs", "8", "backend.cpu.threads", "3" },
         { "engine.cache", "none", "engine.max_seqs", "4", "engine.attention", "simple" },
