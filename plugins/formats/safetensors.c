@@ -7,6 +7,7 @@
 #include "hf_config.h"
 #include "names.h"
 #include "st_file.h"
+#include "st_write.h"
 #include "tokenizer_json.h"
 #include <miniinfer/plugin.h>
 #include <string.h>
@@ -281,7 +282,7 @@ static bool meta_at(void *self, size_t i, const char **key, const char **value)
 static const MiFormat safetensors = {
     .struct_size = sizeof safetensors, .probe = probe, .open = open_directory, .close = close_directory, .find = find,
     .count = n_weights, .at = at, .meta = meta, .rope_style = rope_style, .tokenizer = tokenizer, .decode = decode,
-    .meta_at = meta_at,
+    .meta_at = meta_at, .write = mi_st_write,
 };
 
 MI_PLUGIN("safetensors", "0.1", "Hugging Face model directories",

@@ -1,0 +1,173 @@
+/* st_write.c - model.safetensors, or, above 5 GB, shards and their index.
+ *
+ * Matrices have the dtype that is asked for; "keep" keeps f32, f16 and bf16, and blocks,
+ * which the format does not know, become f16.  Vectors stay as exact as they are. */
+#include "st_write.h"
+#include <miniinfer/plugin.h>
+#include <string.h>
+
+typedef struct {
+    MiWeight             w;
+    const MiBlockFormat *format;
+    MiRowOrder           order;
+    uint64_t             bytes;
+    uint32_t             shard; /* from 0 */
+} Item;
+
+typedef struct {
+    MiConversion c;
+    Item        *items;
+    size_t       n;
+    uint32_t     n_shards;
+    uint64_t     total;
+    const char  *dtype; /* of the matrices, as torch calls it */
+} Plan;
+
+#ifndef SHARD_BYTES /* a test builds this with less */
+#define SHARD_BYTES 5000000000u
+#endif
+
+static const char *torch_name(const MiBlockFormat *f)
+{
+    return f->bytes == 4 ? "float32" : strcmp(f->name, "f16") == 0 ? "float16" : "bfloat16";
+}
+
+static const char *dtype_name(const MiBlockFormat *f)
+{
+    return f->bytes == 4 ? "F32" : strcmp(f->name, "f16") == 0 ? "F16" : "BF16";
+}
+
+static bool make_plan(Plan *p, const MiWriteSpec *spec, GError **error)
+{
+    const MiSource *from = p->c.from;
+    const size_t    n = from->vt->count(from->self);
+    uint64_t        in_shard = 0;
+
+    p->items = g_try_new0(Item, n + 1);
+    if (!p->items) {
+        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "no memory for the list of %zu weights", n);
+        return false;
+    }
+    p->dtype = "float32";
+    for (p->n = 0; p->n < n; p->n++) {
+        Item *i = &p->items[p->n];
+        from->vt->at(from->self, p->n, &i->w);
+        i->format = mi_target_format(&i->w, spec, false);
+        i->order = mi_row_order(&p->c, &i->w);
+        i->bytes = mi_format_bytes(i->format, &i->w);
+        if (in_shard && in_shard + i->bytes > SHARD_BYTES) {
+            in_shard = 0;
+            p->n_shards++;
+        }
+        in_shard += i->bytes;
+        i->shard = p->n_shards;
+        p->total += i->bytes;
+        if (i->w.ndim > 1)
+            p->dtype = torch_name(i->format);
+    }
+    p->n_shards++;
+    return true;
+}
+
+static void shard_name(const Plan *p, uint32_t shard, char out[64])
+{
+    if (p->n_shards == 1)
+        g_strlcpy(out, "model.safetensors", 64);
+    else
+        g_snprintf(out, 64, "model-%05u-of-%05u.safetensors", shard + 1, p->n_shards);
+}
+
+/* The header's JSON, padded so that the data begins at a multiple of 8. */
+static GString *header(const Plan *p, uint32_t shard)
+{
+    GString *s = g_string_new("{\"__metadata__\":{\"format\":\"pt\"}");
+    uint64_t at = 0;
+
+    for (size_t i = 0; i < p->n; i++) {
+        const Item *it = &p->items[i];
+        if (it->shard != shard)
+            continue;
+        g_string_append_printf(s, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", it->w.name, dtype_name(it->format));
+        for (int d = 0; d < it->w.ndim; d++)
+            g_string_append_printf(s, "%s%" G_GINT64_FORMAT, d ? "," : "", it->w.shape[d]);
+        g_string_append_printf(s, "],\"data_offsets\":[%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT "]}", at, at + it->bytes);
+        at += it->bytes;
+    }
+    g_string_append_c(s, '}');
+    while (s->len % 8)
+        g_string_append_c(s, ' ');
+    return s;
+}
+
+static void write_shard(MiOut *o, const Plan *p, uint32_t shard)
+{
+    g_autoptr(GString) h = header(p, shard);
+    const uint64_t     n = h->len;
+    char               name[64];
+
+    shard_name(p, shard, name);
+    mi_out_file(o, name);
+    mi_out_bytes(o, &n, sizeof n);
+    mi_out_bytes(o, h->str, h->len);
+    for (size_t i = 0; i < p->n && !o->error; i++)
+        if (p->items[i].shard == shard)
+            mi_write_weight(o, &p->c, &p->items[i].w, p->items[i].format, p->items[i].order);
+    mi_out_close(o);
+}
+
+static void write_index(MiOut *o, const Plan *p)
+{
+    char name[64];
+
+    mi_out_file(o, "model.safetensors.index.json");
+    mi_out_print(o, "{\n  \"metadata\": {\"total_size\": %" G_GUINT64_FORMAT "},\n  \"weight_map\": {", p->total);
+    for (size_t i = 0; i < p->n; i++) {
+        shard_name(p, p->items[i].shard, name);
+        mi_out_print(o, "%s\n    \"%s\": \"%s\"", i ? "," : "", p->items[i].w.name, name);
+    }
+    mi_out_text(o, "\n  }\n}\n");
+    mi_out_close(o);
+}
+
+/* Names go into JSON as they are. */
+static bool plain_names(const Plan *p, GError **error)
+{
+    for (size_t i = 0; i < p->n; i++)
+        for (const char *c = p->items[i].w.name; *c; c++)
+            if (*c < '!' || *c > '~' || *c == '"' || *c == '\\') {
+                char shown[64];
+                g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "weight '%s' has a name that is not written",
+                            mi_shown(p->items[i].w.name, strlen(p->items[i].w.name), shown));
+                return false;
+            }
+    return true;
+}
+
+bool mi_st_write(const char *path, const MiSource *from, const MiWriteSpec *spec, GError **error)
+{
+    Plan            p = { .n = 0 };
+    MiTokenizerData tokens, *t = NULL;
+    MiOut           o;
+    bool            ok = false;
+
+    if (!mi_conversion_new(&p.c, from, spec, error))
+        return false;
+    if (MI_HAS(from->vt, tokenizer)) {
+        if (!from->vt->tokenizer(from->self, &tokens, error))
+            return false;
+        t = &tokens;
+    }
+    if (make_plan(&p, spec, error) && plain_names(&p, error)) {
+        mi_out_start(&o, path, true, p.total, spec);
+        for (uint32_t s = 0; s < p.n_shards; s++)
+            write_shard(&o, &p, s);
+        if (p.n_shards > 1)
+            write_index(&o, &p);
+        mi_st_write_config(&o, &p.c, p.dtype, t);
+        if (t)
+            mi_st_write_tokenizer(&o, t);
+        ok = mi_out_end(&o, error);
+    }
+    g_free(p.items);
+    return ok;
+}
