@@ -2,6 +2,7 @@
 #ifndef MINIINFER_MODEL_H
 #define MINIINFER_MODEL_H
 
+#include <math.h>
 #include <miniinfer/builders.h>
 
 typedef struct {
@@ -44,25 +45,44 @@ static inline bool mi_meta_bool(MiProgram *p, const MiSource *s, const char *key
     return strcmp(mi_meta(p, s, key, def ? "true" : "false"), "true") == 0;
 }
 
+/* YaRN's factor of attention as Hugging Face derives it where the file does not say. */
+static inline double mi_meta_mscale(MiProgram *p, const MiSource *s, double factor)
+{
+    double part = mi_meta_float(p, s, "rope_scaling.mscale", "0");
+    double all = mi_meta_float(p, s, "rope_scaling.mscale_all_dim", "0");
+    double grown = 0.1 * log(MAX(factor, 1));
+    return part != 0 && all != 0 ? (part * grown + 1) / (all * grown + 1) : grown + 1;
+}
+
 /* Rotary embedding as configurations describe it; head_dim: all of a head turns
  * unless partial_rotary_factor says less. */
 static inline MiRope mi_meta_rope(MiProgram *p, const MiSource *s, int head_dim)
 {
-    double part = mi_meta_float(p, s, "partial_rotary_factor", "1");
-    return (MiRope){
+    double      part = mi_meta_float(p, s, "partial_rotary_factor", "1");
+    double      max_len = mi_meta_float(p, s, "max_position_embeddings", "8192");
+    const char *key = "rope_scaling.original_max_position_embeddings";
+    bool        original = mi_source_meta(s, key) != NULL;
+    MiRope      r = {
         .rotate = { (int32_t)(head_dim * CLAMP(part, 0, 1)), s->vt->rope_style(s->self), 1 },
         .scaling = mi_meta(p, s, "rope_scaling.rope_type", mi_meta(p, s, "rope_scaling.type", "default")),
         .theta = (float)mi_meta_float(p, s, "rope_theta", "10000"),
         .factor = (float)mi_meta_float(p, s, "rope_scaling.factor", "1"),
         .low_freq = (float)mi_meta_float(p, s, "rope_scaling.low_freq_factor", "1"),
         .high_freq = (float)mi_meta_float(p, s, "rope_scaling.high_freq_factor", "4"),
-        .original_len = (float)mi_meta_float(p, s, "rope_scaling.original_max_position_embeddings",
-                                             mi_meta(p, s, "max_position_embeddings", "8192")),
+        .original_len = (float)(original ? mi_meta_float(p, s, key, NULL) : max_len),
         .beta_fast = (float)mi_meta_float(p, s, "rope_scaling.beta_fast", "32"),
         .beta_slow = (float)mi_meta_float(p, s, "rope_scaling.beta_slow", "1"),
         .attention_factor = (float)mi_meta_float(p, s, "rope_scaling.attention_factor", "0"),
-        .max_len = (float)mi_meta_float(p, s, "max_position_embeddings", "8192"),
+        .max_len = (float)max_len,
     };
+    if (strcmp(r.scaling, "yarn") != 0)
+        return r;
+    if (!mi_source_meta(s, "rope_scaling.factor") && original)
+        r.factor = (float)(max_len / r.original_len);
+    if (!mi_meta_bool(p, s, "rope_scaling.truncate", true))
+        mi_fail(p, "rope_scaling.truncate = false is not supported");
+    r.rotate.magnitude = r.attention_factor > 0 ? r.attention_factor : (float)mi_meta_mscale(p, s, r.factor);
+    return r;
 }
 
 #endif

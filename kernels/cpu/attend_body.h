@@ -158,9 +158,15 @@ INLINE void load_values(const MiDType dtype, const MiTile *t, const int64_t *at,
                   d < t->dim ? load_part(dtype, t->kv->v, at[j] + d, t->dim - d) : all(0));
 }
 
-static void load_f32(const MiTile *t, const int64_t *at, int n) { load_keys(MI_F32, t, at, n), load_values(MI_F32, t, at, n); }
-static void load_f16(const MiTile *t, const int64_t *at, int n) { load_keys(MI_F16, t, at, n), load_values(MI_F16, t, at, n); }
-static void load_bf16(const MiTile *t, const int64_t *at, int n) { load_keys(MI_BF16, t, at, n), load_values(MI_BF16, t, at, n); }
+#define LOAD(name, dtype)                                                \
+    static void load_##name(const MiTile *t, const int64_t *at, int n)   \
+    {                                                                    \
+        load_keys(dtype, t, at, n);                                      \
+        load_values(dtype, t, at, n);                                    \
+    }
+LOAD(f32, MI_F32)
+LOAD(f16, MI_F16)
+LOAD(bf16, MI_BF16)
 
 /* ---- softmax ---------------------------------------------------------------------- */
 

@@ -10,7 +10,7 @@
 
 #include <miniinfer/types.h>
 
-enum { MI_TILE_KEYS = 64, MI_TILE_ROWS = 48 };
+enum { MI_TILE_KEYS = 64, MI_TILE_ROWS = 96 };
 
 /* Rows that share keys and values: the heads of a group, at one or more positions.
  * dim: of a head; wide: dim rounded up to MI_FLOATS_PAD. */
@@ -40,7 +40,9 @@ typedef struct {
     void (*gelu_tanh)(const float *x, float *y, int64_t n);
     void (*gelu_erf)(const float *x, float *y, int64_t n);
     void (*leaky_relu)(const float *x, float *y, int64_t n, float slope);
-    void (*affine)(const float *x, const float *w, float *y, int64_t n, float scale, float offset); /* x scale (offset + w) */
+    void (*scale)(const float *x, float *y, int64_t n, float by);
+    /* y = x scale (offset + w) */
+    void (*affine)(const float *x, const float *w, float *y, int64_t n, float scale, float offset);
     float (*max)(const float *x, int64_t n);                     /* n > 0 */
     double (*sum_squares)(const float *x, int64_t n);
     double (*exp_sum)(const float *x, float *y, int64_t n, float shift); /* y = e^(x - shift), y may be NULL; its sum */

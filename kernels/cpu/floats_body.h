@@ -47,6 +47,15 @@ static void leaky_relu(const float *x, float *y, int64_t n, float slope)
         y[i] = x[i] > 0 ? x[i] : slope * x[i];
 }
 
+static void scale_by(const float *x, float *y, int64_t n, float by)
+{
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        store(y + i, load(x + i) * by);
+    for (; i < n; i++)
+        y[i] = x[i] * by;
+}
+
 static void affine(const float *x, const float *w, float *y, int64_t n, float scale, float offset)
 {
     int64_t i = 0;
@@ -129,7 +138,8 @@ INLINE void sincos_of(D angle, D *sine, D *cosine)
     const D  shifted = angle * 0.63661977236758134 + magic, k = shifted - magic;
     const D  r = (angle - k * 1.5707963267948966) - k * 6.123233995736766e-17, z = r * r;
     const DI quarter = (DI)shifted;
-    const D  s = r + r * z * (-0.166666666406 + z * (0.00833332926672 + z * (-0.000198392961283 + z * 2.71793987021e-06)));
+    const D  s = r + r * z * (-0.166666666406 + z * (0.00833332926672 +
+                 z * (-0.000198392961283 + z * 2.71793987021e-06)));
     const D  c = 1.0 - 0.5 * z + z * z * (0.0416666666211 + z * (-0.00138888835984 +
                  z * (2.47994786509e-05 - z * 2.72067899805e-07)));
     const DI swap = -(quarter & 1), negate_s = (quarter & 2) << 62, negate_c = ((quarter + 1) & 2) << 62;
@@ -188,6 +198,7 @@ const MiFloats FLOATS = {
     .gelu_tanh = gelu_tanh,
     .gelu_erf = gelu_erf,
     .leaky_relu = leaky_relu,
+    .scale = scale_by,
     .affine = affine,
     .max = max_all,
     .sum_squares = sum_squares,

@@ -89,8 +89,9 @@ static void gather(const Step *step, Block *b, int seq, int head, int first_row)
         const float *from = (const float *)q->data + row * q->stride[0] + h * q->stride[1];
         float       *to = (float *)(uintptr_t)t->q + (int64_t)r * t->wide;
 
-        for (int d = 0; d < t->wide; d++)
-            to[d] = d < t->dim ? from[d] * attr->scale : 0;
+        step->state->floats->scale(from, to, t->dim, attr->scale);
+        for (int d = t->dim; d < t->wide; d++)
+            to[d] = 0;
         b->end[r] = attr->bidirectional ? len : MIN(batch->positions[row] + 1, len);
         b->first[r] = attr->window ? MAX(0, batch->positions[row] + 1 - attr->window) : 0;
         b->low = MIN(b->low, b->first[r]);
@@ -123,12 +124,11 @@ static void scatter(const Step *step, const Block *b)
     const int       group = step->state->group;
 
     for (int r = 0; r < t->n_rows; r++) {
-        const int   row = step->call->batch->seq_start[b->seq] + (b->first_row + r) / group;
-        const int   h = t->head * group + (b->first_row + r) % group;
-        float      *to = (float *)out->data + row * out->stride[0] + h * out->stride[1];
-        const float by = b->sum[r] > 0 ? 1 / b->sum[r] : 0; /* no keys: zeros */
-        for (int d = 0; d < t->dim; d++)
-            to[d] = b->out[(int64_t)r * t->wide + d] * by;
+        const int row = step->call->batch->seq_start[b->seq] + (b->first_row + r) / group;
+        const int h = t->head * group + (b->first_row + r) % group;
+        float    *to = (float *)out->data + row * out->stride[0] + h * out->stride[1];
+        /* no keys: zeros */
+        step->state->floats->scale(b->out + (int64_t)r * t->wide, to, t->dim, b->sum[r] > 0 ? 1 / b->sum[r] : 0);
     }
 }
 
@@ -217,8 +217,8 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     State          *s;
 
     if (q->dtype != MI_F32 || q->ndim != 3 || q->shape[2] > MAX_DIM || (kv && q->shape[1] % kv->n_kv_heads)) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "attention 'gqa' takes f32 heads of at most %d elements; set "
-                    "[engine] attention = simple", MAX_DIM);
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                    "attention 'gqa' takes f32 heads of at most %d elements; set [engine] attention = simple", MAX_DIM);
         return false;
     }
     *state = s = g_new0(State, 1);
@@ -248,7 +248,8 @@ static int chunks_to_share(const State *s, const MiCall *call)
     }
     const int     n = (longest + CHUNK - 1) / CHUNK;
     const int64_t heads = (int64_t)b->shape.n_seqs * kv->n_kv_heads;
-    return n > 1 && rows == 1 && s->group <= MI_TILE_ROWS && heads < 4 * s->n_threads && heads * n <= s->max_parts ? n : 0;
+    const bool    pays = n > 1 && rows == 1 && s->group <= MI_TILE_ROWS && heads < 4 * s->n_threads;
+    return pays && heads * n <= s->max_parts ? n : 0;
 }
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)

@@ -148,10 +148,9 @@ static const MiBackend cpu = {
 };
 
 static const MiOption options[] = {
-    MI_OPTION(Options, threads, "0", 0, CPU_MAX_THREADS, "threads that compute; 0: a thread for each core that this "
-                                                         "process may use"),
+    MI_OPTION(Options, threads, "0", 0, CPU_MAX_THREADS, "threads that compute; 0: one for each core it may use"),
     MI_OPTION(Options, pin, "false", 0, 0, "bind each thread of the pool to a core of its own"),
-    MI_OPTION(Options, spin_us, "100", 0, 1000000, "microseconds that an idle thread watches for work before it sleeps"),
+    MI_OPTION(Options, spin_us, "100", 0, 1000000, "microseconds that an idle thread watches before it sleeps"),
     MI_OPTION_END,
 };
 

@@ -120,7 +120,8 @@ static void memory_limit(const char *dir, void *out)
     char               text[64], used_text[64];
     unsigned long long limit, used;
 
-    if (!(read_in(dir, "memory.max", text, sizeof text) && read_in(dir, "memory.current", used_text, sizeof used_text)) &&
+    if (!(read_in(dir, "memory.max", text, sizeof text) &&
+          read_in(dir, "memory.current", used_text, sizeof used_text)) &&
         !(read_in(dir, "memory/memory.limit_in_bytes", text, sizeof text) &&
           read_in(dir, "memory/memory.usage_in_bytes", used_text, sizeof used_text)))
         return;

@@ -29,8 +29,9 @@ static void *create(MiContext *ctx, const MiCacheSpec *spec, const void *options
     Full *f;
 
     if (spec->max_seqs != 1) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "cache 'full' holds one sequence, not %d; set [engine] max_seqs "
-                    "= 1 or cache = batch", spec->max_seqs);
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                    "cache 'full' holds one sequence, not %d; set [engine] max_seqs = 1 or cache = batch",
+                    spec->max_seqs);
         return NULL;
     }
     f = g_new0(Full, 1);

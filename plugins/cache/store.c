@@ -9,7 +9,8 @@ static bool measure(const MiCacheSpec *spec, StoreShape shape, size_t *side, siz
 {
     *side = mi_dtype_size(spec->dtype);
     *tables = ((size_t)spec->max_tokens + 3 * (size_t)spec->max_seqs) * sizeof(int32_t);
-    if ((int64_t)shape.n_blocks * shape.block_size > INT32_MAX || !product(side, spec->head_dim) || !product(side, shape.block_size) || !product(side, spec->n_kv_heads) ||
+    if ((int64_t)shape.n_blocks * shape.block_size > INT32_MAX || /* slots are that */
+        !product(side, spec->head_dim) || !product(side, shape.block_size) || !product(side, spec->n_kv_heads) ||
         !product(side, shape.n_blocks) || *side > SIZE_MAX / 4)
         return false;
     *side = (*side + ALIGN - 1) / ALIGN * ALIGN;
@@ -29,12 +30,14 @@ bool store_new(Store *s, MiContext *ctx, const MiCacheSpec *spec, StoreShape sha
 
     *s = (Store){ .spec = *spec, .shape = shape, .ctx = ctx };
     if (spec->dtype != MI_F32 && spec->dtype != MI_F16 && spec->dtype != MI_BF16) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "a cache of f32, f16 or bf16 can be made; set [engine] kv_dtype");
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                    "a cache of f32, f16 or bf16 can be made; set [engine] kv_dtype");
         return false;
     }
     if (!measure(spec, shape, &s->side_bytes, &s->table_bytes, &all)) {
-        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%d positions in %d sequences are more than there can be; lower "
-                    "[engine] max_len or max_seqs", shape.block_size, shape.n_blocks);
+        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY,
+                    "%d positions in %d sequences are more than there can be; lower [engine] max_len or max_seqs",
+                    shape.block_size, shape.n_blocks);
         return false;
     }
     if (!(s->data = ctx->alloc(ctx, MI_MEM_DEVICE, all, error)))

@@ -62,8 +62,8 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     if (in[0].dtype == MI_F32 && in[1].dtype == MI_I32 && out[0].dtype == MI_F32 && out[1].dtype == MI_I32 &&
         a->n_top >= 0 && out[0].shape[1] == 1 + a->n_top && out[1].shape[1] == 1 + a->n_top)
         return true;
-    g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "op 'logprobs' gives f32 values and i32 ids of the token and the "
-                "%d likeliest", a->n_top);
+    g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                "op 'logprobs' gives f32 values and i32 ids of the token and the %d likeliest", a->n_top);
     return false;
 }
 

@@ -43,8 +43,8 @@ static void norm_rows(void *arg, int64_t first, int64_t end)
 static void norm(MiContext *ctx, const MiCall *call, bool centred)
 {
     const MiArgs *at = call->at;
-    Work          w = { .weight = at->weight[0].tensor.data, .norm = *(const MiNorm *)at->node->attr, .centred = centred,
-                        .floats = mi_floats() };
+    Work          w = { .weight = at->weight[0].tensor.data, .norm = *(const MiNorm *)at->node->attr,
+                        .centred = centred, .floats = mi_floats() };
 
     if (centred)
         w.bias = at->weight[1].tensor.data;

@@ -32,7 +32,8 @@ static void embed_rows(void *arg, int64_t first, int64_t end)
 
     for (int64_t row = first; row < end; row++) {
         const int64_t token = mi_batch_token(w->batch, (int)row);
-        w->format->decode((const char *)table->tensor.data + token * bytes, (float *)out->data + row * out->stride[0], n);
+        float        *to = (float *)out->data + row * out->stride[0];
+        w->format->decode((const char *)table->tensor.data + token * bytes, to, n);
     }
 }
 
@@ -75,7 +76,8 @@ static bool output_rows_run(void *state, MiContext *ctx, const MiCall *call, GEr
 {
     (void)state, (void)error;
     const MiTensor *out = &call->at->out[0];
-    share_rows(ctx, out->shape[0], out->shape[0] * row_elements(out), output_rows, &(Work){ call->at, call->batch, NULL, mi_floats() });
+    Work            w = { call->at, call->batch, NULL, NULL };
+    share_rows(ctx, out->shape[0], out->shape[0] * row_elements(out), output_rows, &w);
     return true;
 }
 
@@ -114,7 +116,8 @@ static bool append_run(void *state, MiContext *ctx, const MiCall *call, GError *
 {
     (void)state, (void)error;
     const MiTensor *k = &call->at->in[0];
-    share_rows(ctx, k->shape[0], k->shape[0] * row_elements(k), append_rows, &(Work){ call->at, call->batch, NULL, mi_floats() });
+    Work            w = { call->at, call->batch, NULL, mi_floats() };
+    share_rows(ctx, k->shape[0], k->shape[0] * row_elements(k), append_rows, &w);
     return true;
 }
 
@@ -156,8 +159,8 @@ static bool rope_prepare(MiContext *ctx, const MiCall *call, void **state, size_
     const MiRotate *r = call->at->node->attr;
 
     if (r->dim < 2 || r->dim % 2 || r->dim > MAX_TURNED || call->at->in[0].ndim != 3) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "op 'rope' on the CPU turns 2 to %d elements of a head, not %d",
-                    MAX_TURNED, r->dim);
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                    "op 'rope' on the CPU turns 2 to %d elements of a head, not %d", MAX_TURNED, r->dim);
         return false;
     }
     return reads_f32(ctx, call, state, workspace, error);
@@ -167,7 +170,8 @@ static bool rope_run(void *state, MiContext *ctx, const MiCall *call, GError **e
 {
     (void)state, (void)error;
     const MiTensor *x = &call->at->in[0];
-    share_rows(ctx, x->shape[0], x->shape[0] * row_elements(x), rope_rows, &(Work){ call->at, call->batch, NULL, mi_floats() });
+    Work            w = { call->at, call->batch, NULL, mi_floats() };
+    share_rows(ctx, x->shape[0], x->shape[0] * row_elements(x), rope_rows, &w);
     return true;
 }
 
