@@ -18,7 +18,7 @@ typedef struct {
     StoreShape  shape;
     MiContext  *ctx;
     size_t      side_bytes, table_bytes; /* keys, or values, of a layer; all tables */
-    char       *data;                    /* device: [n_layers][k, v][n_blocks][n_kv_heads][block_size][head_dim], tables */
+    char       *data; /* device: [n_layers][k, v][n_blocks][n_kv_heads][block_size][head_dim], then tables */
     int32_t    *tables;                  /* host side: where they lie on a unified backend, else pinned */
     /* In tables; a step's plan() fills those of its rows and sequences. */
     int32_t *slots;    /* [max_tokens] */
