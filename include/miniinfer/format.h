@@ -42,7 +42,8 @@ typedef struct {
 typedef struct {
     const char    *kind;          /* the tokenizer feature it wants: "bpe", "spm" (merges by score), "unigram" */
     const char    *pre;           /* how text is split before merging, as GGUF names it ("gpt-2", "llama-bpe",
-                                   * "qwen2", "smollm"); "regex": by `split`; NULL: not at all */
+                                   * "qwen2", "smollm"); "regex": by `split`; "metaspace": before each
+                                   * U+2581 ("spm", "unigram"); NULL: not at all */
     const char *const *split;     /* regular expressions, applied one after the other; NULL-terminated, or NULL */
     const char    *chat_template; /* Jinja; NULL: none */
     const MiPiece *pieces;        /* [n_pieces] by id; a gap in the ids has text NULL */

@@ -89,7 +89,8 @@ static void take_tokens(MiTokenizerJson *t, const json_t *config)
 static json_t *load_config(const char *name, const char *text, size_t len, GError **error)
 {
     json_error_t why;
-    json_t      *config = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
+    /* model_max_length may be 10^30, written out. */
+    json_t      *config = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
 
     if (config && json_is_object(config))
         return config;

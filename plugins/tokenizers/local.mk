@@ -15,6 +15,11 @@ plugins_tokenizer_spm_so_SOURCES = plugins/tokenizers/spm.c $(tokenizer_common) 
 plugins_tokenizer_spm_so_LDFLAGS = $(plugin_ldflags)
 plugins_tokenizer_spm_so_LDADD   = $(plugin_ldadd)
 
+plugins += plugins/tokenizer_unigram.so
+plugins_tokenizer_unigram_so_SOURCES = plugins/tokenizers/unigram.c $(tokenizer_common) $(tokenizer_sentence)
+plugins_tokenizer_unigram_so_LDFLAGS = $(plugin_ldflags)
+plugins_tokenizer_unigram_so_LDADD   = $(plugin_ldadd)
+
 # What reads a tokenizer.json, for the plugin of a directory format and for tests; needs jansson.
 tokenizer_json = plugins/formats/tokenizer_json.c plugins/formats/tokenizer_json.h \
 	plugins/formats/tokenizer_steps.c plugins/formats/tokenizer_steps.h \

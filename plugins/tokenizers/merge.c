@@ -1,11 +1,15 @@
 /* merge.c - byte pair merging in O(n log n).
  *
  * A short word looks for its best pair by going through all of them, which for
- * the five symbols of an ordinary word is the fastest there is.  A long one keeps
- * the pairs in order: those of the start are sorted once by radix, those that arise
- * by merging go into a heap, and the better of the two fronts is next.  An entry is
- * rank << 32 | position; it is stale, and dropped, when the pair at that position
- * has another rank by then. */
+ * the five symbols of an ordinary word is the fastest there is.
+ *
+ * A long one has a queue of rank << 32 | position.  Only pairs better than both
+ * their neighbours are in it: the best of all is always such a pair, and the
+ * others could be next only after a neighbour has changed, when they are looked
+ * at again.  That leaves a third of the pairs of a random text, and of a run of
+ * one letter a single one.  The first of them are sorted once by radix; those that
+ * arise by merging go into a heap, and the better of the two fronts is next.  An
+ * entry is stale, and dropped, when the pair at that position has another rank. */
 #include "merge.h"
 
 #include <string.h>
@@ -83,14 +87,16 @@ static size_t merge_short(const MiPairs *pairs, int32_t *ids, size_t n)
     return n;
 }
 
-/* A long word: a doubly linked list of symbols, and the two queues. */
+/* A long word: a doubly linked list of symbols, and the two queues.  The pair at i is that of i
+ * and next[i]. */
 typedef struct {
-    int32_t  *ids;
-    uint32_t *next, *prev; /* [n]; next of the last is n */
-    uint32_t *rank;        /* [n] of the pair of i and next[i] */
-    uint64_t *sorted, *spare;
-    uint64_t *heap;
-    size_t    n, n_sorted, n_heap;
+    const MiPairs *pairs;
+    int32_t       *ids;
+    uint32_t      *next, *prev; /* [n]; n: none */
+    uint32_t      *rank;        /* [n] of the pair at i */
+    uint32_t      *queued;      /* [n] the rank of its latest entry in a queue, NO_RANK: popped, or none yet */
+    uint64_t      *sorted, *spare, *heap;
+    size_t         n, n_sorted, n_heap;
 } Word;
 
 static void push(Word *w, uint64_t entry)
@@ -145,70 +151,106 @@ static void sort(Word *w)
     }
 }
 
-static uint32_t look(const Word *w, const MiPairs *pairs, uint32_t i)
+static uint32_t look(const Word *w, size_t i)
 {
-    const MiPair *found = w->next[i] < w->n ? mi_pairs_find(pairs, w->ids[i], w->ids[w->next[i]]) : NULL;
+    const MiPair *found = w->next[i] < w->n ? mi_pairs_find(w->pairs, w->ids[i], w->ids[w->next[i]]) : NULL;
     return found ? found->rank : NO_RANK;
 }
 
-static void look_again(Word *w, const MiPairs *pairs, uint32_t i)
+static inline uint64_t entry_of(const Word *w, size_t i)
 {
-    w->rank[i] = look(w, pairs, i);
-    if (w->rank[i] != NO_RANK)
-        push(w, (uint64_t)w->rank[i] << 32 | i);
+    return i < w->n ? (uint64_t)w->rank[i] << 32 | i : UINT64_MAX;
 }
 
-/* Every merge removes a symbol and pushes two entries at most. */
-static bool lay_out(Word *w, MiMergeScratch *scratch, int32_t *ids, size_t n)
+static inline bool is_best_around(const Word *w, size_t i)
 {
-    const size_t want = n * (3 * sizeof(uint32_t) + 4 * sizeof(uint64_t)) + sizeof(uint64_t);
+    const uint64_t entry = entry_of(w, i);
+    return w->rank[i] != NO_RANK && entry < entry_of(w, w->prev[i]) && entry < entry_of(w, w->next[i]);
+}
+
+static inline void consider(Word *w, size_t i)
+{
+    if (i < w->n && w->queued[i] != w->rank[i] && is_best_around(w, i)) {
+        w->queued[i] = w->rank[i];
+        push(w, entry_of(w, i));
+    }
+}
+
+/* Every pair is in the heap once for each rank it ever has: n at first, two more for each merge.
+ * Of the pairs at first at most every other one is better than its neighbours. */
+static bool lay_out(Word *w, MiMergeScratch *scratch, const MiPairs *pairs, int32_t *ids, size_t n)
+{
+    const size_t half = n / 2 + 1,
+                 want = n * (4 * sizeof(uint32_t) + 3 * sizeof(uint64_t)) + 2 * half * sizeof(uint64_t);
 
     if (scratch->bytes < want) {
-        void *p = g_try_realloc(scratch->memory, want);
-        if (!p)
+        mi_merge_scratch_clear(scratch);
+        scratch->memory = g_try_malloc(want);
+        if (!scratch->memory)
             return false;
-        *scratch = (MiMergeScratch){ p, want };
+        scratch->bytes = want;
     }
-    w->ids = ids;
-    w->n = n;
-    w->n_heap = w->n_sorted = 0;
-    w->sorted = scratch->memory;
-    w->spare = w->sorted + n;
-    w->heap = w->spare + n;
-    w->next = (uint32_t *)(w->heap + 2 * n);
+    *w = (Word){ .pairs = pairs, .ids = ids, .n = n, .sorted = scratch->memory };
+    w->spare = w->sorted + half;
+    w->heap = w->spare + half;
+    w->next = (uint32_t *)(w->heap + 3 * n);
     w->prev = w->next + n;
     w->rank = w->prev + n;
+    w->queued = w->rank + n;
     return true;
+}
+
+static void begin(Word *w)
+{
+    for (uint32_t i = 0; i < w->n; i++) {
+        w->next[i] = i + 1;
+        w->prev[i] = i ? i - 1 : (uint32_t)w->n;
+        w->rank[i] = look(w, i);
+        w->queued[i] = NO_RANK;
+    }
+    for (size_t i = 0; i < w->n; i++)
+        if (is_best_around(w, i)) {
+            w->queued[i] = w->rank[i];
+            w->sorted[w->n_sorted++] = entry_of(w, i);
+        }
+    sort(w);
+}
+
+static void merge_at(Word *w, size_t i)
+{
+    const size_t j = w->next[i];
+
+    w->ids[i] = mi_pairs_find(w->pairs, w->ids[i], w->ids[j])->id;
+    w->next[i] = w->next[j];
+    w->rank[j] = NO_RANK;
+    if (w->next[i] < w->n)
+        w->prev[w->next[i]] = (uint32_t)i;
+    w->rank[i] = look(w, i);
+    const size_t before = w->prev[i];
+    if (before < w->n) {
+        w->rank[before] = look(w, before);
+        consider(w, w->prev[before]);
+        consider(w, before);
+    }
+    consider(w, i);
+    consider(w, w->next[i]);
 }
 
 static bool merge_long(const MiPairs *pairs, MiMergeScratch *scratch, int32_t *ids, size_t *n)
 {
     Word w;
 
-    if (*n >= UINT32_MAX / 2 || !lay_out(&w, scratch, ids, *n))
+    if (*n >= UINT32_MAX / 2 || !lay_out(&w, scratch, pairs, ids, *n))
         return false;
-    for (uint32_t i = 0; i < w.n; i++) {
-        w.next[i] = i + 1;
-        w.prev[i] = i - 1;
-        w.rank[i] = look(&w, pairs, i);
-        if (w.rank[i] != NO_RANK)
-            w.sorted[w.n_sorted++] = (uint64_t)w.rank[i] << 32 | i;
-    }
-    sort(&w);
+    begin(&w);
     for (size_t done = 0; done < w.n_sorted || w.n_heap;) {
-        const bool     old = done < w.n_sorted && (!w.n_heap || w.sorted[done] < w.heap[0]);
-        const uint64_t entry = old ? w.sorted[done++] : pop(&w);
-        const uint32_t i = (uint32_t)entry, j = w.next[i];
-        if (w.rank[i] != entry >> 32)
-            continue;
-        ids[i] = mi_pairs_find(pairs, ids[i], ids[j])->id;
-        w.next[i] = w.next[j];
-        w.rank[j] = NO_RANK;
-        if (w.next[i] < w.n)
-            w.prev[w.next[i]] = i;
-        look_again(&w, pairs, i);
-        if (i)
-            look_again(&w, pairs, w.prev[i]);
+        const bool     first = done < w.n_sorted && (!w.n_heap || w.sorted[done] < w.heap[0]);
+        const uint64_t entry = first ? w.sorted[done++] : pop(&w);
+        const uint32_t i = (uint32_t)entry;
+        if (w.queued[i] == entry >> 32)
+            w.queued[i] = NO_RANK;
+        if (w.rank[i] == entry >> 32)
+            merge_at(&w, i);
     }
     *n = 0;
     for (size_t i = 0; i < w.n; i = w.next[i])

@@ -1,4 +1,5 @@
 /* sentence.c - see sentence.h. */
+#define _GNU_SOURCE /* memmem */
 #include "sentence.h"
 
 #include <miniinfer/context.h>
@@ -51,6 +52,13 @@ static bool unescape_all(MiSentence *s, const MiTokenizerData *d)
 
 bool mi_sentence_init(MiSentence *s, const MiTokenizerData *data, GError **error)
 {
+    s->split = data->pre;
+    if (data->pre && (strcmp(data->pre, "metaspace") || !data->escape_spaces)) {
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                    "tokenizer: no split rule '%.40s' before '%s'; there is metaspace, with blanks as U+2581",
+                    data->pre, data->kind);
+        return false;
+    }
     if (!mi_lexicon_init(&s->lexicon, data, error))
         return false;
     if (!unescape_all(s, data)) {
@@ -68,6 +76,11 @@ void mi_sentence_clear(MiSentence *s)
     g_free(s->plain_len);
 }
 
+static bool begins_blank(const char *text, size_t len)
+{
+    return *text == ' ' || (len >= BLOCK && !memcmp(text, block, BLOCK));
+}
+
 char *mi_sentence_prepare(const MiSentence *s, const char *text, size_t len, bool start, size_t *out_len)
 {
     const MiTokenizerData *d = s->lexicon.data;
@@ -83,7 +96,7 @@ char *mi_sentence_prepare(const MiSentence *s, const char *text, size_t len, boo
     char *out = g_try_malloc((len + 1) * blank);
     if (!out)
         return NULL;
-    if (len && start && d->add_prefix_space && !(d->prefix_if_none && *text == ' ')) {
+    if (len && start && d->add_prefix_space && !(d->prefix_if_none && begins_blank(text, len))) {
         memcpy(out, d->escape_spaces ? block : " ", blank);
         n = blank;
     }
@@ -97,6 +110,12 @@ char *mi_sentence_prepare(const MiSentence *s, const char *text, size_t len, boo
     }
     *out_len = n;
     return out;
+}
+
+size_t mi_sentence_word_end(const MiSentence *s, const char *text, size_t at, size_t len)
+{
+    const char *next = s->split && len - at > BLOCK ? memmem(text + at + 1, len - at - 1, block, BLOCK) : NULL;
+    return next ? (size_t)(next - text) : len;
 }
 
 void mi_sentence_unknown(const MiSentence *s, const char *text, size_t len, bool after_unknown, MiIds *out)

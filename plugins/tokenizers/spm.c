@@ -1,10 +1,10 @@
 /* spm.c - tokenizer:spm, SentencePiece's byte pair encoding (Kudo and Richardson 2018), as
  * Llama 2 and Mistral have it.
  *
- * Text is one word.  Its symbols are characters, of which neighbours merge that make
- * the piece of the best score, the leftmost of several; or, where the data has merges
- * (tokenizer.json), by their order.  Merging by score becomes merging by pairs at open:
- * a piece enters once for each way to cut it in two symbols, ranked by its score. */
+ * Text is one word, unless the data splits it before blanks.  Its symbols are characters, of which neighbours merge
+ * that make the piece of the best score, the leftmost of several; or, where the data has merges (tokenizer.json), by
+ * their order.  Merging by score becomes merging by pairs at open: a piece enters once for each way to cut it in two
+ * symbols, ranked by its score. */
 #include "sentence.h"
 #include "utf8.h"
 
@@ -204,10 +204,14 @@ static void encode_text(void *user, const char *text, size_t len, bool first, Mi
 {
     Encoder               *e = user;
     const MiSentence      *s = &e->spm->sentence;
-    size_t                 n;
+    size_t                 n, end;
     g_autofree char       *prepared = mi_sentence_prepare(s, text, len, first || !s->lexicon.data->prefix_first, &n);
 
-    out->failed = !prepared || !encode_word(e, prepared, n, out);
+    out->failed = !prepared;
+    for (size_t at = 0; at < n && !out->failed; at = end) {
+        end = mi_sentence_word_end(s, prepared, at, n);
+        out->failed = !encode_word(e, prepared + at, end - at, out);
+    }
 }
 
 static size_t spm_encode_ranges(void *self, const char *text, size_t len, const size_t (*trusted)[2], size_t n_trusted,
@@ -216,7 +220,7 @@ static size_t spm_encode_ranges(void *self, const char *text, size_t len, const 
     Encoder e = { .spm = self };
     MiIds   ids = { .out = out, .max = max };
 
-    if (len > INT32_MAX)
+    if (len > INT32_MAX / 4)
         return SIZE_MAX;
     mi_lexicon_cut(&e.spm->sentence.lexicon, text, len, trusted, n_trusted, encode_text, &e, &ids);
     mi_merge_scratch_clear(&e.scratch);
