@@ -1,7 +1,11 @@
 if HAVE_JANSSON
-test_programs += tests/test_tokenizer_vectors
+test_programs += tests/test_tokenizer_small tests/test_tokenizer_vectors
 endif
 TOKENIZER_CPPFLAGS = $(TEST_CPPFLAGS) -I$(top_srcdir)/plugins/formats -I$(top_srcdir)/plugins/tokenizers $(JANSSON_CFLAGS)
 tests_test_tokenizer_vectors_SOURCES  = tests/test_tokenizer_vectors.c $(tokenizer_json) $(TEST_COMMON)
 tests_test_tokenizer_vectors_CPPFLAGS = $(TOKENIZER_CPPFLAGS)
 tests_test_tokenizer_vectors_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
+tests_test_tokenizer_small_SOURCES  = tests/test_tokenizer_small.c $(tokenizer_json) $(TEST_COMMON)
+tests_test_tokenizer_small_CPPFLAGS = $(TOKENIZER_CPPFLAGS)
+tests_test_tokenizer_small_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
+EXTRA_DIST += tests/data/tokenizer_small.json tests/data/tokenizer_small.py

@@ -108,6 +108,8 @@ char *mi_sentence_prepare(const MiSentence *s, const char *text, size_t len, boo
             n += blank;
         }
     }
+    while (d->collapse_spaces && d->escape_spaces && n >= BLOCK && !memcmp(out + n - BLOCK, block, BLOCK))
+        n -= BLOCK; /* of a U+2581 in the text, too */
     *out_len = n;
     return out;
 }
