@@ -154,7 +154,7 @@ static char *next_line(char *out, int size, void *stream)
     while (stop > line && g_ascii_isspace(stop[-1]))
         stop--;
     const size_t n = (size_t)(stop - line);
-    const bool comment = n > 0 && (*line == ';' || *line == '#');
+    const bool   comment = n > 0 && (*line == ';' || *line == '#');
     for (const char *p = line; p < stop; p++)
         if (((unsigned char)*p < ' ' && *p != '\t') || *p == 0x7f) {
             wrong(&r->error, &r->at, "byte 0x%02x is no text", (unsigned)*p);
@@ -164,27 +164,22 @@ static char *next_line(char *out, int size, void *stream)
         wrong(&r->error, &r->at, "a byte order mark that does not begin the file");
         return NULL;
     }
-    if (!comment && n > LONGEST_LINE) {
-        wrong(&r->error, &r->at, "the line is %zu bytes long; %d are possible", n, LONGEST_LINE);
+    if (!comment && n > (size_t)MIN(LONGEST_LINE, size - 2)) { /* size: inih's buffer, 200 */
+        wrong(&r->error, &r->at, "the line is %zu bytes long; %d are possible", n, MIN(LONGEST_LINE, size - 2));
         return NULL;
     }
     if (n > 0 && *line == '[' && !take_section(r, line, n))
         return NULL;
-    if (comment || n + 2 > (size_t)size)
-        g_strlcpy(out, "\n", (gsize)size);
-    else
-        g_snprintf(out, (gulong)size, "%.*s\n", (int)n, line);
+    g_snprintf(out, (gulong)size, "%.*s\n", comment ? 0 : (int)n, line);
     return out;
 }
 
-/* inih's: 0 is an error. */
+/* inih's: 0 is an error.  Not called again after one: next_line() ends the file. */
 static int take_pair(void *user, const char *section, const char *key, const char *value)
 {
     Reading         *r = user;
     g_autofree char *shown = mi_printable(key, LONGEST_SHOWN);
 
-    if (r->error)
-        return 0;
     if (!*section)
         return wrong(&r->error, &r->at, "'%s' stands before any [section]", shown);
     if (!name_fits(key, strlen(key), NAME_LETTERS))

@@ -97,6 +97,7 @@ static int find_object(struct dl_phdr_info *info, size_t size, void *user)
             continue;
         uintptr_t start = info->dlpi_addr + ph->p_vaddr;
         s->out->at[s->out->n].start = start;
+        s->out->at[s->out->n].code = ph->p_flags & PF_X;
         s->out->at[s->out->n++].end = start + ph->p_memsz;
     }
     return 1;
@@ -122,6 +123,16 @@ static size_t room(const MiImage *m, const void *p)
 }
 
 bool mi_image_holds(const MiImage *m, const void *p, size_t n) { return n > 0 && room(m, p) >= n; }
+
+bool mi_image_holds_code(const MiImage *m, const void *p)
+{
+    const uintptr_t at = (uintptr_t)p;
+
+    for (int i = 0; i < m->n; i++)
+        if (m->at[i].code && at >= m->at[i].start && at < m->at[i].end)
+            return true;
+    return false;
+}
 
 bool mi_image_holds_text(const MiImage *m, const char *p)
 {

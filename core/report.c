@@ -58,7 +58,10 @@ static void option_json(MiJson *j, const MiOption *o)
     mi_json_string(j, "key", o->key);
     mi_json_string(j, "type", mi_option_type_name(o->type));
     mi_json_string(j, "default", o->def);
-    if (o->min != 0 || o->max != 0) {
+    if ((o->min != 0 || o->max != 0) && o->type == MI_INT) {
+        mi_json_int(j, "min", (int64_t)o->min);
+        mi_json_int(j, "max", (int64_t)o->max);
+    } else if (o->min != 0 || o->max != 0) {
         mi_json_float(j, "min", o->min);
         mi_json_float(j, "max", o->max);
     }

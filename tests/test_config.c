@@ -1,6 +1,9 @@
 /* Every line of a configuration that is wrong is named by file and line; what is right arrives as written. */
 #include "common.h"
+#include "exit.h"
 #include "settings.h"
+
+#include <unistd.h>
 
 static void add(MiConfig *c, const char *text)
 {
@@ -100,6 +103,9 @@ static void the_command_line_wins(void **state)
     assert_string_equal(mi_config_get(c, "engine", "cache"), "full");
     assert_false(mi_config_set(c, "dtype", "fp32", &error));
     assert_string_equal(error->message, "command line: '--dtype' is not --section.key");
+    g_clear_error(&error);
+    assert_false(mi_config_set(c, "generate.stop", "\xff", &error));
+    assert_string_equal(error->message, "command line: --generate.stop: its value is not UTF-8");
     mi_config_free(c);
 }
 
@@ -115,6 +121,20 @@ static void files_that_are_none(void **state)
     assert_string_equal(directory->message, "/ is a directory; a configuration is a regular file");
     assert_false(mi_config_read(c, "/dev/zero", &device));
     assert_string_equal(device->message, "/dev/zero is a device, socket or pipe; a configuration is a regular file");
+
+    g_autoptr(GError) huge = NULL, fine = NULL;
+    g_autofree char  *file = NULL, *expected = NULL;
+    const int         fd = g_file_open_tmp("mi-config-XXXXXX", &file, NULL);
+    assert_int_equal(write(fd, "[a]\nk = 1\n", 10), 10);
+    if (!mi_config_read(c, file, &fine))
+        fail_msg("%s", fine->message);
+    assert_string_equal(mi_config_get(c, "a", "k"), "1");
+    assert_int_equal(ftruncate(fd, 1048577), 0);
+    assert_false(mi_config_read(c, file, &huge));
+    expected = g_strdup_printf("%s: 1048577 bytes are no configuration; 1048576 are possible", file);
+    assert_string_equal(huge->message, expected);
+    close(fd);
+    unlink(file);
     mi_config_free(c);
 }
 
@@ -144,6 +164,54 @@ static void settings_have_defaults_and_ranges(void **state)
     assert_string_equal(error->message,
                         "command line: [engine] max_seqs = '0' is out of range; 1 to 4096 are possible");
     mi_config_free(c);
+}
+
+static void a_feature_gets_its_section(void **state)
+{
+    (void)state;
+    typedef struct { int32_t pages; const char *mode; } Options;
+    static const MiOption options[] = {
+        MI_OPTION(Options, pages, "16", 1, 64, "how many"), MI_OPTION(Options, mode, NULL, 0, 0, "how it works"),
+        MI_OPTION_END,
+    };
+    const MiFeature   with = { MI_KIND_CACHE, "acme.ring", "*", NULL, options }, without = { .name = "x" };
+    g_autoptr(GError) error = NULL, missing = NULL, bad = NULL;
+    MiConfig         *c = parsed("[cache.acme.ring]\nmode = round\n");
+    g_autofree void  *filled = mi_config_feature(c, &with, &error);
+
+    assert_int_equal(((const Options *)filled)->pages, 16);
+    assert_string_equal(((const Options *)filled)->mode, "round");
+    assert_null(mi_config_feature(c, &without, &error));
+    assert_null(error);
+    assert_true(mi_config_set(c, "cache.acme.ring.pages", "65", NULL));
+    assert_null(mi_config_feature(c, &with, &bad));
+    assert_string_equal(bad->message,
+                        "command line: [cache.acme.ring] pages = '65' is out of range; 1 to 64 are possible");
+    mi_config_free(c);
+
+    c = mi_config_new();
+    assert_null(mi_config_feature(c, &with, &missing));
+    assert_string_equal(missing->message, "[cache.acme.ring] mode must be given: how it works");
+    assert_int_equal(missing->code, MI_ERROR_CONFIG);
+    mi_config_free(c);
+    mi_config_free(NULL);
+}
+
+static void exit_statuses_tell_what_to_do(void **state)
+{
+    (void)state;
+    const struct { GQuark domain; int code, status; } cases[] = {
+        { MI_ERROR, MI_ERROR_PLUGIN, 78 },      { MI_ERROR, MI_ERROR_NOT_FOUND, 66 },
+        { MI_ERROR, MI_ERROR_CONFIG, 78 },      { MI_ERROR, MI_ERROR_UNSUPPORTED, 78 },
+        { MI_ERROR, MI_ERROR_MODEL, 65 },       { MI_ERROR, MI_ERROR_DEVICE, 69 },
+        { MI_ERROR, MI_ERROR_NO_MEMORY, 71 },   { MI_ERROR, MI_ERROR_IO, 74 },
+        { MI_ERROR, 99, 70 },                   { G_FILE_ERROR, G_FILE_ERROR_NOENT, 66 },
+        { G_FILE_ERROR, G_FILE_ERROR_ACCES, 77 }, { G_FILE_ERROR, G_FILE_ERROR_IO, 74 },
+        { G_CONVERT_ERROR, 0, 70 },
+    };
+    assert_int_equal(mi_exit_status(NULL), 0);
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
+        assert_int_equal(mi_exit_status(&(GError){ cases[i].domain, cases[i].code, NULL }), cases[i].status);
 }
 
 static void check_says(const char *text, const char *message)
@@ -181,4 +249,5 @@ static void every_key_is_somebodys(void **state)
 TEST_MAIN(cmocka_unit_test(reads_pairs_as_they_are_written), cmocka_unit_test(names_the_line_that_is_wrong),
           cmocka_unit_test(a_line_of_198_bytes_arrives_whole), cmocka_unit_test(the_command_line_wins),
           cmocka_unit_test(files_that_are_none), cmocka_unit_test(settings_have_defaults_and_ranges),
+          cmocka_unit_test(a_feature_gets_its_section), cmocka_unit_test(exit_statuses_tell_what_to_do),
           cmocka_unit_test(every_key_is_somebodys));

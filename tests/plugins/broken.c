@@ -2,6 +2,11 @@
  * Copies of the one file become many broken plugins. */
 #include <miniinfer/plugin.h>
 #include <string.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) (void)(p)
+#endif
 
 typedef struct { float amount; int32_t count; uint64_t seed; const char *mode; } Options;
 
@@ -17,6 +22,7 @@ static void *create(MiContext *ctx, const MiAttentionSpec *spec, const void *opt
 }
 
 static MiOp         op = { .struct_size = sizeof op, .n_in = 1, .n_out = 1, .run = run };
+static MiOp         inner = { .struct_size = sizeof inner, .n_in = 1, .n_out = 1, .run = run };
 static MiFusion     fusion = { .struct_size = sizeof fusion, .op = &op };
 static MiPattern    pattern[] = { { "linear", { 0 } }, { "add", { 1 } }, { NULL, { 0 } } };
 static MiSampler    sampler = { .struct_size = sizeof sampler, .row_size = sizeof(Options), .op = &op };
@@ -35,6 +41,24 @@ static MiPlugin plugin = {
     MI_PLUGIN_MAGIC, MI_ABI_MAJOR, MI_ABI_MINOR, sizeof plugin, { MI_ABI_STRUCTS(MI_SIZE_OF) },
     "broken", "1", "A plugin with a fault", "MIT", features, 2,
 };
+
+/* A list of texts that nothing ends: its one entry is the last word of the object's memory. */
+extern char _end[] __attribute__((visibility("hidden")));
+__attribute__((no_sanitize("address"))) static const char *const *endless(void)
+{
+    const char **last = (const char **)((uintptr_t)_end & ~(uintptr_t)7) - 1;
+    ASAN_UNPOISON_MEMORY_REGION(last, sizeof *last);
+    *last = "text";
+    return last;
+}
+
+/* A table that says it is as long as it must be, where the memory ends. */
+__attribute__((no_sanitize("address"))) static const void *cut_table(void)
+{
+    size_t *last = (size_t *)endless();
+    *last = sizeof(MiModel);
+    return last;
+}
 
 static void be(MiKind kind, const void *vtable)
 {
@@ -81,8 +105,17 @@ static void break_feature(const char *how)
     IF("model without lists") be(MI_KIND_MODEL, &model);
     IF("attention reads nothing") attention.layouts = none, be(MI_KIND_ATTENTION, &attention);
     IF("attention reads wildly") attention.layouts = wild_text, be(MI_KIND_ATTENTION, &attention);
+    IF("attention reads endlessly") attention.layouts = endless(), be(MI_KIND_ATTENTION, &attention);
     IF("attention half") attention.layouts = tail, attention.create = create, be(MI_KIND_ATTENTION, &attention);
     IF("pattern ahead") pattern[0].in[0] = 2, fusion.pattern = pattern, be(MI_KIND_FUSION, &fusion);
+    IF("pattern wild") pattern[1].op = (const char *)16, fusion.pattern = pattern, be(MI_KIND_FUSION, &fusion);
+    IF("pattern endless") {
+        fusion.pattern = (const MiPattern *)endless();
+        be(MI_KIND_FUSION, &fusion);
+    }
+    IF("table at the end") be(MI_KIND_MODEL, cut_table());
+    IF("inner op short") inner.struct_size = 8, sampler.op = &inner, be(MI_KIND_SAMPLER, &sampler);
+    IF("inner op cannot run") inner.run = NULL, sampler.op = &inner, be(MI_KIND_SAMPLER, &sampler);
     IF("pattern empty") pattern[0].op = NULL, fusion.pattern = pattern, be(MI_KIND_FUSION, &fusion);
     IF("op wild") sampler.op = (const MiOp *)0xdead0, be(MI_KIND_SAMPLER, &sampler);
     IF("text in a row") sampler.params = options, be(MI_KIND_SAMPLER, &sampler);
@@ -99,6 +132,8 @@ static void break_option(const char *how)
     IF("option range") options[0].min = 3;
     IF("option default") options[0].def = "5";
     IF("option choice") options[3].def = "slowly";
+    IF("option choices") options[3].choices = (const char *)16;
+    IF("option default wild") options[3].def = (const char *)16;
     IF("option twice") options[1].key = "amount";
 }
 
