@@ -88,7 +88,7 @@ FILTER(wordcount)
 
     (void)args;
     in = tpl_to_str(c, in);
-    tpl_step(c, in->u.text.n / 16);
+    tpl_step(c, in->u.text.n / 8);
     for (size_t at = 0; at < in->u.text.n;) {
         const gunichar ch = tpl_char(in, &at);
         const bool     word = g_unichar_isalnum(ch) || ch == '_';

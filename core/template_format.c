@@ -113,6 +113,7 @@ static void put_number(Ctx *c, Builder *b, const Spec *spec, const Value *v)
         int_digits(negative ? 0 - (guint64)i : (guint64)i, base, type == 'X', digits);
     } else {
         const double d = tpl_number(v) * (type == '%' ? 100 : 1);
+        tpl_step(c, 64 + (size_t)MAX(spec->precision, 0)); /* printf of a float takes its time */
         negative = signbit(d) && !isnan(d);
         float_digits(fabs(d), spec, digits);
     }
@@ -401,7 +402,7 @@ const Value *tpl_strftime(Ctx *c, const Value *format)
     static const char *const days[] = { "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday" };
     static const char *const months[] = { "January", "February", "March",     "April",   "May",      "June",
                                           "July",    "August",   "September", "October", "November", "December" };
-    GDateTime *when = g_date_time_new_from_unix_local(c->now);
+    GDateTime *when = g_date_time_new_from_unix_local(c->now); /* looks at files, at times */
     int        year, month, day, weekday, of_year, hour, minute, second;
     Builder    b = { 0 };
 
@@ -414,6 +415,7 @@ const Value *tpl_strftime(Ctx *c, const Value *format)
     minute = g_date_time_get_minute(when);
     second = g_date_time_get_second(when);
     g_date_time_unref(when);
+    tpl_step(c, 64);
 
     for (size_t at = 0; at < format->u.text.n; at++) {
         char       text[32] = "";

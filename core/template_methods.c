@@ -125,7 +125,7 @@ static void split_blanks(Ctx *c, Parts *p, const Value *self, int64_t most)
     const size_t n = self->u.text.n;
     size_t       at = 0, start, next;
 
-    tpl_step(c, n / 16);
+    tpl_step(c, n / 8);
     for (;;) {
         while (at < n && (next = at, tpl_is_space(tpl_char(self, &next))))
             at = next;
@@ -167,7 +167,7 @@ static size_t find_last(Ctx *c, const Value *text, const Value *part, size_t sta
 {
     const Text *t = &text->u.text, *p = &part->u.text;
 
-    tpl_step(c, (end - start) / 16);
+    tpl_step(c, (end - start) / 8);
     for (size_t at = end; at >= start + p->n; at--) {
         if (p->n == 0 || memcmp(t->s + at - p->n, p->s, p->n) == 0)
             return at - p->n;
@@ -322,7 +322,7 @@ METHOD(endswith) { return at_edge(c, self, args, true); }
 
 static const Value *all_chars(Ctx *c, const Value *self, gboolean (*is)(gunichar))
 {
-    tpl_step(c, self->u.text.n / 16);
+    tpl_step(c, self->u.text.n / 8);
     for (size_t at = 0; at < self->u.text.n;) {
         if (!is(tpl_char(self, &at)))
             return &tpl_false;
@@ -340,7 +340,7 @@ static const Value *cased(Ctx *c, const Value *self, bool upper)
 {
     bool any = false;
 
-    tpl_step(c, self->u.text.n / 16);
+    tpl_step(c, self->u.text.n / 8);
     for (size_t at = 0; at < self->u.text.n;) {
         const gunichar ch = tpl_char(self, &at);
         if (upper ? g_unichar_islower(ch) : g_unichar_isupper(ch) || g_unichar_istitle(ch))

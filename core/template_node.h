@@ -92,6 +92,7 @@ typedef struct {
     Lexer lexer;
     Token token, after; /* the one at hand and the one behind it */
     int   loops;        /* that the statement at hand stands in */
+    int   tag_line;     /* where the last tag began */
 } Parser;
 
 void  tpl_next(Parser *);

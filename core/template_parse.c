@@ -234,7 +234,7 @@ static Node *parse_continue(Parser *p)
     return tpl_node(p, N_CONTINUE);
 }
 
-/* Body: it takes its end tag itself and stands at its closing %}, as the others do. */
+/* Each stands behind its name, and leaves the closing %} of its last tag. */
 static const struct { const char *name; Node *(*parse)(Parser *); } statements[] = {
     { "if", parse_if },       { "for", parse_for },   { "set", parse_set },
     { "macro", parse_macro }, { "call", parse_call }, { "filter", parse_filter },
@@ -275,7 +275,8 @@ static bool at_any(Parser *p, const char *const *names)
 /* Up to a tag of one of these names, at which the parser then stands; ends NULL: to the end. */
 static Node *body_until(Parser *p, const char *const *ends)
 {
-    Node *body = tpl_node(p, N_BLOCK), *n;
+    Node     *body = tpl_node(p, N_BLOCK), *n;
+    const int tag_line = p->tag_line;
 
     tpl_deeper(p);
     for (;;) {
@@ -294,6 +295,7 @@ static Node *body_until(Parser *p, const char *const *ends)
             tpl_next(p);
             break;
         case T_TAG:
+            p->tag_line = p->token.line;
             tpl_next(p);
             if (at_any(p, ends)) {
                 tpl_shallower(p);
@@ -306,7 +308,7 @@ static Node *body_until(Parser *p, const char *const *ends)
                 tpl_unexpected(p, "text or a tag");
             if (ends)
                 tpl_fail(p->c, "the template ends inside a block that wants {%% %s %%}; it began in line %d",
-                         ends[g_strv_length((char **)ends) - 1], body->line);
+                         ends[g_strv_length((char **)ends) - 1], tag_line);
             tpl_shallower(p);
             return body;
         }

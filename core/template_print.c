@@ -57,6 +57,7 @@ const Value *tpl_to_str(Ctx *c, const Value *v)
         g_snprintf(text, sizeof text, "%" G_GINT64_FORMAT, v->u.integer);
         break;
     case V_FLOAT:
+        tpl_step(c, 16);
         tpl_float_text(v->u.number, text);
         break;
     default:
@@ -93,6 +94,7 @@ static void repr_text(Ctx *c, Builder *b, const Value *v)
     const char  quote = single && !twice ? '"' : '\'';
     char        code[16];
 
+    tpl_step(c, t->n / 4);
     tpl_put(c, b, &quote, 1, false);
     for (size_t at = 0; at < t->n;) {
         const size_t   from = at;
@@ -220,22 +222,27 @@ static void json_text(Ctx *c, Builder *b, const Value *v, const JsonStyle *style
 {
     static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
     const Text       *t = &v->u.text;
+    size_t            plain = 0; /* from here to the character at hand nothing is escaped */
 
+    tpl_step(c, t->n / 8);
     put(c, b, "\"");
     for (size_t at = 0; at < t->n;) {
-        const size_t   start = at;
+        const size_t   here = at;
         const gunichar ch = tpl_char(v, &at);
         const char    *named = ch && ch < 0x80 ? strchr(from, (int)ch) : NULL;
 
+        if (!named && ch >= 0x20 && !(style->ascii && ch > 0x7f))
+            continue;
+        tpl_put(c, b, t->s + plain, here - plain, false);
+        plain = at;
         if (named) {
             const char out[] = { '\\', to[named - from] };
             tpl_put(c, b, out, 2, false);
-        } else if (ch < 0x20 || (style->ascii && ch >= 0x7f && ch != 0x7f)) {
-            json_escape(c, b, ch);
         } else {
-            tpl_put(c, b, t->s + start, at - start, false);
+            json_escape(c, b, ch);
         }
     }
+    tpl_put(c, b, t->s + plain, t->n - plain, false);
     put(c, b, "\"");
 }
 

@@ -128,7 +128,7 @@ size_t tpl_offset(Ctx *c, const Value *text, size_t i)
 
     if (t->chars == t->n || i >= t->chars)
         return MIN(i, t->n) == i && t->chars == t->n ? i : t->n;
-    tpl_step(c, i / 64);
+    tpl_step(c, i / 16);
     for (; i > 0; i--)
         byte += (size_t)g_utf8_skip[(guchar)t->s[byte]];
     return byte;
@@ -237,7 +237,7 @@ const Value *tpl_case(Ctx *c, const Value *text, Case how)
     Builder b = { 0 };
     bool    first = true;
 
-    tpl_step(c, text->u.text.n / 16);
+    tpl_step(c, text->u.text.n / 4);
     for (size_t at = 0; at < text->u.text.n;) {
         const size_t   from = at;
         const gunichar ch = tpl_char(text, &at);
@@ -298,7 +298,7 @@ const Value *tpl_lines(Ctx *c, const Value *text, bool keep_ends)
     size_t        room = 1, count = 0, start = 0;
     const Value **lines;
 
-    tpl_step(c, n / 16);
+    tpl_step(c, n / 8);
     for (size_t at = 0; at < n;)
         room += ends_line(tpl_char(text, &at));
     lines = tpl_array(c, room, sizeof *lines);

@@ -20,12 +20,16 @@ const Value tpl_false = { .kind = V_BOOL, .trusted = true, .u.integer = 0 };
 void tpl_fail(Ctx *c, const char *format, ...)
 {
     va_list ap;
-    char   *text;
+    char   *text, *line;
 
     va_start(ap, format);
     text = g_strdup_vprintf(format, ap);
     va_end(ap);
-    g_set_error(c->error, MI_ERROR, MI_ERROR_MODEL, "chat template, line %d: %s", c->line, text);
+    line = g_utf8_make_valid(text, -1); /* what it cites may be cut within a character */
+    for (char *s = line; *s; s++)
+        *s = (guchar)*s < ' ' || *s == 0x7f ? ' ' : *s;
+    g_set_error(c->error, MI_ERROR, MI_ERROR_MODEL, "chat template, line %d: %s", c->line, line);
+    g_free(line);
     g_free(text);
     longjmp(c->leave, 1);
 }
@@ -404,7 +408,7 @@ static size_t dict_find(Ctx *c, const Dict *d, const Value *key)
 {
     if (key->kind == V_LIST || key->kind == V_DICT)
         tpl_fail(c, "a %s cannot be a key", tpl_kind_name(key));
-    tpl_step(c, d->n / 32);
+    tpl_step(c, d->n / 16);
     for (size_t i = 0; i < d->n; i++) {
         if (tpl_equal(c, d->keys[i], key))
             return i;

@@ -52,6 +52,34 @@ static inline MiVar json_var(const json_t *j, GPtrArray *pool)
     return v;
 }
 
+/* A copy with every letter of its strings (not of its keys) moved to U+E000 and up: what a
+ * template cannot have written itself.  Their first byte in UTF-8 is DYE. */
+enum { DYE = 0xee };
+static inline json_t *json_dyed(const json_t *j)
+{
+    json_t     *copy = NULL, *item;
+    const char *key;
+    size_t      i;
+
+    if (json_is_array(j)) {
+        copy = json_array();
+        json_array_foreach((json_t *)j, i, item)
+            json_array_append_new(copy, json_dyed(item));
+    } else if (json_is_object(j)) {
+        copy = json_object();
+        json_object_foreach((json_t *)j, key, item)
+            json_object_set_new(copy, key, json_dyed(item));
+    } else if (json_is_string(j)) {
+        g_autoptr(GString) s = g_string_new(NULL);
+        for (const char *at = json_string_value(j); *at; at = g_utf8_next_char(at))
+            g_string_append_unichar(s, 0xe000 + g_utf8_get_char(at) % 0x1000);
+        copy = json_string(s->str);
+    } else {
+        copy = json_deep_copy(j);
+    }
+    return copy;
+}
+
 /* The file of the test's data; NULL: there is none. */
 static inline json_t *json_file(const char *folder, const char *name)
 {
