@@ -40,28 +40,37 @@ static void quantise(const float *x, int64_t x_stride, int32_t first, int32_t n,
     }
 }
 
-/* The q of a block, [row][column]. */
-static void unpack(const MiPanelShape *f, const uint8_t *planes, uint8_t q[MI_PANEL][MI_BLOCK])
+#define INLINE static inline __attribute__((always_inline)) /* the shape is a constant of each format */
+
+INLINE uint32_t word(const uint8_t *p) /* four columns, in the machine's order: only bytes matter */
 {
-    const int half = mi_panel_planes(f->low, f->high) / 2;
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+
+/* The q of a block, [row][column]; 16 bits, which compilers know how to multiply and add in pairs. */
+INLINE void unpack(MiPanelShape f, const uint8_t *planes, int16_t q[MI_PANEL][MI_BLOCK])
+{
+    const int half = mi_panel_planes(f.low, f.high) / 2;
 
     for (int r = 0; r < MI_PANEL; r++) {
-        const uint8_t *low = planes + r / 16 * half + r % 16 * 4, *high = low + 64 * f->low;
-        for (int k = 0; k < MI_BLOCK; k++) {
-            const int g = k / 4, j = k % 4;
-            int       v = 0;
-            if (f->low == 8)
-                v = low[64 * g + j];
-            else if (f->low == 4)
-                v = low[64 * (g % 4) + j] >> 4 * (g / 4) & 15;
-            else
-                v = low[64 * (g / 4) + j] >> 2 * (g % 4) & 3;
-            if (f->high == 1)
-                v |= (high[j] >> g & 1) << f->low;
-            else if (f->high == 2)
-                v |= (high[64 * (g / 4) + j] >> 2 * (g % 4) & 3) << f->low;
-            q[r][k] = f->table ? mi_panel_table[v] : (uint8_t)v;
+        const uint8_t *low = planes + r / 16 * half + r % 16 * 4, *high = low + 64 * f.low;
+        uint32_t       four[8];
+        uint8_t        byte[MI_BLOCK];
+
+        for (int g = 0; g < 8; g++) {
+            four[g] = f.low == 8   ? word(low + 64 * g)
+                      : f.low == 4 ? word(low + 64 * (g % 4)) >> 4 * (g / 4) & 0x0f0f0f0fu
+                                   : word(low + 64 * (g / 4)) >> 2 * (g % 4) & 0x03030303u;
+            if (f.high == 1)
+                four[g] |= (word(high) >> g & 0x01010101u) << f.low;
+            if (f.high == 2)
+                four[g] |= (word(high + 64 * (g / 4)) >> 2 * (g % 4) & 0x03030303u) << f.low;
         }
+        memcpy(byte, four, sizeof byte);
+        for (int k = 0; k < MI_BLOCK; k++)
+            q[r][k] = f.table ? mi_panel_table[byte[k]] : byte[k];
     }
 }
 
@@ -73,7 +82,7 @@ static float half_at(const uint8_t *p, int r)
 }
 
 /* d and m of the rows, of both halves of the columns; i: which block of its group. */
-static void scales(MiScales s, const uint8_t *head, int i, float d[2][MI_PANEL], float m[2][MI_PANEL])
+INLINE void scales(MiScales s, const uint8_t *head, int i, float d[2][MI_PANEL], float m[2][MI_PANEL])
 {
     for (int r = 0; r < MI_PANEL; r++) {
         const float d0 = half_at(head, r), m0 = mi_panel_mins(s) ? half_at(head + 64, r) : 0;
@@ -97,10 +106,11 @@ static void scales(MiScales s, const uint8_t *head, int i, float d[2][MI_PANEL],
     }
 }
 
-static int32_t dot(const uint8_t *q, const int8_t *a, int n)
+/* Of 16 columns. */
+static int32_t dot(const int16_t *q, const int16_t *a)
 {
     int32_t sum = 0;
-    for (int k = 0; k < n; k++)
+    for (int k = 0; k < 16; k++)
         sum += q[k] * a[k];
     return sum;
 }
@@ -117,39 +127,40 @@ static Block block_of(const uint8_t *at, int nt, int t)
     return b;
 }
 
-static void panel(const MiPanelCall *c, const MiPanelShape *f)
+INLINE void panel(const MiPanelCall *c, MiPanelShape f)
 {
-    const int      per_group = mi_panel_super(f->scales) ? 8 : 1;
-    const int      head_bytes = mi_panel_head(f->scales), planes = mi_panel_planes(f->low, f->high);
+    const int      per_group = mi_panel_super(f.scales) ? 8 : 1;
+    const int      head_bytes = mi_panel_head(f.scales), planes = mi_panel_planes(f.low, f.high);
     const uint8_t *head = c->panel;
     float          y[MI_TILE][MI_PANEL] = { { 0 } };
 
     for (int64_t b = 0; b < c->blocks; b++) {
         const int i = (int)(b % per_group);
-        uint8_t   q[MI_PANEL][MI_BLOCK];
+        int16_t   q[MI_PANEL][MI_BLOCK], a[MI_BLOCK];
         float     d[2][MI_PANEL], m[2][MI_PANEL];
 
         if (b && i == 0)
             head += head_bytes + per_group * planes;
         unpack(f, head + head_bytes + i * planes, q);
-        scales(f->scales, head, i, d, m);
+        scales(f.scales, head, i, d, m);
         for (int t = 0; t < c->nt; t++) {
             const uint8_t *at = c->tile + b * c->nt * MI_TILE_BYTES;
-            const int8_t  *a = (const int8_t *)at + t * MI_BLOCK;
             const Block    x = block_of(at, c->nt, t);
+            for (int k = 0; k < MI_BLOCK; k++)
+                a[k] = ((const int8_t *)at)[t * MI_BLOCK + k];
             for (int r = 0; r < MI_PANEL; r++) {
-                if (mi_panel_halves(f->scales)) {
-                    const float one = (float)(dot(q[r], a, 16) - f->offset * x.sum[0]);
-                    const float two = (float)(dot(q[r] + 16, a + 16, 16) - f->offset * x.sum[1]);
+                const int32_t first = dot(q[r], a) - f.offset * x.sum[0];
+                const int32_t last = dot(q[r] + 16, a + 16) - f.offset * x.sum[1];
+                if (mi_panel_halves(f.scales)) {
+                    const float one = (float)first, two = (float)last;
                     y[t][r] = fmaf(fmaf(two, d[1][r], one * d[0][r]), x.s, y[t][r]);
                 } else {
-                    const float one = (float)(dot(q[r], a, 32) - f->offset * (x.sum[0] + x.sum[1]));
-                    y[t][r] = fmaf(one * d[0][r], x.s, y[t][r]);
+                    y[t][r] = fmaf((float)(first + last) * d[0][r], x.s, y[t][r]);
                 }
-                if (f->scales == MI_SCALE_KM16) {
+                if (f.scales == MI_SCALE_KM16) {
                     y[t][r] = fmaf(m[0][r], x.s * (float)x.sum[0], y[t][r]);
                     y[t][r] = fmaf(m[1][r], x.s * (float)x.sum[1], y[t][r]);
-                } else if (mi_panel_mins(f->scales)) {
+                } else if (mi_panel_mins(f.scales)) {
                     y[t][r] = fmaf(m[0][r], x.s_sum, y[t][r]);
                 }
             }
@@ -163,8 +174,7 @@ static void panel(const MiPanelCall *c, const MiPanelShape *f)
 #define RUN(name, low, high, table, offset, scales)                             \
     static void name(const MiPanelCall *c)                                      \
     {                                                                           \
-        static const MiPanelShape shape = { low, high, table, offset, scales }; \
-        panel(c, &shape);                                                       \
+        panel(c, (MiPanelShape){ low, high, table, offset, scales });           \
     }
 MI_PANEL_FORMATS(RUN)
 
