@@ -6,6 +6,7 @@
  * Not read: big-endian files, files split in several, types beyond blocks.h. */
 #include "gguf_file.h"
 #include "gguf_tokens.h"
+#include "gguf_write.h"
 #include "names.h"
 #include "tables.h"
 #include <fcntl.h>
@@ -22,6 +23,8 @@ typedef struct {
     MiGgufTokens *tokens; /* NULL: not asked for yet */
     MiSource      source; /* this, for MiWeight.source */
     float         theta;
+    void        **copies; /* [n_copies] of weights in another order */
+    size_t        n_copies;
 } Gguf;
 
 static const MiFormat gguf;
@@ -84,6 +87,7 @@ static bool read_plain(Gguf *g, GError **error)
         { "context_length", "max_position_embeddings" },
         { "rope.freq_base", "rope_theta" },
         { "attention.sliding_window", "sliding_window" },
+        { "attention.max_window_layers", "max_window_layers" },
         { "use_parallel_residual", "use_parallel_residual" },
     };
     char text[32];
@@ -184,12 +188,19 @@ static bool read_rope_scaling(Gguf *g, GError **error)
 
 /* rope_freqs.weight [dim / 2] holds what Llama 3's scaling divides each frequency by.  The
  * models name the rule's numbers, so they are found again: the largest divisor is the
- * factor, 1, 4 and 8192 are those of all Llamas; anything else is refused. */
+ * factor, 1, 4 and 8192 are those of all Llamas, where keys that only we write do not say
+ * others; divisors that do not follow are refused. */
 static bool read_rope_freqs(Gguf *g, const MiGgufTensor *t, GError **error)
 {
-    const double low = 1, high = 4, length = 8192;
-    float        freq[1024], factor = 1;
+    double low = 1, high = 4, length = 8192;
+    float  freq[1024], factor = 1;
 
+    if (!number(g, "rope.scaling.low_freq_factor", &low, error) ||
+        !number(g, "rope.scaling.high_freq_factor", &high, error) ||
+        !number(g, "rope.scaling.original_context_length", &length, error))
+        return false;
+    if (!(high > low && low > 0 && length > 0))
+        return fail(g, error, "'rope_freqs.weight' with factors from %g to %g over %g", low, high, length);
     if (t->n_dims != 1 || t->format->gguf != 0 || t->dim[0] > 1024)
         return fail(g, error, "'rope_freqs.weight' is no row of at most 1024 f32 numbers");
     t->format->decode(t->data, freq, t->dim[0]);
@@ -251,6 +262,20 @@ static bool read_derived(Gguf *g, GError **error)
 
 /* ---- weights ------------------------------------------------------------------ */
 
+/* p is freed with g; false: no memory, p is freed now. */
+static bool keep(Gguf *g, void *p)
+{
+    void **copies = g_try_renew(void *, g->copies, g->n_copies + 1);
+
+    if (!copies) {
+        g_free(p);
+        return false;
+    }
+    g->copies = copies;
+    copies[g->n_copies++] = p;
+    return true;
+}
+
 static bool add_weight(Gguf *g, const MiGgufTensor *t, GError **error)
 {
     char     name[MI_NAME_MAX];
@@ -264,6 +289,33 @@ static bool add_weight(Gguf *g, const MiGgufTensor *t, GError **error)
     for (uint32_t d = 0; d < t->n_dims; d++)
         w.shape[d] = t->dim[t->n_dims - 1 - d];
     return mi_weights_add(&g->weights, &w) || no_memory(g, error);
+}
+
+/* GPT-NeoX's joined q, k, v have all of q first here and are per head in Hugging Face's
+ * order, which the models know: a private copy in that order.  So opening such a file
+ * reads these weights, a seventh of it. */
+static bool join_qkv(Gguf *g, GError **error)
+{
+    const int64_t heads = count(g, "num_attention_heads"), head_dim = heads ? count(g, "hidden_size") / heads : 0;
+
+    for (size_t i = 0; i < g->weights.n; i++) {
+        MiWeight     *w = &g->weights.at[i];
+        const int64_t rows = w->shape[0];
+        if (!strstr(w->name, ".query_key_value."))
+            continue;
+        if (!head_dim || rows != 3 * heads * head_dim)
+            return fail(g, error, "%s has %" G_GINT64_FORMAT " rows, not 3 times %" G_GINT64_FORMAT " heads of %"
+                        G_GINT64_FORMAT, w->name, rows, heads, head_dim);
+        const size_t bytes = w->bytes / (size_t)rows;
+        char        *copy = g_try_malloc(w->bytes);
+        if (!copy || !keep(g, copy))
+            return no_memory(g, error);
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(copy + (size_t)r * bytes,
+                   (const char *)w->data + (size_t)mi_source_row(MI_ROWS_JOIN_QKV, r, rows, head_dim) * bytes, bytes);
+        w->data = copy;
+    }
+    return true;
 }
 
 static bool is(const MiGgufTensor *t, const char *name)
@@ -289,7 +341,7 @@ static bool read_all(Gguf *g, GError **error)
         return false;
     if (!g->arch)
         return (mi_meta_add(&g->meta, "architectures.0", arch) || no_memory(g, error)) && read_general(g, error);
-    return read_plain(g, error) && read_derived(g, error) && read_rope_scaling(g, error) &&
+    return read_plain(g, error) && read_derived(g, error) && (!g->arch->layernorm || join_qkv(g, error)) && read_rope_scaling(g, error) &&
            (!freqs || read_rope_freqs(g, freqs, error)) && read_general(g, error);
 }
 
@@ -316,6 +368,9 @@ static void close_gguf(void *self)
 {
     Gguf *g = self;
 
+    for (size_t i = 0; i < g->n_copies; i++)
+        g_free(g->copies[i]);
+    g_free(g->copies);
     mi_gguf_tokens_free(g->tokens);
     mi_meta_free(&g->meta);
     mi_weights_free(&g->weights);
@@ -392,7 +447,7 @@ static bool meta_at(void *self, size_t i, const char **key, const char **value)
 static const MiFormat gguf = {
     .struct_size = sizeof gguf, .probe = probe, .open = open_gguf, .close = close_gguf, .find = find,
     .count = n_weights, .at = at, .meta = meta, .rope_style = rope_style, .tokenizer = tokenizer, .decode = decode,
-    .meta_at = meta_at,
+    .meta_at = meta_at, .write = mi_gguf_write,
 };
 
 MI_PLUGIN("gguf", "0.1", "GGUF files", MI_FEATURE_FORMAT("gguf", "*", &gguf, NULL));

@@ -322,8 +322,10 @@ static bool read_kind(MiGgufTokens *t, GError **error)
         g_propagate_error(error, bad);
         return false;
     }
-    if (!t->model)
-        return fail(t->f, error, "the file has no tokenizer ('tokenizer.ggml.model')");
+    if (!t->model) {
+        g_set_error(error, MI_ERROR, MI_ERROR_NOT_FOUND, "%s: the file has no tokenizer ('tokenizer.ggml.model')", t->f->path);
+        return false;
+    }
     while (i < G_N_ELEMENTS(kinds) && strcmp(t->model, kinds[i].model) != 0)
         i++;
     if (i == G_N_ELEMENTS(kinds)) {

@@ -1,7 +1,9 @@
 plugins += plugins/format_gguf.so
 formats_common = plugins/formats/files.c plugins/formats/files.h plugins/formats/names.c plugins/formats/names.h \
 	plugins/formats/tables.c plugins/formats/tables.h
-plugins_format_gguf_so_SOURCES = plugins/formats/gguf.c plugins/formats/gguf_file.c plugins/formats/gguf_file.h \
+formats_write = plugins/formats/out.c plugins/formats/out.h plugins/formats/convert.c plugins/formats/convert.h
+plugins_format_gguf_so_SOURCES = plugins/formats/gguf.c plugins/formats/gguf_write.c plugins/formats/gguf_write.h \
+	plugins/formats/gguf_write_tokens.c $(formats_write) plugins/formats/gguf_file.c plugins/formats/gguf_file.h \
 	plugins/formats/gguf_tokens.c plugins/formats/gguf_tokens.h \
 	plugins/formats/letters.c plugins/formats/letters.h $(formats_common)
 plugins_format_gguf_so_CPPFLAGS = $(kernel_cppflags)
@@ -9,7 +11,6 @@ plugins_format_gguf_so_CFLAGS  = $(AM_CFLAGS) -Wconversion -Wsign-compare
 plugins_format_gguf_so_LDFLAGS = $(plugin_ldflags)
 plugins_format_gguf_so_LDADD   = kernels/libcpu.a $(plugin_ldadd)
 
-formats_write = plugins/formats/out.c plugins/formats/out.h plugins/formats/convert.c plugins/formats/convert.h
 plugins_format_safetensors_so_SOURCES = plugins/formats/safetensors.c plugins/formats/st_write.c plugins/formats/st_write.h \
 	plugins/formats/st_write_config.c plugins/formats/st_write_tokens.c $(formats_write) plugins/formats/st_file.c plugins/formats/st_file.h \
 	plugins/formats/hf_config.c plugins/formats/hf_config.h $(tokenizer_json) $(formats_common)

@@ -147,15 +147,20 @@ bool mi_st_write(const char *path, const MiSource *from, const MiWriteSpec *spec
 {
     Plan            p = { .n = 0 };
     MiTokenizerData tokens, *t = NULL;
+    GError         *why = NULL;
     MiOut           o;
     bool            ok = false;
 
     if (!mi_conversion_new(&p.c, from, spec, error))
         return false;
     if (MI_HAS(from->vt, tokenizer)) {
-        if (!from->vt->tokenizer(from->self, &tokens, error))
+        if (from->vt->tokenizer(from->self, &tokens, &why)) {
+            t = &tokens;
+        } else if (why->code != MI_ERROR_NOT_FOUND) {
+            g_propagate_error(error, why);
             return false;
-        t = &tokens;
+        }
+        g_clear_error(&why); /* a source without one */
     }
     if (make_plan(&p, spec, error) && plain_names(&p, error)) {
         mi_out_start(&o, path, true, p.total, spec);
