@@ -109,7 +109,8 @@ int main(int argc, char **argv)
     double            rate[MAX_PASSES];
     uint64_t          sum = 0;
 
-    if (!buffer || pthread_barrier_init(&begin, NULL, (unsigned)n + 1) || pthread_barrier_init(&end, NULL, (unsigned)n + 1)) {
+    if (!buffer || pthread_barrier_init(&begin, NULL, (unsigned)n + 1) ||
+        pthread_barrier_init(&end, NULL, (unsigned)n + 1)) {
         fprintf(stderr, "bandwidth: no memory for %zu MiB\n", wanted >> 20);
         return 71;
     }

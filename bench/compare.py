@@ -141,7 +141,7 @@ def compare(args, path):
         bandwidth.append(run([args.bandwidth, str(args.threads), "5"])["value"])
         prompt.append((mine[0], theirs[0]))
         decode.append((mine[1], theirs[1]))
-    limit = statistics.median(bandwidth)
+    limit = round(statistics.median(bandwidth), 2)
     weights = gguf.read_per_token()
     rate = statistics.median(a for a, _ in decode)
     report(f"{name} prompt {args.prompt}", prompt, threads=args.threads)

@@ -38,7 +38,8 @@ static void expected(const char *name, double value, const Token *t, int m, int 
         if (strcmp(name, "top_k") == 0)
             sure = maybe = value == 0 || i < value;
         else if (strcmp(name, "min_p") == 0)
-            sure = t[i].p > value * t[0].p * (1 + near) || t[i].rank == t[0].rank, maybe = t[i].p >= value * t[0].p * (1 - near);
+            sure = t[i].p > value * t[0].p * (1 + near) || t[i].rank == t[0].rank,
+            maybe = t[i].p >= value * t[0].p * (1 - near);
         else
             sure = before < value - near || i == 0 || value == 1, maybe = before < value + near || value == 1;
         *lo = sure ? i + 1 : *lo;
@@ -178,7 +179,8 @@ static void odd_rows_keep_their_best(void **state)
 {
     (void)state;
     static const char *const cases[][3] = {
-        { "top_k", "top_k", "2" }, { "top_p", "top_p", "0.5" }, { "min_p", "min_p", "0.1" }, { "typical", "typical_p", "0.5" },
+        { "top_k", "top_k", "2" }, { "top_p", "top_p", "0.5" },
+        { "min_p", "min_p", "0.1" }, { "typical", "typical_p", "0.5" },
     };
     const float I = INFINITY;
     MiRegistry *reg = load(NULL);
@@ -189,7 +191,8 @@ static void odd_rows_keep_their_best(void **state)
         Rows             r;
         float           *x = rows_new(&r, 5, 4);
         const float      odd[5][4] = {
-            { -I, -I, -I, -I }, { NAN, NAN, NAN, NAN }, { 1, I, NAN, 2 }, { -I, -I, -5, -I }, { 3e38f, -3e38f, NAN, -I },
+            { -I, -I, -I, -I }, { NAN, NAN, NAN, NAN }, { 1, I, NAN, 2 }, { -I, -I, -5, -I },
+            { 3e38f, -3e38f, NAN, -I },
         };
         memcpy(x, odd, sizeof odd);
         for (int i = 0; i < 5; i++)

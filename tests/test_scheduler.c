@@ -190,7 +190,8 @@ static void load_finishes(MiRegistry *r, uint64_t seed, bool scarce)
     GRand   *rand = g_rand_new_with_seed((guint32)seed);
     const int page = g_rand_int_range(rand, 1, 9);
     const int longest = 60, pages = (longest + page - 1) / page * (scarce ? 1 : MAX_SEQS);
-    const int max_tokens = cache.recomputes ? g_rand_int_range(rand, longest, 100) : g_rand_int_range(rand, MAX_SEQS, 40);
+    const int max_tokens = cache.recomputes ? g_rand_int_range(rand, longest, 100)
+                                            : g_rand_int_range(rand, MAX_SEQS, 40);
     int       steps = 0;
 
     world_new(&w, r, (MiLimits){ .max_seqs = g_rand_int_range(rand, 1, MAX_SEQS + 1), .max_tokens = max_tokens,
@@ -248,7 +249,8 @@ static void one_at_a_time_where_the_cache_holds_one(void **state)
     cache.single = true;
     for (uint64_t seed = 1; seed <= 20; seed++)
         load_finishes(r, seed, true);
-    world_new(&w, r, (MiLimits){ .max_seqs = 4, .max_tokens = 64, .prefill_step = 64 }, (Pages){ .page = 4, .n_pages = 100 });
+    world_new(&w, r, (MiLimits){ .max_seqs = 4, .max_tokens = 64, .prefill_step = 64 },
+              (Pages){ .page = 4, .n_pages = 100 });
     add(&w, 3, 1), add(&w, 3, 1);
     assert_true(next(&w));
     assert_int_equal(w.step.shape.n_seqs, 1);
@@ -264,7 +266,8 @@ static void prompts_take_what_decodes_leave(void **state)
     MiRegistry *r = load(NULL);
     World       w;
 
-    world_new(&w, r, (MiLimits){ .max_seqs = 4, .max_tokens = 10, .prefill_step = 8 }, (Pages){ .page = 4, .n_pages = 100 });
+    world_new(&w, r, (MiLimits){ .max_seqs = 4, .max_tokens = 10, .prefill_step = 8 },
+              (Pages){ .page = 4, .n_pages = 100 });
     MiSequence *a = add(&w, 2, 50), *b = add(&w, 2, 50), *c = add(&w, 20, 5);
     static const int want[] = { 4, 8, 8 }; /* of c: 8 - 4 for the prompts a and b, then all of prefill_step */
     for (int i = 0; i < 3; i++) {
@@ -313,7 +316,8 @@ static void too_long_is_nothing_to_do(void **state)
     MiRegistry *r = load(NULL);
     World       w;
 
-    world_new(&w, r, (MiLimits){ .max_seqs = 2, .max_tokens = 64, .prefill_step = 64 }, (Pages){ .page = 4, .n_pages = 3 });
+    world_new(&w, r, (MiLimits){ .max_seqs = 2, .max_tokens = 64, .prefill_step = 64 },
+              (Pages){ .page = 4, .n_pages = 3 });
     MiSequence *a = add(&w, 13, 1), *b = add(&w, 5, 1), *stranger = &w.all[N_SEQS - 1];
     assert_false(next(&w));
     assert_int_equal(w.vt->waiting(w.self), 2);

@@ -25,9 +25,8 @@ differ() { [ -n "$1" ] && [ -n "$2" ] && [ "$1" != "$2" ]; }
 ids()
 {
     model=$1; shift
-    "$MINIINFER" run --plugin-path "$tmp/acme" --model.path "$tmp/$model" --ids 3,14,15,92,65 -n 24 --ignore-eos --json \
-        --engine.dtype fp32 "$@" \
-        2>"$tmp/err" | sed -n 's/.*"output_ids": *\[\([0-9, ]*\)\].*/\1/p'
+    "$MINIINFER" run --plugin-path "$tmp/acme" --model.path "$tmp/$model" --ids 3,14,15,92,65 -n 24 --ignore-eos \
+        --json --engine.dtype fp32 "$@" 2>"$tmp/err" | sed -n 's/.*"output_ids": *\[\([0-9, ]*\)\].*/\1/p'
 }
 
 mkdir "$tmp/acme" && cp "$EXAMPLES"/*.c "$EXAMPLES/Makefile" "$tmp/acme/" && chmod -R u+w "$tmp/acme"

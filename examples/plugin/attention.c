@@ -81,7 +81,8 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 }
 
 static const MiOp plain_op = {
-    .struct_size = sizeof plain_op, .n_in = 2, .n_out = 1, .attr_size = sizeof(MiAttend), .prepare = prepare, .run = run,
+    .struct_size = sizeof plain_op, .n_in = 2, .n_out = 1, .attr_size = sizeof(MiAttend),
+    .prepare = prepare, .run = run,
 };
 
 static const char *const layouts[] = { "contiguous", NULL };
