@@ -26,8 +26,9 @@ ids()
 {
     model=$1; shift
     "$MINIINFER" run --plugin-path "$tmp/acme" --model.path "$tmp/$model" --ids 3,14,15,92,65 -n 24 --ignore-eos \
-        --json --engine.dtype fp32 "$@" 2>"$tmp/err" | sed -n 's/.*"output_ids": *\[\([0-9, ]*\)\].*/\1/p'
+        --json --engine.dtype fp32 "$@" 2>"$tmp/err" | output_ids
 }
+output_ids() { sed -n 's/.*"output_ids": *\[\([0-9, ]*\)\].*/\1/p' | tr -d ' '; }
 
 mkdir "$tmp/acme" && cp "$EXAMPLES"/*.c "$EXAMPLES/Makefile" "$tmp/acme/" && chmod -R u+w "$tmp/acme"
 ${MAKE:-make} -C "$tmp/acme" CC="${CC:-cc}" SAN="$SAN" >"$tmp/err" 2>&1
@@ -56,6 +57,17 @@ same "$free" "$(ids core --sampler.chain multinomial --sampler.seed 5)"
 ok $? "and as if acme.epsilon were not there"
 same "$want" "$(ids core --sampler.chain "$chain" --sampler.seed 5 --sampler.epsilon_cutoff 1)"
 ok $? "with epsilon_cutoff = 1 only the likeliest is left"
+
+# Two requests of one batch, alike but for the field.
+request='"ids": [3,14,15,92,65], "max_tokens": 24, "ignore_eos": true, "seed": 5, "epsilon_cutoff":'
+printf '{"id": "cut", %s 1}\n{"id": "free", %s 0}\n' "$request" "$request" >"$tmp/requests.jsonl"
+if "$MINIINFER" inspect frontend:batch >/dev/null 2>&1; then
+    "$MINIINFER" batch "$tmp/requests.jsonl" -o "$tmp/answers.jsonl" --plugin-path "$tmp/acme" --model.path "$tmp/core" \
+        --engine.dtype fp32 --engine.cache batch --engine.max_seqs 2 --sampler.chain "$chain" >/dev/null 2>"$tmp/err"
+    same "$want" "$(grep '"cut"' "$tmp/answers.jsonl" | output_ids)" &&
+        same "$free" "$(grep '"free"' "$tmp/answers.jsonl" | output_ids)"
+    ok $? "each request of a batch has its own cutoff"
+fi
 
 ids core --sampler.chain "$chain" --sampler.epsilon_cutoff 2 >/dev/null
 grep -q "epsilon_cutoff" "$tmp/err"
