@@ -62,8 +62,9 @@ ok $? "with epsilon_cutoff = 1 only the likeliest is left"
 request='"ids": [3,14,15,92,65], "max_tokens": 24, "ignore_eos": true, "seed": 5, "epsilon_cutoff":'
 printf '{"id": "cut", %s 1}\n{"id": "free", %s 0}\n' "$request" "$request" >"$tmp/requests.jsonl"
 if "$MINIINFER" inspect frontend:batch >/dev/null 2>&1; then
-    "$MINIINFER" batch "$tmp/requests.jsonl" -o "$tmp/answers.jsonl" --plugin-path "$tmp/acme" --model.path "$tmp/core" \
-        --engine.dtype fp32 --engine.cache batch --engine.max_seqs 2 --sampler.chain "$chain" >/dev/null 2>"$tmp/err"
+    "$MINIINFER" batch "$tmp/requests.jsonl" -o "$tmp/answers.jsonl" --plugin-path "$tmp/acme" \
+        --model.path "$tmp/core" --engine.dtype fp32 --engine.cache batch --engine.max_seqs 2 \
+        --sampler.chain "$chain" >/dev/null 2>"$tmp/err"
     same "$want" "$(grep '"cut"' "$tmp/answers.jsonl" | output_ids)" &&
         same "$free" "$(grep '"free"' "$tmp/answers.jsonl" | output_ids)"
     ok $? "each request of a batch has its own cutoff"
