@@ -3,11 +3,11 @@
 #
 #   MINIINFER  the program           PKG_CONFIG_PATH  where miniinfer-plugin.pc is
 #   TINY       tests/tiny_model      EXAMPLES         examples/plugin
-# In the build tree all four have defaults; make installcheck names what it installed.
+# In the build tree (MI_BUILDDIR) all four have defaults; make installcheck names what it installed.
 MINIINFER=${MINIINFER:-$MI_BUILDDIR/miniinfer}
 TINY=${TINY:-$MI_BUILDDIR/tests/tiny_model}
 EXAMPLES=${EXAMPLES:-$MI_SRCDIR/examples/plugin}
-PKG_CONFIG_PATH=${PKG_CONFIG_PATH:-$MI_BUILDDIR}
+[ -z "$MI_BUILDDIR" ] || PKG_CONFIG_PATH=$MI_BUILDDIR${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
 export PKG_CONFIG_PATH
 
 tmp=$(mktemp -d) || exit 99
