@@ -62,8 +62,8 @@ typedef struct {
 
 #define MI_ERROR (g_quark_from_static_string("miniinfer"))
 typedef enum {
-    MI_ERROR_PLUGIN,      /* a file that is no plugin, or not one of ours */
-    MI_ERROR_NOT_FOUND,   /* a name nobody provides */
+    MI_ERROR_PLUGIN,      /* a file that is no plugin of ours, or a feature that none brings */
+    MI_ERROR_NOT_FOUND,   /* a file, a model, a part of one */
     MI_ERROR_CONFIG,      /* a key or value of a configuration or request */
     MI_ERROR_UNSUPPORTED, /* parts that do not fit each other */
     MI_ERROR_MODEL,       /* a weights file that is not what it says */
