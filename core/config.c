@@ -410,6 +410,31 @@ static bool check_entry(MiRegistry *r, const Entry *e, GError **error)
     return !w.error;
 }
 
+/* Keys whose value names features: one, or several in a list. */
+static const struct { const char *section, *key; MiKind kind; } naming[] = {
+    { "model", "format", MI_KIND_FORMAT },        { "model", "tokenizer", MI_KIND_TOKENIZER },
+    { "engine", "device", MI_KIND_BACKEND },      { "engine", "attention", MI_KIND_ATTENTION },
+    { "engine", "cache", MI_KIND_CACHE },         { "engine", "linear", MI_KIND_LINEAR },
+    { "engine", "scheduler", MI_KIND_SCHEDULER }, { "sampler", "chain", MI_KIND_SAMPLER },
+};
+
+/* Whether they are there for any backend; which one it will be is the assembly's business. */
+static bool check_names(const MiConfig *c, MiRegistry *r, GError **error)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(naming); i++) {
+        const Entry  *e = lookup(c, naming[i].section, naming[i].key);
+        g_auto(GStrv) names = g_strsplit_set(e ? e->value : "", ", \t", 0);
+        for (char **n = names; *n; n++) {
+            g_autoptr(GError) why = NULL;
+            if (naming[i].kind == MI_KIND_BACKEND)
+                (*n)[strcspn(*n, ":")] = 0; /* cuda:1 */
+            if (**n && strcmp(*n, "auto") != 0 && !mi_registry_find(r, naming[i].kind, *n, NULL, &why))
+                return wrong(error, e, "[%s] %s: %s", e->section, e->key, why->message);
+        }
+    }
+    return true;
+}
+
 static bool check_disabled(const MiConfig *c, MiRegistry *r, GError **error)
 {
     const Entry         *e = lookup(c, "plugins", "disable");
@@ -437,5 +462,5 @@ bool mi_config_check(const MiConfig *c, MiRegistry *r, GError **error)
     for (guint i = 0; i < c->entries->len; i++)
         if (!check_entry(r, c->entries->pdata[i], error))
             return false;
-    return check_disabled(c, r, error);
+    return check_names(c, r, error) && check_disabled(c, r, error);
 }

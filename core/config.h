@@ -28,7 +28,7 @@ bool mi_config_fill(const MiConfig *c, const char *section, const MiOption *tabl
 void *mi_config_feature(const MiConfig *c, const MiFeature *f, GError **error);
 
 /* Every section and key is somebody's: the core's, a loaded feature's, a sampler's parameter;
- * every value is possible; [plugins] disable names files that are there. */
+ * every value is possible; a feature that one names is there; [plugins] disable names files that are there. */
 bool mi_config_check(const MiConfig *c, MiRegistry *r, GError **error);
 
 #endif

@@ -36,7 +36,7 @@ MI_PLUGIN("fuzz", "1", "Names for fuzz_ini", MI_FEATURE_OP("acme.op", "cpu", &op
 
 static const char *const seeds[] = {
     "; a comment\n[model]\npath = /models/a b.gguf ; where\n\n[engine]\ndtype = fp32\nmax_seqs = 4\n"
-    "[sampler]\ntop_p = 0.9\nlogit_bias = 151: -100, 42: 2.5\nchain = greedy\n",
+    "[sampler]\ntop_p = 0.9\nlogit_bias = 151: -100, 42: 2.5\nchain = top_p, top_p\n",
     "\xef\xbb\xbf[op.acme.op]\r\nheat = -1.5e0\r\n  count : 3\r\n\tseed = 18446744073709551615\r\non = false\r\n"
     "mode = slow\r\n[plugins] ; none\r\ndisable =\r\n",
     "[generate]\nstop = \\n\\n\nsystem = \"be brief\" # quoted\n[generate]\nmax_tokens = 16\n# end",

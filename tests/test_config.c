@@ -242,6 +242,10 @@ static void every_key_is_somebodys(void **state)
     check_says("[sampler]\ntop_p = 1.5\n", "x.ini:2: [sampler] top_p = '1.5' is out of range; 0 to 1 are possible");
     check_says("[attention.smiple]\n", "x.ini:1: unknown section [attention.smiple]; did you mean [attention.simple]?");
     check_says("[attention.simple]\nblock = 1\n", "x.ini:2: unknown key 'block' in [attention.simple]; it takes none");
+    check_says("[engine]\ndevice = auto\ncache = \nattention = simple\n[sampler]\nchain = top_p,\tgreedy ,\n", NULL);
+    check_says("[engine]\ndevice = zebra:1\n", "x.ini:2: [engine] device: no backend 'zebra'; loaded: cpu@*");
+    check_says("[engine]\nscheduler = fcsf\n",
+               "x.ini:2: [engine] scheduler: no scheduler 'fcsf'; loaded: fcfs@*; did you mean fcfs?");
     check_says("[plugins]\ndisable = stubs, stbus\n",
                "x.ini:2: [plugins] disable: there is no plugin file stbus.so; did you mean stubs?");
 }
