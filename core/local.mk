@@ -8,6 +8,7 @@ core_libcore_a_SOURCES = \
 	core/config.c core/config.h \
 	core/engine.c core/engine.h \
 	core/exit.h \
+	core/fault.c core/fault.h \
 	core/fuse.c core/fuse.h \
 	core/help.c core/help.h \
 	core/inspect.c core/inspect.h \

@@ -161,7 +161,7 @@ static bool add_other(MiWeights *ws, const MiWeight *w, bool unified, GError **e
     }
     if (unified) {
         o->tensor.data = (void *)(uintptr_t)w->data;
-        ws->mapped_bytes += g_hash_table_contains(ws->pack_of, w->name) ? 0 : w->bytes;
+        ws->mapped_bytes += w->bytes;
     } else {
         ws->uploaded_bytes += mi_align(w->bytes);
         g_ptr_array_add(ws->others, (void *)(uintptr_t)w);
