@@ -4,10 +4,7 @@
  * until the engine thread looks, between steps.  All else is that thread's.
  * Nothing is allocated in a step once its bucket has run before. */
 #include "engine.h"
-#if __has_include("chat.h")
 #include "chat.h"
-#endif
-#include "template.h"
 #include "sequence.h"
 
 #include <math.h>
@@ -409,10 +406,8 @@ static int32_t *encode_chat(MiEngine *self, const MiVar *vars, size_t *n_ids, GE
 {
     const Engine *e = engine(self);
 
-#if __has_include("chat.h")
     if (e->template)
         return mi_chat_encode(e->template, &e->a->text, vars, g_get_real_time() / G_USEC_PER_SEC, n_ids, error);
-#endif
     g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s", e->template_error);
     return NULL;
 }
