@@ -1,5 +1,6 @@
 #include "device.h"
 #include <cpu/blocks.h>
+#include <cpu/floats.h>
 
 static int setup(void **state)
 {
@@ -337,6 +338,85 @@ static void log_probabilities_of_the_drawn_and_the_best(void **state)
     }
 }
 
+/* ---- every instruction set that this machine has --------------------------------- */
+
+static void check_unary(void (*f)(const float *, float *, int64_t), double (*want)(double), const float *x, int n)
+{
+    g_autofree float *y = g_new(float, n + 1);
+    y[n] = 7;
+    f(x, y, n);
+    assert_true(y[n] == 7);
+    for (int i = 0; i < n; i++)
+        assert_near(y[i], want(x[i]), 2e-6, 1e-4);
+}
+
+static void check_floats(const MiFloats *f, GRand *rand, int n)
+{
+    g_autofree float    *x = random_floats(rand, n, -9, 9), *w = random_floats(rand, n, -2, 2), *y = g_new0(float, n);
+    g_autofree float    *sine = g_new(float, n), *freqs = random_floats(rand, n, 0, 1);
+    g_autofree uint16_t *h = g_new(uint16_t, n);
+    double               square = 0, sum = 0;
+    float                max = x[0];
+
+    check_unary(f->silu, want_silu, x, n);
+    check_unary(f->sigmoid, want_sigmoid, x, n);
+    check_unary(f->tanh, tanh, x, n);
+    check_unary(f->gelu_tanh, want_gelu_tanh, x, n);
+    check_unary(f->gelu_erf, want_gelu_erf, x, n);
+    for (int i = 0; i < n; i++)
+        square += (double)x[i] * x[i], max = fmaxf(max, x[i]), sum += exp((double)x[i] - 3);
+    assert_near(f->sum_squares(x, n), square, 1e-12, 0);
+    assert_true(f->max(x, n) == max);
+    assert_near(f->exp_sum(x, y, n, 3), sum, 5e-7, 0);
+    for (int i = 0; i < n; i++)
+        assert_near(y[i], exp((double)(x[i] - 3)), 2.5e-7, 0); /* two units in the last place */
+    f->add(x, w, y, n);
+    for (int i = 0; i < n; i++)
+        assert_true(y[i] == x[i] + w[i]);
+    f->mul(x, w, y, n);
+    for (int i = 0; i < n; i++)
+        assert_true(y[i] == x[i] * w[i]);
+    f->scale(x, y, n, 0.3f);
+    for (int i = 0; i < n; i++)
+        assert_true(y[i] == x[i] * 0.3f);
+    f->affine(x, w, y, n, 0.7f, 1);
+    for (int i = 0; i < n; i++)
+        assert_near(y[i], (double)x[i] * 0.7f * (1 + (double)w[i]), 1e-6, 1);
+    f->to_f16(x, h, n);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(h[i], mi_f32_to_f16(x[i]));
+    f->to_bf16(x, h, n);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(h[i], mi_f32_to_bf16(x[i]));
+    f->sincos(123456, freqs, 2, y, sine, n);
+    for (int i = 0; i < n; i++) {
+        assert_near(y[i], 2 * cos((float)(123456 * freqs[i])), 2e-7, 2);
+        assert_near(sine[i], 2 * sin((float)(123456 * freqs[i])), 2e-7, 2);
+    }
+}
+
+static void instruction_sets_agree(void **state)
+{
+    (void)state;
+    const float       edge[] = { 0, -0.0f, 88.5f, -88.5f, 1000, -1000, INFINITY, -INFINITY, NAN };
+    g_autoptr(GRand)  rand = g_rand_new_with_seed(9);
+    const MiFloats   *f;
+
+    for (int i = 0; (f = mi_floats_at(i)); i++) {
+        float y[G_N_ELEMENTS(edge)];
+        for (int n = 1; n < 70; n++)
+            check_floats(f, rand, n);
+        f->sigmoid(edge, y, G_N_ELEMENTS(edge));
+        assert_true(y[0] == 0.5f && y[1] == 0.5f && y[2] == 1 && y[4] == 1 && y[6] == 1 && isnan(y[8]));
+        assert_true(y[3] < 1e-37f && y[5] == 0 && y[7] == 0);
+        f->tanh(edge, y, G_N_ELEMENTS(edge));
+        assert_true(y[0] == 0 && y[4] == 1 && y[5] == -1 && y[6] == 1 && y[7] == -1 && isnan(y[8]));
+        f->gelu_erf(edge, y, 6);
+        assert_true(y[0] == 0 && y[4] == 1000 && y[5] == 0);
+        assert_true(f->exp_sum(edge + 7, NULL, 1, 0) == 0);
+    }
+}
+
 TEST_MAIN(cmocka_unit_test_setup_teardown(activations_are_what_they_are_called, setup, teardown),
           cmocka_unit_test_setup_teardown(two_are_added_and_multiplied, setup, teardown),
           cmocka_unit_test_setup_teardown(norms_are_over_the_last_dimension, setup, teardown),
@@ -344,4 +424,5 @@ TEST_MAIN(cmocka_unit_test_setup_teardown(activations_are_what_they_are_called, 
           cmocka_unit_test_setup_teardown(output_rows_are_picked, setup, teardown),
           cmocka_unit_test_setup_teardown(rope_turns_pairs, setup, teardown),
           cmocka_unit_test_setup_teardown(rows_go_to_their_slots, setup, teardown),
-          cmocka_unit_test_setup_teardown(log_probabilities_of_the_drawn_and_the_best, setup, teardown));
+          cmocka_unit_test_setup_teardown(log_probabilities_of_the_drawn_and_the_best, setup, teardown),
+          cmocka_unit_test(instruction_sets_agree));

@@ -1,0 +1,277 @@
+/* Sequences come, grow, leave and come back through every cache and attention that
+ * fit, and each row's result is compared with attention over the tokens themselves. */
+#include "device.h"
+
+enum { LAYERS = 2, HEADS = 4, KV_HEADS = 2, DIM = 12, WIDTH = HEADS * DIM, KV_WIDTH = KV_HEADS * DIM, MAX_LEN = 40,
+       MAX_TOKENS = 128, MAX_SEQS = 3 };
+
+/* A key depends on the token and where it stands, so that a prefix may be shared. */
+static float element(int side, int layer, int token, int position, int i)
+{
+    return sinf((float)(side * 3 + layer * 5 + token * 7 + position * 11) * 0.37f + (float)(i * i) * 0.71f);
+}
+
+typedef struct {
+    MiSequence seq;
+    int32_t    tokens[MAX_LEN + 1];
+} Text;
+
+static void text(Text *t, uint64_t id, int salt, int n)
+{
+    *t = (Text){ .seq = { .id = id, .slot = -1, .n_prompt = n, .n_tokens = n } };
+    t->seq.tokens = t->tokens;
+    for (int i = 0; i <= MAX_LEN; i++)
+        t->tokens[i] = (i * 13 + salt * 29) % 97;
+}
+
+static double wanted(const Text *t, int layer, int position, int h, int d)
+{
+    double weight[MAX_LEN], sum = 0, out = 0;
+    for (int j = 0; j <= position; j++) {
+        double score = 0;
+        for (int i = 0; i < DIM; i++)
+            score += (double)element(0, layer, t->tokens[position], position, h * DIM + i) *
+                     element(1, layer, t->tokens[j], j, h / 2 * DIM + i);
+        sum += weight[j] = exp(score);
+    }
+    for (int j = 0; j <= position; j++)
+        out += weight[j] / sum * element(2, layer, t->tokens[j], j, h / 2 * DIM + d);
+    return out;
+}
+
+typedef struct {
+    Device            *d;
+    const MiCache     *cache;
+    const MiAttention *attention;
+    void              *self;
+    MiKvView           kv[LAYERS];
+    int                rows; /* all that were computed */
+} World;
+
+static void run_op(World *w, const MiOp *op, const MiBatch *b, MiTensor *in, MiTensor *out, const void *attr,
+                   const MiKvView *kv)
+{
+    const MiNode node = { .op = "", .n_in = 2, .n_out = 1, .attr = attr };
+    const MiArgs args = { &node, in, out, NULL, kv };
+    device_run(w->d, op, &(MiCall){ .shape = b->shape, .batch = b, .at = &args, .n = 1 });
+}
+
+/* One step of `count` new rows each; the bucket is a few rows larger. */
+static void step(World *w, int n, Text *const *texts, const int *count)
+{
+    g_autoptr(GError) error = NULL;
+    const MiAttend    attend = { .scale = 1 };
+    MiSequence       *seqs[MAX_SEQS];
+    int32_t           counts[MAX_SEQS], starts[MAX_SEQS + 2] = { 0 }, positions[MAX_TOKENS] = { 0 };
+    static float      q[MAX_TOKENS * WIDTH], k[MAX_TOKENS * KV_WIDTH], v[MAX_TOKENS * KV_WIDTH], out[MAX_TOKENS * WIDTH];
+
+    for (int s = 0; s < n; s++) {
+        seqs[s] = &texts[s]->seq;
+        counts[s] = count[s] + (w->cache->recomputes ? texts[s]->seq.n_prompt : 0); /* n_prompt: those of before */
+        starts[s + 1] = starts[s] + counts[s];
+        if (!w->cache->reserve(w->self, seqs[s], seqs[s]->n_cached + counts[s]))
+            fail_msg("no room for %d of sequence %d", seqs[s]->n_cached + counts[s], (int)seqs[s]->id);
+        for (int r = 0; r < counts[s]; r++)
+            positions[starts[s] + r] = seqs[s]->n_cached + r;
+    }
+    const int     rows = starts[n], padded_seqs = n < MAX_SEQS && !w->cache->single ? n + 1 : n;
+    const MiShape unpadded = { rows, n, n, MAX_LEN, false };
+    const MiBatch b = { .shape = { rows + 3, padded_seqs, n, MAX_LEN, false }, .positions = positions, .seq_start = starts };
+    starts[n + 1] = rows; /* of the padding: no rows */
+    if (!w->cache->plan(w->self, &w->d->ctx, &(MiStep){ unpadded, seqs, counts }, &b, &error))
+        fail_msg("%s", error->message);
+    for (int layer = 0; layer < LAYERS; layer++) {
+        MiTensor kv_in[2] = { tensor(k, 3, rows + 3, KV_HEADS, DIM), tensor(v, 3, rows + 3, KV_HEADS, DIM) };
+        MiTensor q_in[2] = { tensor(q, 3, rows + 3, HEADS, DIM), { 0 } }, to = tensor(out, 3, rows + 3, HEADS, DIM);
+        MiTensor nothing = { 0 };
+        for (int i = 0; i < (rows + 3) * KV_WIDTH; i++)
+            k[i] = v[i] = 1e9f; /* what padding would write */
+        for (int s = 0; s < n; s++)
+            for (int r = starts[s]; r < starts[s + 1]; r++) {
+                const int token = texts[s]->tokens[positions[r]];
+                for (int i = 0; i < WIDTH; i++)
+                    q[r * WIDTH + i] = element(0, layer, token, positions[r], i);
+                for (int i = 0; i < KV_WIDTH; i++) {
+                    k[r * KV_WIDTH + i] = element(1, layer, token, positions[r], i);
+                    v[r * KV_WIDTH + i] = element(2, layer, token, positions[r], i);
+                }
+            }
+        run_op(w, device_find(w->d, MI_KIND_OP, w->cache->append), &b, kv_in, &nothing, NULL, &w->kv[layer]);
+        run_op(w, w->attention->op, &b, q_in, &to, &attend, &w->kv[layer]);
+        for (int s = 0; s < n; s++)
+            for (int r = starts[s]; r < starts[s + 1]; r++, w->rows++)
+                for (int i = 0; i < WIDTH; i++)
+                    assert_near(out[r * WIDTH + i], wanted(texts[s], layer, positions[r], i / DIM, i % DIM), 3e-6, 1);
+    }
+    for (int s = 0; s < n; s++)
+        if (w->cache->recomputes)
+            texts[s]->seq.n_prompt += count[s];
+        else
+            texts[s]->seq.n_cached += count[s];
+}
+
+static MiCacheSpec spec_of(const MiCache *c)
+{
+    return (MiCacheSpec){ LAYERS, KV_HEADS, DIM, c->single ? 1 : MAX_SEQS, MAX_TOKENS, MAX_LEN, MI_F32, 1 << 30 };
+}
+
+static World open_world(Device *d, const char *cache, const char *attention)
+{
+    g_autoptr(GError) error = NULL;
+    World             w = { d, device_find(d, MI_KIND_CACHE, cache), device_find(d, MI_KIND_ATTENTION, attention), NULL, { { 0 } }, 0 };
+    const MiCacheSpec spec = spec_of(w.cache);
+    bool              fits = false;
+
+    for (const char *const *l = w.attention->layouts; *l; l++)
+        fits = fits || strcmp(*l, w.cache->layout) == 0;
+    assert_true(fits);
+    d->allocated = 0;
+    if (!(w.self = w.cache->create(&d->ctx, &spec, NULL, &error)))
+        fail_msg("%s", error->message);
+    assert_int_equal(d->allocated, w.cache->bytes(&spec, NULL));
+    for (int i = 0; i < LAYERS; i++)
+        w.cache->view(w.self, i, &w.kv[i]);
+    return w;
+}
+
+/* n_prompt of a text counts what a cache that keeps nothing has been given so far. */
+static void begin(Text *t, uint64_t id, int salt)
+{
+    text(t, id, salt, MAX_LEN);
+    t->seq.n_prompt = 0;
+}
+
+static void several(Device *d, const char *cache, const char *attention)
+{
+    World w = open_world(d, cache, attention);
+    Text  a, b, c, e;
+
+    begin(&a, 7, 1), begin(&b, 8, 2), begin(&c, 9, 3);
+    const int64_t empty = w.cache->room(w.self);
+    step(&w, 1, (Text *[]){ &a }, (const int[]){ 4 });
+    step(&w, 2, (Text *[]){ &a, &b }, (const int[]){ 6, 7 });
+    step(&w, 3, (Text *[]){ &c, &a, &b }, (const int[]){ 15, 1, 1 }); /* another order than they came in */
+    step(&w, 3, (Text *[]){ &b, &c, &a }, (const int[]){ 1, 5, 1 });
+    for (int i = 0; i < 6; i++)
+        step(&w, 3, (Text *[]){ &a, &b, &c }, (const int[]){ 1, 1, 1 });
+    if (!w.cache->recomputes) { /* no place, and no positions */
+        begin(&e, 10, 4);
+        assert_false(w.cache->reserve(w.self, &e.seq, 1));
+        assert_false(w.cache->reserve(w.self, &a.seq, MAX_LEN + 1));
+        assert_true(w.cache->room(w.self) < empty);
+    }
+    w.cache->release(w.self, &b.seq);
+    begin(&e, 10, 4);
+    step(&w, 3, (Text *[]){ &a, &e, &c }, (const int[]){ 1, 3, 1 }); /* begins far into its region */
+    while (a.seq.n_cached + a.seq.n_prompt < MAX_LEN - 1)
+        step(&w, 2, (Text *[]){ &e, &a }, (const int[]){ 1, 1 });
+    w.cache->release(w.self, &a.seq);
+    w.cache->release(w.self, &c.seq);
+    while (e.seq.n_cached + e.seq.n_prompt < MAX_LEN) /* to the end of its region and on */
+        step(&w, 1, (Text *[]){ &e }, (const int[]){ 1 });
+    w.cache->release(w.self, &e.seq);
+    w.cache->release(w.self, &e.seq);
+    assert_int_equal(w.cache->room(w.self), empty);
+    assert_true(w.rows > 200);
+    w.cache->destroy(w.self);
+}
+
+/* A chat: the next turn begins with what is there. */
+static void one_after_the_other(Device *d, const char *attention)
+{
+    World w = open_world(d, "full", attention);
+    Text  a, b;
+
+    begin(&a, 1, 1), begin(&b, 2, 1);
+    assert_int_equal(w.cache->match(w.self, &a.seq), 0);
+    step(&w, 1, (Text *[]){ &a }, (const int[]){ 9 });
+    step(&w, 1, (Text *[]){ &a }, (const int[]){ 1 });
+    assert_int_equal(w.cache->match(w.self, &b.seq), 0); /* in use */
+    assert_false(w.cache->reserve(w.self, &b.seq, 1));
+    w.cache->release(w.self, &b.seq); /* not its own */
+    assert_false(w.cache->reserve(w.self, &b.seq, 1));
+    w.cache->release(w.self, &a.seq);
+
+    b.tokens[8] = 96, b.seq.n_tokens = 20; /* 8 in common */
+    b.seq.fresh = true;
+    assert_int_equal(w.cache->match(w.self, &b.seq), 0);
+    b.seq.fresh = false;
+    assert_int_equal(b.seq.n_cached = w.cache->match(w.self, &b.seq), 8);
+    step(&w, 1, (Text *[]){ &b }, (const int[]){ 12 });
+    w.cache->truncate(w.self, &b.seq, 15); /* five were refused */
+    b.seq.n_cached = 15, b.tokens[15] = 95;
+    step(&w, 1, (Text *[]){ &b }, (const int[]){ 3 });
+    w.cache->release(w.self, &b.seq);
+
+    begin(&a, 3, 1), a.tokens[8] = 96, a.tokens[15] = 95, a.seq.n_tokens = 18; /* all of it: one is left to compute */
+    assert_int_equal(a.seq.n_cached = w.cache->match(w.self, &a.seq), 17);
+    step(&w, 1, (Text *[]){ &a }, (const int[]){ 1 });
+    w.cache->release(w.self, &a.seq);
+    begin(&b, 4, 5);
+    assert_int_equal(w.cache->match(w.self, &b.seq), 0);
+    step(&w, 1, (Text *[]){ &b }, (const int[]){ MAX_LEN });
+    assert_int_equal(w.cache->room(w.self), 0);
+    w.cache->destroy(w.self);
+}
+
+static void all_that_fit_agree(void **state)
+{
+    (void)state;
+    Device *d = device_open("2");
+    for (int a = 0; a < 2; a++) {
+        const char *attention = a ? "gqa" : "simple";
+        several(d, "none", attention);
+        several(d, "batch", attention);
+        one_after_the_other(d, attention);
+    }
+    device_close(d);
+}
+
+/* A device whose memory is its own: what was not copied is not seen. */
+static void tables_are_copied_to_a_device(void **state)
+{
+    (void)state;
+    g_autoptr(GError) error = NULL;
+    Device           *d = device_open("1");
+    MiBackend         far = *d->ctx.backend;
+
+    far.unified = false;
+    d->ctx.backend = &far;
+    several(d, "none", "simple");
+    one_after_the_other(d, "simple");
+    assert_true(d->pinned > 0);
+    const MiCache    *batch = device_find(d, MI_KIND_CACHE, "batch");
+    const MiCacheSpec spec = spec_of(batch);
+    assert_null(batch->create(&d->ctx, &spec, NULL, &error));
+    assert_non_null(strstr(error->message, "cache 'batch' moves sequences in host memory"));
+    device_close(d);
+}
+
+static void refuses(Device *d, const char *name, MiCacheSpec spec, const char *why)
+{
+    g_autoptr(GError) error = NULL;
+    const MiCache    *c = device_find(d, MI_KIND_CACHE, name);
+    assert_null(c->create(&d->ctx, &spec, NULL, &error));
+    if (!strstr(error->message, why))
+        fail_msg("'%s' does not say '%s'", error->message, why);
+}
+
+static void refuses_what_cannot_be(void **state)
+{
+    (void)state;
+    Device     *d = device_open("1");
+    MiCacheSpec spec = spec_of(device_find(d, MI_KIND_CACHE, "batch"));
+
+    refuses(d, "full", spec, "cache 'full' holds one sequence, not 3; set [engine] max_seqs = 1 or cache = batch");
+    spec.dtype = MI_I8;
+    refuses(d, "batch", spec, "f32, f16 or bf16");
+    spec.dtype = MI_F16, spec.max_len = 1 << 30;
+    refuses(d, "batch", spec, "more than there can be");
+    assert_true(((const MiCache *)device_find(d, MI_KIND_CACHE, "batch"))->bytes(&spec, NULL) == SIZE_MAX);
+    spec.max_seqs = 1, spec.max_len = 1 << 28, spec.n_layers = 1024, spec.head_dim = 1024;
+    refuses(d, "full", spec, "memory");
+    device_close(d);
+}
+
+TEST_MAIN(cmocka_unit_test(all_that_fit_agree), cmocka_unit_test(tables_are_copied_to_a_device),
+          cmocka_unit_test(refuses_what_cannot_be));
