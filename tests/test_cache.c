@@ -63,7 +63,7 @@ static void step(World *w, int n, Text *const *texts, const int *count)
     const MiAttend    attend = { .scale = 1 };
     MiSequence       *seqs[MAX_SEQS];
     int32_t           counts[MAX_SEQS], starts[MAX_SEQS + 2] = { 0 }, positions[MAX_TOKENS] = { 0 };
-    static float      q[MAX_TOKENS * WIDTH], k[MAX_TOKENS * KV_WIDTH], v[MAX_TOKENS * KV_WIDTH], out[MAX_TOKENS * WIDTH];
+    static float q[MAX_TOKENS * WIDTH], k[MAX_TOKENS * KV_WIDTH], v[MAX_TOKENS * KV_WIDTH], out[MAX_TOKENS * WIDTH];
 
     for (int s = 0; s < n; s++) {
         seqs[s] = &texts[s]->seq;
@@ -76,7 +76,8 @@ static void step(World *w, int n, Text *const *texts, const int *count)
     }
     const int     rows = starts[n], padded_seqs = n < MAX_SEQS && !w->cache->single ? n + 1 : n;
     const MiShape unpadded = { rows, n, n, MAX_LEN, false };
-    const MiBatch b = { .shape = { rows + 3, padded_seqs, n, MAX_LEN, false }, .positions = positions, .seq_start = starts };
+    const MiBatch b = {
+        .shape = {rows + 3, padded_seqs, n, MAX_LEN, false}, .positions = positions, .seq_start = starts};
     starts[n + 1] = rows; /* of the padding: no rows */
     if (!w->cache->plan(w->self, &w->d->ctx, &(MiStep){ unpadded, seqs, counts }, &b, &error))
         fail_msg("%s", error->message);
@@ -118,7 +119,7 @@ static MiCacheSpec spec_of(const MiCache *c)
 static World open_world(Device *d, const char *cache, const char *attention)
 {
     g_autoptr(GError) error = NULL;
-    World             w = { d, device_find(d, MI_KIND_CACHE, cache), device_find(d, MI_KIND_ATTENTION, attention), NULL, { { 0 } }, 0 };
+    World w = {d, device_find(d, MI_KIND_CACHE, cache), device_find(d, MI_KIND_ATTENTION, attention), NULL, {{0}}, 0};
     const MiCacheSpec spec = spec_of(w.cache);
     bool              fits = false;
 

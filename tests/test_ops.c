@@ -71,7 +71,7 @@ static void activations_are_what_they_are_called(void **state)
 {
     g_autoptr(GRand)  rand = g_rand_new_with_seed(1);
     g_autofree float *x = random_floats(rand, 300 * 512, -12, 12), *y = g_new0(float, 300 * 512);
-    const float       special[] = { 0, 1e-30f, -1e-30f, 1e-4f, -1e-4f, 0.62f, 0.63f, -0.62f, -0.63f, 20, -20, 60, -60, 1e4f };
+    const float special[] = {0, 1e-30f, -1e-30f, 1e-4f, -1e-4f, 0.62f, 0.63f, -0.62f, -0.63f, 20, -20, 60, -60, 1e4f};
 
     memcpy(x, special, sizeof special);
     for (size_t i = 0; i < G_N_ELEMENTS(activations); i++)
@@ -125,8 +125,8 @@ static void norm(Device *d, const char *name, MiTensor x, float *y, const float 
     const bool      centred = strcmp(name, "layernorm") == 0, soft = strcmp(name, "softmax") == 0;
     const int       n = (int)x.shape[x.ndim - 1], parts = x.ndim == 3 ? (int)x.shape[1] : 1;
     const MiTensor  out = tensor(y, x.ndim, x.shape[0], x.shape[1], x.shape[2]);
-    const MiOperand weights[MI_MAX_WEIGHTS] = { { .tensor = { .data = (void *)(uintptr_t)w, .ndim = 1, .shape = { n } } },
-                                                { .tensor = { .data = (void *)(uintptr_t)b, .ndim = 1, .shape = { n } } } };
+    const MiOperand weights[MI_MAX_WEIGHTS] = {{.tensor = {.data = (void *)(uintptr_t)w, .ndim = 1, .shape = {n}}},
+                                               {.tensor = {.data = (void *)(uintptr_t)b, .ndim = 1, .shape = {n}}}};
     const MiNode    node = { .attr = soft ? NULL : &attr, .attr_size = soft ? 0 : sizeof attr };
 
     apply(d, name, (MiArgs){ .in = &x, .out = &out, .weight = weights }, &node, NULL);
@@ -140,8 +140,8 @@ static void norm(Device *d, const char *name, MiTensor x, float *y, const float 
                 square += (v[i] - mean) * (v[i] - mean) / n, sum += exp(v[i]);
             for (int i = 0; i < n; i++) {
                 const double normed = (v[i] - mean) / sqrt(square + attr.eps) * (attr.offset + w[i]);
-                assert_near(y[(r * parts + p) * n + i], soft ? exp(v[i]) / sum : normed + (centred && b ? b[i] : 0), 4e-6,
-                            soft ? 0 : 0.1);
+                assert_near(y[(r * parts + p) * n + i], soft ? exp(v[i]) / sum : normed + (centred && b ? b[i] : 0),
+                            4e-6, soft ? 0 : 0.1);
             }
         }
 }
@@ -224,7 +224,7 @@ static void rope_turns_pairs(void **state)
 {
     enum { ROWS = 90, HEADS = 6, DIM = 80 };
     g_autoptr(GRand)  rand = g_rand_new_with_seed(6);
-    g_autofree float *x = random_floats(rand, ROWS * HEADS * DIM * 2, -2, 2), *y = g_new0(float, ROWS * HEADS * DIM * 2);
+    g_autofree float *x = random_floats(rand, ROWS * HEADS * DIM * 2, -2, 2), *y = g_new0(float, ROWS *HEADS *DIM * 2);
     float             freqs[DIM / 2];
     int32_t           positions[ROWS];
 
@@ -264,7 +264,8 @@ static void rows_go_to_their_slots(void **state)
 {
     enum { ROWS = 70, HEADS = 3, DIM = 20, BLOCK = 16, BLOCKS = 8 };
     g_autoptr(GRand)  rand = g_rand_new_with_seed(7);
-    g_autofree float *k = random_floats(rand, ROWS * HEADS * DIM, -2, 2), *v = random_floats(rand, ROWS * HEADS * DIM, -2, 2);
+    g_autofree float *k = random_floats(rand, ROWS * HEADS * DIM, -2, 2),
+                     *v = random_floats(rand, ROWS * HEADS * DIM, -2, 2);
     g_autofree char  *ck = g_malloc(BLOCKS * BLOCK * HEADS * DIM * 4), *cv = g_malloc(BLOCKS * BLOCK * HEADS * DIM * 4);
     int32_t           slots[ROWS], row_of[BLOCKS * BLOCK];
     const MiTensor    in[2] = { tensor(k, 3, ROWS, HEADS, DIM), tensor(v, 3, ROWS, HEADS, DIM) }, out = { 0 };
@@ -294,8 +295,10 @@ static void rows_go_to_their_slots(void **state)
                             assert_true(row_of[s] < 0 ? ((const int32_t *)(const void *)to)[at] == 0x11111111
                                                       : ((const float *)(const void *)to)[at] == x);
                         else
-                            assert_int_equal(((const uint16_t *)(const void *)to)[at],
-                                             row_of[s] < 0 ? 0x1111 : t == MI_F16 ? mi_f32_to_f16(x) : mi_f32_to_bf16(x));
+                            assert_int_equal(((const uint16_t *)(const void *)to)[at], row_of[s] < 0 ? 0x1111
+                                                                                       : t == MI_F16
+                                                                                           ? mi_f32_to_f16(x)
+                                                                                           : mi_f32_to_bf16(x));
                     }
                 }
     }

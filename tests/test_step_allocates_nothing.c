@@ -152,7 +152,8 @@ static void a_step_calls_no_malloc(void **state)
         r.kv = r.cache->create(&r.d->ctx, &spec, NULL, NULL);
         r.cache->view(r.kv, 0, &r.view);
         r.seq.tokens = r.tokens;
-        r.batch = (MiBatch){ .tokens = r.tokens, .positions = r.positions, .seq_start = r.starts, .out_rows = r.out_rows };
+        r.batch =
+            (MiBatch){.tokens = r.tokens, .positions = r.positions, .seq_start = r.starts, .out_rows = r.out_rows};
         r.x = random_floats(rand, ROWS * VOCAB, -1, 1), r.y = g_new(float, ROWS * VOCAB);
         r.weights = random_floats(rand, VOCAB * WIDTH, -1, 1);
         add_all(&r);
