@@ -5,3 +5,7 @@ tests_test_linear_LDADD    = $(cpu_kernels) $(TEST_LDADD)
 tests_test_linear_blocks_SOURCES  = tests/test_linear_blocks.c tests/linear.h $(TEST_COMMON)
 tests_test_linear_blocks_CPPFLAGS = $(TEST_CPPFLAGS) -I$(top_srcdir)/kernels
 tests_test_linear_blocks_LDADD    = $(cpu_kernels) $(TEST_LDADD)
+test_programs += tests/test_linear_dense
+tests_test_linear_dense_SOURCES  = tests/test_linear_dense.c tests/linear.h $(TEST_COMMON)
+tests_test_linear_dense_CPPFLAGS = $(TEST_CPPFLAGS) -I$(top_srcdir)/kernels
+tests_test_linear_dense_LDADD    = $(cpu_kernels) $(TEST_LDADD)
