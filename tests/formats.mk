@@ -1,4 +1,7 @@
-test_programs += tests/test_blocks tests/test_gguf
+test_programs += tests/test_blocks tests/test_gguf tests/test_gguf_hostile
+tests_test_gguf_hostile_SOURCES  = tests/test_gguf_hostile.c tests/formats_common.h tests/gguf_builder.h $(TEST_COMMON)
+tests_test_gguf_hostile_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_gguf_hostile_LDADD    = $(TEST_LDADD)
 tests_test_blocks_SOURCES  = tests/test_blocks.c tests/data/blocks.h
 tests_test_blocks_CPPFLAGS = $(TEST_CPPFLAGS) -I$(top_srcdir)/kernels
 tests_test_blocks_LDADD    = kernels/libcpu.a $(CMOCKA_LIBS) -lm
@@ -6,10 +9,13 @@ tests_test_gguf_SOURCES  = tests/test_gguf.c $(TEST_COMMON)
 tests_test_gguf_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_gguf_LDADD    = $(TEST_LDADD)
 if HAVE_JANSSON
-test_programs += tests/test_safetensors
+test_programs += tests/test_safetensors tests/fuzz_formats
 endif
 tests_test_safetensors_SOURCES  = tests/test_safetensors.c tests/formats_common.h tests/data/tiny_safetensors.h $(TEST_COMMON)
 tests_test_safetensors_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_safetensors_LDADD    = $(TEST_LDADD)
+tests_fuzz_formats_SOURCES  = tests/fuzz_formats.c tests/formats_common.h tests/gguf_builder.h $(TEST_COMMON)
+tests_fuzz_formats_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_fuzz_formats_LDADD    = $(TEST_LDADD)
 EXTRA_DIST += tests/data/tiny_safetensors.py tests/data/blocks.py tests/data/gguf_dump.py tests/data/stories260K.dump \
 	tests/data/SmolLM2-135M-Instruct.Q4_1.dump tests/data/qwen2.5-coder-0.5b-instruct-q4_k_m.dump

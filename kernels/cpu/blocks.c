@@ -39,11 +39,13 @@ static void bf16(const void *src, float *dst, int64_t n)
 
 static void q4_0(const void *src, float *dst, int64_t n) /* f16 d; nibbles [16] */
 {
-    for (const uint8_t *p = src; n > 0; n -= SMALL, p += 18, dst += SMALL)
+    for (const uint8_t *p = src; n > 0; n -= SMALL, p += 18, dst += SMALL) {
+        const float d = half(p);
         for (int j = 0; j < 16; j++) {
-            dst[j] = (float)((p[2 + j] & 15) - 8) * half(p);
-            dst[j + 16] = (float)((p[2 + j] >> 4) - 8) * half(p);
+            dst[j] = (float)((p[2 + j] & 15) - 8) * d;
+            dst[j + 16] = (float)((p[2 + j] >> 4) - 8) * d;
         }
+    }
 }
 
 static void q4_1(const void *src, float *dst, int64_t n) /* f16 d, m; nibbles [16] */
@@ -57,32 +59,45 @@ static void q4_1(const void *src, float *dst, int64_t n) /* f16 d, m; nibbles [1
     }
 }
 
-/* Value i of nibbles [16] under fifth bits [32]. */
-static int five(const uint8_t *bits, const uint8_t *nibbles, int i)
+/* Their fifth bits: bit i of a word is value i's. */
+static uint32_t word(const uint8_t *p)
 {
-    const int low = nibbles[i & 15] >> (i & 16 ? 4 : 0) & 15;
-    return low | (bits[i >> 3] >> (i & 7) & 1) << 4;
+    uint32_t w;
+    memcpy(&w, p, sizeof w);
+    return w;
 }
 
 static void q5_0(const void *src, float *dst, int64_t n) /* f16 d; fifth bits [32]; nibbles [16] */
 {
-    for (const uint8_t *p = src; n > 0; n -= SMALL, p += 22, dst += SMALL)
-        for (int i = 0; i < SMALL; i++)
-            dst[i] = (float)(five(p + 2, p + 6, i) - 16) * half(p);
+    for (const uint8_t *p = src; n > 0; n -= SMALL, p += 22, dst += SMALL) {
+        const float    d = half(p);
+        const uint32_t bits = word(p + 2);
+        for (int j = 0; j < 16; j++) {
+            dst[j] = (float)((int)((p[6 + j] & 15) | (bits >> j & 1) << 4) - 16) * d;
+            dst[j + 16] = (float)((int)(p[6 + j] >> 4 | (bits >> (j + 16) & 1) << 4) - 16) * d;
+        }
+    }
 }
 
 static void q5_1(const void *src, float *dst, int64_t n) /* f16 d, m; fifth bits [32]; nibbles [16] */
 {
-    for (const uint8_t *p = src; n > 0; n -= SMALL, p += 24, dst += SMALL)
-        for (int i = 0; i < SMALL; i++)
-            dst[i] = (float)five(p + 4, p + 8, i) * half(p) + half(p + 2);
+    for (const uint8_t *p = src; n > 0; n -= SMALL, p += 24, dst += SMALL) {
+        const float    d = half(p), m = half(p + 2);
+        const uint32_t bits = word(p + 4);
+        for (int j = 0; j < 16; j++) {
+            dst[j] = (float)(int)((p[8 + j] & 15) | (bits >> j & 1) << 4) * d + m;
+            dst[j + 16] = (float)(int)(p[8 + j] >> 4 | (bits >> (j + 16) & 1) << 4) * d + m;
+        }
+    }
 }
 
 static void q8_0(const void *src, float *dst, int64_t n) /* f16 d; int8 [32] */
 {
-    for (const uint8_t *p = src; n > 0; n -= SMALL, p += 34, dst += SMALL)
+    for (const uint8_t *p = src; n > 0; n -= SMALL, p += 34, dst += SMALL) {
+        const float d = half(p);
         for (int i = 0; i < SMALL; i++)
-            dst[i] = (float)(int8_t)p[2 + i] * half(p);
+            dst[i] = (float)(int8_t)p[2 + i] * d;
+    }
 }
 
 /* Two bits: byte j of a half's 32 holds values j, j + 32, j + 64, j + 96 of its 128. */
