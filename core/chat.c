@@ -68,7 +68,8 @@ static int32_t *encode(const MiTextCoder *coder, const MiRendered *r, size_t *n_
         ranges[n_ranges][0] = span->start;
         ranges[n_ranges++][1] = span->start + span->len;
     }
-    n = coder->vt->encode_ranges(coder->self, r->text->str, r->text->len, (const size_t(*)[2])ranges, n_ranges, NULL, 0);
+    n = coder->vt->encode_ranges(coder->self, r->text->str, r->text->len, (const size_t(*)[2])ranges, n_ranges, NULL,
+                                 0);
     ids = n == SIZE_MAX ? NULL : g_try_new(int32_t, n + 1);
     if (!ids)
         return no_ids(error, MI_ERROR_NO_MEMORY, "the tokenizer has no memory for the prompt, or gave up on it");

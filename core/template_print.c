@@ -212,7 +212,8 @@ static void json_escape(Ctx *c, Builder *b, gunichar ch)
     char code[16];
 
     if (ch >= 0x10000)
-        g_snprintf(code, sizeof code, "\\u%04x\\u%04x", 0xd800 + ((ch - 0x10000) >> 10), 0xdc00 + ((ch - 0x10000) & 0x3ff));
+        g_snprintf(code, sizeof code, "\\u%04x\\u%04x", 0xd800 + ((ch - 0x10000) >> 10),
+                   0xdc00 + ((ch - 0x10000) & 0x3ff));
     else
         g_snprintf(code, sizeof code, "\\u%04x", ch);
     put(c, b, code);

@@ -141,7 +141,12 @@ size_t tpl_find(Ctx *c, const Value *text, const Value *part, size_t from)
 
     if (from > t->n || p->n > t->n - from)
         return SIZE_MAX;
-    at = p->n ? memmem(t->s + from, t->n - from, p->s, p->n) : t->s + from;
+    if (p->n == 0)
+        at = t->s + from;
+    else if (p->n == 1)
+        at = memchr(t->s + from, p->s[0], t->n - from);
+    else
+        at = memmem(t->s + from, t->n - from, p->s, p->n);
     tpl_step(c, (at ? (size_t)(at - t->s) - from : t->n - from) / 64);
     return at ? (size_t)(at - t->s) : SIZE_MAX;
 }

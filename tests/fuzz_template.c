@@ -42,9 +42,9 @@ static void finding(const GString *s, const char *what)
 /* ---- mutants ----------------------------------------------------------- */
 static size_t token_length(const char *s)
 {
-    static const char *const pairs[] = { "{{-", "{%-", "{#-", "-}}", "-%}", "-#}", "{%+", "+%}", "{{", "}}", "{%", "%}",
-                                         "{#",  "#}",  "//",  "**",  "==",  "!=",  "<=",  ">=" };
-    size_t n = 0;
+    static const char *const pairs[] = {"{{-", "{%-", "{#-", "-}}", "-%}", "-#}", "{%+", "+%}", "{{", "}}",
+                                        "{%",  "%}",  "{#",  "#}",  "//",  "**",  "==",  "!=",  "<=", ">="};
+    size_t                   n = 0;
 
     for (size_t i = 0; i < G_N_ELEMENTS(pairs); i++) {
         if (g_str_has_prefix(s, pairs[i]))
@@ -72,10 +72,54 @@ static void tokens_of(const char *s, GPtrArray *out)
 static const char *some_token(void)
 {
     static const char *const extra[] = {
-        "loop", "namespace", "range", "caller", "joiner", "0", "-1", "9223372036854775807", "1e308", "100000", "\xff", "\xc3",
-        "break", "continue", "endfor", "endif", "else", "elif", "recursive", "[::-1]", "[-1]", ".items()", "|list", "|join",
-        "|tojson", "|map('upper')", "|sort", "|int", "|float", "|round(3)", "|indent", "|batch(2)", "*", "%", "~", "'%s'",
-        "'{:>9}'", ".format", ".split", "\\", "'\\u0041'", "none", "true", "{% raw %}", "{% endraw %}", "{#", "#}", "\r\n",
+        "loop",
+        "namespace",
+        "range",
+        "caller",
+        "joiner",
+        "0",
+        "-1",
+        "9223372036854775807",
+        "1e308",
+        "100000",
+        "\xff",
+        "\xc3",
+        "break",
+        "continue",
+        "endfor",
+        "endif",
+        "else",
+        "elif",
+        "recursive",
+        "[::-1]",
+        "[-1]",
+        ".items()",
+        "|list",
+        "|join",
+        "|tojson",
+        "|map('upper')",
+        "|sort",
+        "|int",
+        "|float",
+        "|round(3)",
+        "|indent",
+        "|batch(2)",
+        "*",
+        "%",
+        "~",
+        "'%s'",
+        "'{:>9}'",
+        ".format",
+        ".split",
+        "\\",
+        "'\\u0041'",
+        "none",
+        "true",
+        "{% raw %}",
+        "{% endraw %}",
+        "{#",
+        "#}",
+        "\r\n",
     };
     const size_t i = below(pool->len + G_N_ELEMENTS(extra));
     return i < pool->len ? pool->pdata[i] : extra[i - pool->len];
@@ -188,11 +232,11 @@ static gint64 cpu_time(void)
 static bool one(const GString *s, const MiVar *vars, bool timed)
 {
     g_autoptr(GError) error = NULL;
-    const gint64      began = cpu_time();
-    MiTemplate       *t = mi_template_parse(s->str, s->len, &error);
-    MiRendered        out = { 0 };
-    const bool        ok = t && mi_template_render(t, vars, NULL, 1700000000, &out, &error);
-    const gint64      took = cpu_time() - began;
+    const gint64 began = cpu_time();
+    MiTemplate  *t = mi_template_parse(s->str, s->len, &error);
+    MiRendered   out = {0};
+    const bool   ok = t && mi_template_render(t, vars, NULL, 1700000000, &out, &error);
+    const gint64 took = cpu_time() - began;
 
     mi_template_free(t);
     if (ok)
@@ -211,7 +255,7 @@ static bool one(const GString *s, const MiVar *vars, bool timed)
 static int hostile(void)
 {
     enum { LONG = 100000 };
-    static const char *const keys[] = { "s", "u" };
+    static const char *const keys[] = {"s", "u"};
     GString                 *s = g_string_new(NULL), *u = g_string_new(NULL);
     struct rusage            usage;
     size_t                   rendered = 0;
@@ -220,17 +264,18 @@ static int hostile(void)
         g_string_append_c(s, 'a');
         g_string_append(u, "\xc3\xa9");
     }
-    const MiVar items[] = { { .type = MI_VAR_TEXT, .text = s->str, .n = s->len },
-                            { .type = MI_VAR_TEXT, .text = u->str, .n = u->len } };
-    const MiVar vars = { .type = MI_VAR_MAP, .items = items, .keys = keys, .n = 2 };
+    const MiVar items[] = {{.type = MI_VAR_TEXT, .text = s->str, .n = s->len},
+                           {.type = MI_VAR_TEXT, .text = u->str, .n = u->len}};
+    const MiVar vars = {.type = MI_VAR_MAP, .items = items, .keys = keys, .n = 2};
 
     for (size_t i = 0; i < G_N_ELEMENTS(hostile_templates); i++) {
         g_autoptr(GString) source = hostile_source(&hostile_templates[i]);
         rendered += one(source, &vars, true);
     }
     getrusage(RUSAGE_SELF, &usage);
-    printf("1..1\n%s 1 - %zu hostile templates refused, the slowest in %.1f ms, peak %.1f MiB\n", rendered ? "not ok" : "ok",
-           G_N_ELEMENTS(hostile_templates), (double)slowest / 1e3, (double)usage.ru_maxrss / 1024);
+    printf("1..1\n%s 1 - %zu hostile templates refused, the slowest in %.1f ms, peak %.1f MiB\n",
+           rendered ? "not ok" : "ok", G_N_ELEMENTS(hostile_templates), (double)slowest / 1e3,
+           (double)usage.ru_maxrss / 1024);
     g_string_free(s, TRUE);
     g_string_free(u, TRUE);
     return rendered > 0;
@@ -239,10 +284,11 @@ static int hostile(void)
 /* ---- the program ------------------------------------------------------- */
 static json_t *read_seeds(void)
 {
-    static const char *const chats[] = { "llama3", "qwen2", "qwen3", "smollm2" };
-    g_autofree char         *folder = g_build_filename(g_getenv("MI_SRCDIR") ? g_getenv("MI_SRCDIR") : ".", "tests", "data", NULL);
-    json_t                  *cases = json_file(folder, "template_cases.json"), *c;
-    size_t                   i;
+    static const char *const chats[] = {"llama3", "qwen2", "qwen3", "smollm2"};
+    g_autofree char         *folder =
+        g_build_filename(g_getenv("MI_SRCDIR") ? g_getenv("MI_SRCDIR") : ".", "tests", "data", NULL);
+    json_t *cases = json_file(folder, "template_cases.json"), *c;
+    size_t  i;
 
     json_array_foreach(json_object_get(cases, "cases"), i, c)
         g_ptr_array_add(sources, g_strdup(json_string_value(json_object_get(c, "template"))));
@@ -312,9 +358,10 @@ int main(int argc, char **argv)
     vars = json_var(dyed, arrays);
     random_state = seed;
     n = fuzz(&vars, count, seconds, &accepted);
-    printf("1..1\n%s 1 - %" G_GUINT64_FORMAT " mutants, %" G_GUINT64_FORMAT " rendered, the slowest in %.1f ms, seed %"
-           G_GUINT64_FORMAT "\n", accepted > 0 && accepted < n ? "ok" : "not ok", (guint64)n, (guint64)accepted,
-           (double)slowest / 1e3, (guint64)seed);
+    printf("1..1\n%s 1 - %" G_GUINT64_FORMAT " mutants, %" G_GUINT64_FORMAT
+           " rendered, the slowest in %.1f ms, seed %" G_GUINT64_FORMAT "\n",
+           accepted > 0 && accepted < n ? "ok" : "not ok", (guint64)n, (guint64)accepted, (double)slowest / 1e3,
+           (guint64)seed);
     json_decref(dyed);
     json_decref(cases);
     g_ptr_array_free(arrays, TRUE);

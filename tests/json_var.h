@@ -80,10 +80,10 @@ static inline json_t *json_dyed(const json_t *j)
     return copy;
 }
 
-/* The file of the test's data; NULL: there is none. */
+/* The file of that folder, "": the current one; NULL: there is none. */
 static inline json_t *json_file(const char *folder, const char *name)
 {
-    g_autofree char *path = g_build_filename(folder, name, NULL);
+    g_autofree char *path = *folder ? g_build_filename(folder, name, NULL) : g_strdup(name);
     return json_load_file(path, JSON_ALLOW_NUL, NULL);
 }
 

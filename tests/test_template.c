@@ -1,4 +1,6 @@
-/* The template interpreter against Jinja2 itself (data/template_cases.py), its marks and its budgets. */
+/* The template interpreter against Jinja2 itself, its marks and its budgets.
+ *
+ *   tests/test_template [FILE]     cases of data/template_cases.py, made of other templates */
 #include "common.h"
 #include "hostile_templates.h"
 #include "json_var.h"
@@ -8,7 +10,8 @@
 
 static json_t *cases;
 
-static bool render(const char *source, size_t len, const MiVar *vars, const MiVar *trusted, MiRendered *out, GError **error)
+static bool render(const char *source, size_t len, const MiVar *vars, const MiVar *trusted, MiRendered *out,
+                   GError **error)
 {
     MiTemplate *t = mi_template_parse(source, len, error);
     const bool  ok = t && mi_template_render(t, vars, trusted, 0, out, error);
@@ -37,21 +40,23 @@ static void agrees_with_jinja2(void **state)
     int     wrong = 0;
 
     (void)state;
-    json_array_foreach(json_object_get(cases, "cases"), i, c) {
+    json_array_foreach(json_object_get(cases, "cases"), i, c)
+    {
         g_autoptr(GPtrArray) pool = g_ptr_array_new_with_free_func(g_free);
-        g_autoptr(GError)    error = NULL;
-        const json_t        *source = json_object_get(c, "template"), *wanted = json_object_get(c, "output");
-        const json_t        *own = json_object_get(c, "vars");
-        const MiVar          v = json_var(own ? own : vars, pool);
-        MiRendered           out = { 0 };
-        const bool           ok = render(json_string_value(source), json_string_length(source), &v, NULL, &out, &error);
+        g_autoptr(GError) error = NULL;
+        const json_t *source = json_object_get(c, "template"), *wanted = json_object_get(c, "output");
+        const json_t *own = json_object_get(c, "vars");
+        const MiVar   v = json_var(own ? own : vars, pool);
+        MiRendered    out = {0};
+        const bool    ok = render(json_string_value(source), json_string_length(source), &v, NULL, &out, &error);
 
         if (ok)
             check_spans(&out);
         if (ok == (wanted == NULL) || (ok && (out.text->len != json_string_length(wanted) ||
                                               memcmp(out.text->str, json_string_value(wanted), out.text->len)))) {
             wrong++;
-            print_error("template %s\n  wanted  %s\n  got     %s\n", json_string_value(source),
+            print_error("template %s\n  wanted  %s\n  got     %s\n",
+                        own ? json_string_value(json_object_get(c, "name")) : json_string_value(source),
                         wanted ? json_string_value(wanted) : "an error", ok ? out.text->str : error->message);
         }
         if (!ok)
@@ -65,58 +70,60 @@ static void agrees_with_jinja2(void **state)
 /* ---- marks ------------------------------------------------------------- */
 /* A template, and its output with what is not trusted in brackets.  s, l, d, n are of the
  * caller; bos is a trusted variable. */
-static const struct { const char *source, *wanted; } marks[] = {
-    { "{{ '<a>' + s + '</a>' }}", "<a>[User]</a>" },
-    { "<a>{{ s }}</a>", "<a>[User]</a>" },
-    { "{{ bos }}{{ bos ~ s }}", "<bos><bos>[User]" },
-    { "{{ 'x' ~ s ~ n ~ 5 }}", "x[User7]5" },
-    { "{{ ('<' + s + '>')[1:] }}", "[User]>" },
-    { "{{ ('<' + s + '>')[2] }}{{ ('<' + s + '>')[-1] }}", "[s]>" },
-    { "{{ ('<' + s + '>')[::-1] }}", ">[resU]<" },
-    { "{{ (' ' + s + ' ')|trim }}", "[User]" },
-    { "{{ ('a' + s)|upper }}{{ ('A' + s).lower() }}{{ ('a' + s)|title }}", "A[USER]a[user]A[user]" },
-    { "{{ ('a-' + s)|replace('a', bos) }}", "<bos>-[User]" },
-    { "{{ 'a-b'|replace('a', s) }}{{ s|replace('U', 'x') }}", "[User]-bx[ser]" },
-    { "{{ [s, 'x', bos]|join(', ') }}", "[User], x, <bos>" },
-    { "{{ l|join('|') }}", "[a]|[b]" },
-    { "{{ ('a,' + s).split(',')|join(';') }}", "a;[User]" },
-    { "{{ ('a\n' ~ s).splitlines()[1] }}", "[User]" },
-    { "{% for c in 'a' ~ s %}{{ c }}.{% endfor %}", "a.[U].[s].[e].[r]." },
-    { "{{ 'x{}y'.format(s) }}{{ '%s!' % s }}", "x[User]y[User]!" },
-    { "{{ '%3d' % n }}{{ '%3d' % 7 }}", "  [7]  7" },
-    { "{{ s|tojson }}{{ [s] }}", "[\"User\"['User']]" },
-    { "{{ n + 1 }}{{ 1 + 1 }}{{ n * 2.0 }}{{ s|length }}", "[8]2[14.0]4" },
-    { "{% set x %}a{{ s }}b{% endset %}{{ x }}", "a[User]b" },
-    { "{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(s) }}{{ m(bos) }}", "<[User]><<bos>>" },
-    { "{% filter upper %}a{{ s }}{% endfilter %}", "A[USER]" },
-    { "{% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %}", "[k]=[v];" },
-    { "{{ 'yes' if s == 'User' else 'no' }}{{ s is string }}", "yesTrue" },
-    { "{{ ('\n' ~ s)|indent(2) }}{{ s|e }}{{ '<' ~ s|e }}", "\n  [UserUser]<[User]" },
-    { "{{ {'User': '<x>'}[s] }}{{ s.partition('s')|join }}{{ s.center(6, '*') }}", "<x>[U]s[er]*[User]*" },
-    { "{{ s|default('x') }}{{ nope|default('x') }}{{ ['b', s]|sort|join }}", "[User]xb[User]" },
-    { "{{ n|string }}{{ '5'|int }}{{ n|float }}{{ b }}", "[7]5[7.0True]" },
+static const struct {
+    const char *source, *wanted;
+} marks[] = {
+    {"{{ '<a>' + s + '</a>' }}", "<a>[User]</a>"},
+    {"<a>{{ s }}</a>", "<a>[User]</a>"},
+    {"{{ bos }}{{ bos ~ s }}", "<bos><bos>[User]"},
+    {"{{ 'x' ~ s ~ n ~ 5 }}", "x[User7]5"},
+    {"{{ ('<' + s + '>')[1:] }}", "[User]>"},
+    {"{{ ('<' + s + '>')[2] }}{{ ('<' + s + '>')[-1] }}", "[s]>"},
+    {"{{ ('<' + s + '>')[::-1] }}", ">[resU]<"},
+    {"{{ (' ' + s + ' ')|trim }}", "[User]"},
+    {"{{ ('a' + s)|upper }}{{ ('A' + s).lower() }}{{ ('a' + s)|title }}", "A[USER]a[user]A[user]"},
+    {"{{ ('a-' + s)|replace('a', bos) }}", "<bos>-[User]"},
+    {"{{ 'a-b'|replace('a', s) }}{{ s|replace('U', 'x') }}", "[User]-bx[ser]"},
+    {"{{ [s, 'x', bos]|join(', ') }}", "[User], x, <bos>"},
+    {"{{ l|join('|') }}", "[a]|[b]"},
+    {"{{ ('a,' + s).split(',')|join(';') }}", "a;[User]"},
+    {"{{ ('a\n' ~ s).splitlines()[1] }}", "[User]"},
+    {"{% for c in 'a' ~ s %}{{ c }}.{% endfor %}", "a.[U].[s].[e].[r]."},
+    {"{{ 'x{}y'.format(s) }}{{ '%s!' % s }}", "x[User]y[User]!"},
+    {"{{ '%3d' % n }}{{ '%3d' % 7 }}", "  [7]  7"},
+    {"{{ s|tojson }}{{ [s] }}", "[\"User\"['User']]"},
+    {"{{ n + 1 }}{{ 1 + 1 }}{{ n * 2.0 }}{{ s|length }}", "[8]2[14.0]4"},
+    {"{% set x %}a{{ s }}b{% endset %}{{ x }}", "a[User]b"},
+    {"{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(s) }}{{ m(bos) }}", "<[User]><<bos>>"},
+    {"{% filter upper %}a{{ s }}{% endfilter %}", "A[USER]"},
+    {"{% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %}", "[k]=[v];"},
+    {"{{ 'yes' if s == 'User' else 'no' }}{{ s is string }}", "yesTrue"},
+    {"{{ ('\n' ~ s)|indent(2) }}{{ s|e }}{{ '<' ~ s|e }}", "\n  [UserUser]<[User]"},
+    {"{{ {'User': '<x>'}[s] }}{{ s.partition('s')|join }}{{ s.center(6, '*') }}", "<x>[U]s[er]*[User]*"},
+    {"{{ s|default('x') }}{{ nope|default('x') }}{{ ['b', s]|sort|join }}", "[User]xb[User]"},
+    {"{{ n|string }}{{ '5'|int }}{{ n|float }}{{ b }}", "[7]5[7.0True]"},
 };
 
 static void keeps_the_marks(void **state)
 {
-    static const char *const keys[] = { "s", "l", "d", "n", "b", NULL }, *const d_keys[] = { "k", NULL };
-    static const char *const own_keys[] = { "bos", NULL };
-    const MiVar l[] = { { .type = MI_VAR_TEXT, .text = "a", .n = 1 }, { .type = MI_VAR_TEXT, .text = "b", .n = 1 } };
-    const MiVar v = { .type = MI_VAR_TEXT, .text = "v", .n = 1 };
-    const MiVar items[] = { { .type = MI_VAR_TEXT, .text = "User", .n = 4 },
-                            { .type = MI_VAR_LIST, .items = l, .n = 2 },
-                            { .type = MI_VAR_MAP, .items = &v, .keys = d_keys, .n = 1 },
-                            { .type = MI_VAR_INT, .integer = 7 },
-                            { .type = MI_VAR_BOOL, .integer = 1 } };
-    const MiVar bos = { .type = MI_VAR_TEXT, .text = "<bos>", .n = 5 };
-    const MiVar vars = { .type = MI_VAR_MAP, .items = items, .keys = keys, .n = 5 };
-    const MiVar own = { .type = MI_VAR_MAP, .items = &bos, .keys = own_keys, .n = 1 };
+    static const char *const keys[] = {"s", "l", "d", "n", "b", NULL}, *const d_keys[] = {"k", NULL};
+    static const char *const own_keys[] = {"bos", NULL};
+    const MiVar l[] = {{.type = MI_VAR_TEXT, .text = "a", .n = 1}, {.type = MI_VAR_TEXT, .text = "b", .n = 1}};
+    const MiVar v = {.type = MI_VAR_TEXT, .text = "v", .n = 1};
+    const MiVar items[] = {{.type = MI_VAR_TEXT, .text = "User", .n = 4},
+                           {.type = MI_VAR_LIST, .items = l, .n = 2},
+                           {.type = MI_VAR_MAP, .items = &v, .keys = d_keys, .n = 1},
+                           {.type = MI_VAR_INT, .integer = 7},
+                           {.type = MI_VAR_BOOL, .integer = 1}};
+    const MiVar bos = {.type = MI_VAR_TEXT, .text = "<bos>", .n = 5};
+    const MiVar vars = {.type = MI_VAR_MAP, .items = items, .keys = keys, .n = 5};
+    const MiVar own = {.type = MI_VAR_MAP, .items = &bos, .keys = own_keys, .n = 1};
 
     (void)state;
     for (size_t i = 0; i < G_N_ELEMENTS(marks); i++) {
-        g_autoptr(GError)  error = NULL;
+        g_autoptr(GError) error = NULL;
         g_autoptr(GString) got = g_string_new(NULL);
-        MiRendered         out;
+        MiRendered out;
 
         if (!render(marks[i].source, strlen(marks[i].source), &vars, &own, &out, &error))
             fail_msg("%s: %s", marks[i].source, error->message);
@@ -138,12 +145,13 @@ static void trusts_no_letter_of_the_variables(void **state)
     size_t  i, rendered = 0;
 
     (void)state;
-    json_array_foreach(json_object_get(cases, "cases"), i, c) {
+    json_array_foreach(json_object_get(cases, "cases"), i, c)
+    {
         g_autoptr(GPtrArray) pool = g_ptr_array_new_with_free_func(g_free);
-        const json_t        *source = json_object_get(c, "template"), *own = json_object_get(c, "vars");
-        json_t              *own_dyed = own ? json_dyed(own) : NULL;
-        const MiVar          v = json_var(own ? own_dyed : all, pool);
-        MiRendered           out = { 0 };
+        const json_t *source = json_object_get(c, "template"), *own = json_object_get(c, "vars");
+        json_t       *own_dyed = own ? json_dyed(own) : NULL;
+        const MiVar   v = json_var(own ? own_dyed : all, pool);
+        MiRendered    out = {0};
 
         if (render(json_string_value(source), json_string_length(source), &v, NULL, &out, NULL)) {
             rendered++;
@@ -165,21 +173,21 @@ static void trusts_no_letter_of_the_variables(void **state)
 static void refuses_hostile_templates(void **state)
 {
     enum { LONG = 100000 };
-    static const char *const keys[] = { "s", "u", NULL };
+    static const char *const keys[] = {"s", "u", NULL};
     g_autofree char         *s = g_strnfill(LONG, 'a');
-    g_autoptr(GString)       u = g_string_new(NULL);
+    g_autoptr(GString) u = g_string_new(NULL);
 
     (void)state;
     for (int i = 0; i < LONG; i++)
         g_string_append(u, "\xc3\xa9");
-    const MiVar items[] = { { .type = MI_VAR_TEXT, .text = s, .n = LONG },
-                            { .type = MI_VAR_TEXT, .text = u->str, .n = u->len } };
-    const MiVar vars = { .type = MI_VAR_MAP, .items = items, .keys = keys, .n = 2 };
+    const MiVar items[] = {{.type = MI_VAR_TEXT, .text = s, .n = LONG},
+                           {.type = MI_VAR_TEXT, .text = u->str, .n = u->len}};
+    const MiVar vars = {.type = MI_VAR_MAP, .items = items, .keys = keys, .n = 2};
 
     for (size_t i = 0; i < G_N_ELEMENTS(hostile_templates); i++) {
         g_autoptr(GString) source = hostile_source(&hostile_templates[i]);
-        g_autoptr(GError)  error = NULL;
-        MiRendered         out = { 0 };
+        g_autoptr(GError) error = NULL;
+        MiRendered out = {0};
 
         if (render(source->str, source->len, &vars, NULL, &out, &error))
             fail_msg("%.100s: it was rendered", source->str);
@@ -193,22 +201,25 @@ static void refuses_hostile_templates(void **state)
 
 static void names_line_and_reason(void **state)
 {
-    static const struct { const char *source, *wanted; } errors[] = {
-        { "a\nb\n{{ x.y }}", "chat template, line 3: 'x' is undefined" },
-        { "{{ m[0].nope.more }}", "chat template, line 1: 'm' is undefined" },
-        { "\n{% include 'x' %}", "chat template, line 2: {% include %} is not supported in a chat template" },
-        { "\n\n{{ raise_exception('roles\\nmust') }}", "chat template, line 3: the template refuses: roles must" },
-        { "{% if x %}\n\n", "chat template, line 2: the template ends inside a block that wants {% endif %}; it began in line 1" },
-        { "{{ 1 +\n }}", "chat template, line 2: found '}}' where a value should stand" },
-        { "{{ 'x'|nope }}", "chat template, line 1: no filter 'nope'" },
-        { "{{ [1].append(2) }}", "chat template, line 1: append() would change a list, which a template may not" },
+    static const struct {
+        const char *source, *wanted;
+    } errors[] = {
+        {"a\nb\n{{ x.y }}", "chat template, line 3: 'x' is undefined"},
+        {"{{ m[0].nope.more }}", "chat template, line 1: 'm' is undefined"},
+        {"\n{% include 'x' %}", "chat template, line 2: {% include %} is not supported in a chat template"},
+        {"\n\n{{ raise_exception('roles\\nmust') }}", "chat template, line 3: the template refuses: roles must"},
+        {"{% if x %}\n\n",
+         "chat template, line 2: the template ends inside a block that wants {% endif %}; it began in line 1"},
+        {"{{ 1 +\n }}", "chat template, line 2: found '}}' where a value should stand"},
+        {"{{ 'x'|nope }}", "chat template, line 1: no filter 'nope'"},
+        {"{{ [1].append(2) }}", "chat template, line 1: append() would change a list, which a template may not"},
     };
 
     (void)state;
     for (size_t i = 0; i < G_N_ELEMENTS(errors); i++) {
         g_autoptr(GError) error = NULL;
-        const MiVar       none = { .type = MI_VAR_MAP };
-        MiRendered        out = { 0 };
+        const MiVar none = {.type = MI_VAR_MAP};
+        MiRendered  out = {0};
 
         assert_false(render(errors[i].source, strlen(errors[i].source), &none, NULL, &out, &error));
         if (!g_str_has_prefix(error->message, errors[i].wanted))
@@ -218,13 +229,13 @@ static void names_line_and_reason(void **state)
 
 static void knows_the_time(void **state)
 {
-    static const char   source[] = "{{ strftime_now('%Y-%m-%d %H:%M:%S %A %a %B %b %j %y %p %I %%') }}";
-    const MiVar         none = { .type = MI_VAR_MAP };
-    MiTemplate         *t = mi_template_parse(source, strlen(source), NULL);
-    MiRendered          out;
-    char                wanted[200];
-    const time_t        now = 1700000000;
-    struct tm           parts;
+    static const char source[] = "{{ strftime_now('%Y-%m-%d %H:%M:%S %A %a %B %b %j %y %p %I %%') }}";
+    const MiVar       none = {.type = MI_VAR_MAP};
+    MiTemplate       *t = mi_template_parse(source, strlen(source), NULL);
+    MiRendered        out;
+    char              wanted[200];
+    const time_t      now = 1700000000;
+    struct tm         parts;
 
     (void)state;
     assert_true(mi_template_render(t, &none, NULL, now, &out, NULL));
@@ -234,12 +245,14 @@ static void knows_the_time(void **state)
     mi_template_free(t);
 }
 
+static const char *own_file; /* of cases, from the command line */
+
 static int open_cases(void **state)
 {
     g_autofree char *folder = g_build_filename(g_getenv("MI_SRCDIR"), "tests", "data", NULL);
 
     (void)state;
-    cases = json_file(folder, "template_cases.json");
+    cases = own_file ? json_file("", own_file) : json_file(folder, "template_cases.json");
     return cases ? 0 : -1;
 }
 
@@ -250,12 +263,16 @@ static int close_cases(void **state)
     return 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(agrees_with_jinja2),        cmocka_unit_test(keeps_the_marks),
-        cmocka_unit_test(trusts_no_letter_of_the_variables), cmocka_unit_test(refuses_hostile_templates),
-        cmocka_unit_test(names_line_and_reason),     cmocka_unit_test(knows_the_time),
+        cmocka_unit_test(agrees_with_jinja2),
+        cmocka_unit_test(keeps_the_marks),
+        cmocka_unit_test(trusts_no_letter_of_the_variables),
+        cmocka_unit_test(refuses_hostile_templates),
+        cmocka_unit_test(names_line_and_reason),
+        cmocka_unit_test(knows_the_time),
     };
+    own_file = argc > 1 ? argv[1] : NULL;
     return cmocka_run_group_tests(tests, open_cases, close_cases);
 }

@@ -2,11 +2,17 @@
 """Writes template_cases.json: small templates with what the real Jinja2 makes of them.
 
     python3 template_cases.py > template_cases.json       (needs jinja2 >= 3.1)
+    python3 template_cases.py FOLDER > cases.json; tests/test_template cases.json
+
+The second form is for a folder of real models' templates, *.jinja, which are not ours to keep here.
 
 The environment is set up as Hugging Face's transformers does it.  A case without `output`
 is one that Jinja2 refuses, when it is parsed or when it runs.
 """
+import datetime
+import functools
 import json
+import pathlib
 import sys
 
 import jinja2
@@ -943,13 +949,49 @@ CHATS = [
 ]
 
 
+@functools.cache
+def compiled(template):
+    return env.from_string(template)
+
+
 def expected(template, variables):
     try:
-        return {"output": env.from_string(template).render(**variables)}
+        return {"output": compiled(template).render(**variables)}
     except Exception as e:
         return {"refused": type(e).__name__}
 
 
+CALL = {"id": "call00001", "type": "function", "function": {"name": "weather", "arguments": {"city": "Köln", "n": 1.5}}}
+LONG_CHATS = CHATS + [
+    [{"role": "system", "content": "S"}, {"role": "user", "content": "q"},
+     {"role": "assistant", "content": "", "reasoning_content": "hm", "tool_calls": [CALL]},
+     {"role": "tool", "tool_call_id": "call00001", "name": "weather", "content": "{\"t\": 12}"},
+     {"role": "assistant", "content": "12", "reasoning_content": "so"}, {"role": "user", "content": "thanks"}],
+    [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": [CALL, CALL]},
+     {"role": "tool", "tool_call_id": "call00001", "name": "weather", "content": "a"},
+     {"role": "tool", "tool_call_id": "call00001", "name": "weather", "content": "b"}],
+    [{"role": "user", "content": [{"type": "text", "text": "part 1"}, {"type": "text", "text": "part 2"}]}],
+    [{"role": "developer", "content": "D"}, {"role": "user", "content": "x\n\ny "},
+     {"role": "assistant", "content": "partial"}],
+]
+
+
+def folder_cases(folder):
+    env.globals["strftime_now"] = lambda f: datetime.datetime.fromtimestamp(0).strftime(f)
+    for file in sorted(pathlib.Path(folder).glob("*.jinja")):
+        template = file.read_text()
+        for i, chat in enumerate(LONG_CHATS):
+            for tools in (None, [TOOL, TOOL]):
+                for extra in ({}, {"enable_thinking": False}):
+                    variables = {"messages": chat, "tools": tools, "documents": None, "bos_token": "<s>",
+                                 "eos_token": "</s>", "add_generation_prompt": i % 2 == 0, **extra}
+                    yield {"name": f"{file.name}/{i}", "template": template, "vars": variables,
+                           **expected(template, variables)}
+
+
+if len(sys.argv) > 1:
+    json.dump({"vars": VARS, "cases": list(folder_cases(sys.argv[1]))}, sys.stdout)
+    sys.exit()
 cases = [{"template": t, **expected(t, VARS)} for t in T]
 for name in "CHATML LLAMA2 MISTRAL ZEPHYR GEMMA DEEPSEEK PHI LLAMA31".split():
     for i, chat in enumerate(CHATS):
