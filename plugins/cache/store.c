@@ -1,4 +1,7 @@
+/* store.c - one allocation, and what of it a host has to fill. */
 #include "store.h"
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { ALIGN = 256 };
 
@@ -24,6 +27,17 @@ size_t store_bytes(const MiCacheSpec *spec, StoreShape shape)
     return measure(spec, shape, &side, &tables, &all) ? all : SIZE_MAX;
 }
 
+/* Every head has its own stretch of positions, most of them unused at first: small pages are
+ * filled as positions are, a huge one would be whole at the first.  A hint: it may fail. */
+static void use_small_pages(char *data, size_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t first = ((uintptr_t)data + page - 1) / page * page, end = ((uintptr_t)data + bytes) / page * page;
+
+    if (first < end)
+        (void)madvise((void *)first, end - first, MADV_NOHUGEPAGE);
+}
+
 bool store_new(Store *s, MiContext *ctx, const MiCacheSpec *spec, StoreShape shape, GError **error)
 {
     size_t all;
@@ -42,6 +56,8 @@ bool store_new(Store *s, MiContext *ctx, const MiCacheSpec *spec, StoreShape sha
     }
     if (!(s->data = ctx->alloc(ctx, MI_MEM_DEVICE, all, error)))
         return false;
+    if (ctx->backend->unified)
+        use_small_pages(s->data, all);
     s->tables = (int32_t *)(void *)(s->data + all - s->table_bytes);
     if (!ctx->backend->unified && !(s->tables = ctx->alloc(ctx, MI_MEM_PINNED, s->table_bytes, error))) {
         ctx->free(ctx, MI_MEM_DEVICE, s->data);
