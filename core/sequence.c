@@ -31,18 +31,14 @@ static bool set_param(MiRequested *q, const MiAssembly *a, const char *key, cons
     return known;
 }
 
-/* A seed that nobody gave is drawn anew for each request. */
-static void draw_seed(MiRequested *q, const MiAssembly *a, const MiRequest *r)
+/* Seed 0 is none: one is drawn for the request. */
+static void draw_seed(MiRequested *q, const MiAssembly *a)
 {
-    for (const MiParam *p = r->params; p && p->key; p++)
-        if (strcmp(p->key, "seed") == 0)
-            return;
-    if (mi_config_get(a->config, "sampler", "seed"))
-        return;
     for (int i = 0; i < a->n_links; i++) {
         const MiOption *o = param(&a->links[i], "seed");
-        if (o && o->type == MI_UINT64 && getrandom((char *)q->rows[i] + o->offset, sizeof(uint64_t), 0) < 0)
-            *(uint64_t *)(void *)((char *)q->rows[i] + o->offset) = (uint64_t)g_get_real_time() ^ q->pub.id << 32;
+        uint64_t       *seed = o && o->type == MI_UINT64 ? (void *)((char *)q->rows[i] + o->offset) : NULL;
+        if (seed && !*seed && getrandom(seed, sizeof *seed, 0) != sizeof *seed)
+            *seed = (uint64_t)g_get_real_time() ^ q->pub.id << 32;
     }
 }
 
@@ -51,10 +47,10 @@ static bool read_params(MiRequested *q, const MiAssembly *a, const MiRequest *r,
     for (int i = 0; i < a->n_links; i++)
         if (a->links[i].defaults)
             q->rows[i] = g_memdup2(a->links[i].defaults, a->links[i].row_size);
-    draw_seed(q, a, r);
     for (const MiParam *p = r->params; p && p->key; p++)
         if (!set_param(q, a, p->key, p->value, error))
             return false;
+    draw_seed(q, a);
     for (int i = 0; i < a->n_links; i++) {
         const MiSampler *s = a->links[i].sampler;
         if (s->draws || !MI_HAS(s, wants) || s->wants(q->rows[i]))

@@ -5,7 +5,7 @@
 typedef struct { float min_p; } Row;
 
 static const MiOption params[] = {
-    MI_OPTION(Row, min_p, "0", 0, 1, "keeps what has this share of the likeliest token's probability; 0: all"),
+    MI_OPTION(Row, min_p, "0.05", 0, 1, "keeps what has this share of the likeliest token's probability; 0: all"),
     MI_OPTION_END,
 };
 

@@ -7,7 +7,7 @@
 typedef struct { float temperature; } Row;
 
 static const MiOption params[] = {
-    MI_OPTION(Row, temperature, "1", 0, 100, "divides the logits; 0: the likeliest token only"),
+    MI_OPTION(Row, temperature, "0.7", 0, 100, "divides the logits; 0: the likeliest token only"),
     MI_OPTION_END,
 };
 

@@ -4,7 +4,7 @@
 typedef struct { int32_t top_k; } Row;
 
 static const MiOption params[] = {
-    MI_OPTION(Row, top_k, "0", 0, INT32_MAX, "keeps so many of the likeliest tokens; 0: all"),
+    MI_OPTION(Row, top_k, "40", 0, INT32_MAX, "keeps so many of the likeliest tokens; 0: all"),
     MI_OPTION_END,
 };
 

@@ -8,7 +8,7 @@
 typedef struct { float top_p; } Row;
 
 static const MiOption params[] = {
-    MI_OPTION(Row, top_p, "1", 0, 1, "keeps the likeliest tokens that together have this probability; 1: all"),
+    MI_OPTION(Row, top_p, "0.95", 0, 1, "keeps the likeliest tokens that together have this probability; 1: all"),
     MI_OPTION_END,
 };
 
