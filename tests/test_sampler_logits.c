@@ -19,6 +19,7 @@ static void temperature_divides(void **state)
 
     for (int i = 0; i < 5; i++)
         memcpy(x + 5 * i, from, sizeof from);
+    set(s, rows, 0, "temperature", "1");
     set(s, rows, 1, "temperature", "0.5");
     set(s, rows, 2, "temperature", "0");
     set(s, rows, 3, "temperature", "1e-39");
@@ -124,15 +125,16 @@ static void logit_bias_adds(void **state)
     mi_registry_free(reg);
 }
 
-/* A row of defaults asks for nothing, one that says something does. */
-static void defaults_ask_for_nothing(void **state)
+/* A row of neutral values asks for nothing, one that says something does. */
+static void neutral_values_ask_for_nothing(void **state)
 {
     (void)state;
-    static const char *const cases[][3] = {
-        { "temperature", "temperature", "0" }, { "temperature", "temperature", "0.7" }, { "top_k", "top_k", "1" },
-        { "top_p", "top_p", "0.9" }, { "min_p", "min_p", "0.1" }, { "typical", "typical_p", "0.9" },
-        { "penalties", "repetition_penalty", "1.1" }, { "penalties", "presence_penalty", "-1" },
-        { "penalties", "frequency_penalty", "1" },
+    static const char *const cases[][4] = {
+        { "temperature", "temperature", "0", "1" },      { "temperature", "temperature", "0.7", "1" },
+        { "top_k", "top_k", "1", "0" },                  { "top_p", "top_p", "0.9", "1" },
+        { "min_p", "min_p", "0.1", "0" },                { "typical", "typical_p", "0.9", "1" },
+        { "penalties", "repetition_penalty", "1.1", "1" }, { "penalties", "presence_penalty", "-1", "0" },
+        { "penalties", "frequency_penalty", "1", "0" },
     };
     MiRegistry *reg = load(NULL);
 
@@ -144,6 +146,7 @@ static void defaults_ask_for_nothing(void **state)
         uint64_t          rng = 1;
         for (int k = 0; k < 100; k++)
             x[k] = was[k] = gauss(&rng);
+        set(s, rows, 0, cases[c][1], cases[c][3]);
         assert_false(s->wants(rows));
         r.history[0][0] = 5;
         apply(s, rows, &r);
@@ -204,4 +207,4 @@ static void a_chain_draws_what_its_links_say(void **state)
 
 TEST_MAIN(cmocka_unit_test(temperature_divides), cmocka_unit_test(penalties_are_the_definitions),
           cmocka_unit_test(penalties_stay_inside), cmocka_unit_test(logit_bias_adds),
-          cmocka_unit_test(defaults_ask_for_nothing), cmocka_unit_test(a_chain_draws_what_its_links_say));
+          cmocka_unit_test(neutral_values_ask_for_nothing), cmocka_unit_test(a_chain_draws_what_its_links_say));
