@@ -1,5 +1,8 @@
-test_programs += tests/fuzz_ini tests/test_config
+test_programs += tests/fuzz_ini tests/test_config tests/test_inspect
 test_scripts  += tests/stale.sh
+tests_test_inspect_SOURCES  = tests/test_inspect.c $(TEST_COMMON)
+tests_test_inspect_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_inspect_LDADD    = $(TEST_LDADD)
 tests_fuzz_ini_SOURCES  = tests/fuzz_ini.c
 tests_fuzz_ini_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_fuzz_ini_LDADD    = $(TEST_LDADD)
