@@ -1,3 +1,12 @@
+EXTRA_DIST += docs/architecture.md docs/plugins.md docs/quickstart.md
+
+# The man page is written by the program, from the table that --help prints (core/help.c).
+man1_MANS   = docs/miniinfer.1
+CLEANFILES += docs/miniinfer.1
+docs/miniinfer.1: miniinfer$(EXEEXT)
+	@$(MKDIR_P) docs
+	$(AM_V_GEN)./miniinfer$(EXEEXT) help --man >$@.tmp && mv $@.tmp $@
+
 EXTRA_DIST += docs/configuration.md
 
 # After a change of an option table; tests/stale.sh fails until then.
