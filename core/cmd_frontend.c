@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* What [generate] says is a front end's default, too. */
+/* What the core's sections say is a front end's default, too. */
 static bool inherit(MiConfig *c, const MiFeature *f, const char *key, const char *value, GError **error)
 {
     g_autofree char *section = g_strconcat("frontend.", f->name, NULL), *dotted = g_strconcat(section, ".", key, NULL);
@@ -17,11 +17,14 @@ static bool inherit(MiConfig *c, const MiFeature *f, const char *key, const char
 
 static bool inherit_all(MiSession *s, const MiFeature *f, GError **error)
 {
-    static const char *const keys[] = { "max_tokens", "min_tokens", "ignore_eos", "stop", "system", NULL };
+    static const struct { const char *section, *key; } from[] = {
+        { "generate", "max_tokens" }, { "generate", "min_tokens" }, { "generate", "ignore_eos" }, { "generate", "stop" },
+        { "generate", "system" },     { "sampler", "seed" },
+    };
 
-    for (const char *const *k = keys; *k; k++) {
-        g_autofree char *value = g_strdup(mi_config_get(s->config, "generate", *k));
-        if (value && !inherit(s->config, f, *k, value, error))
+    for (size_t i = 0; i < G_N_ELEMENTS(from); i++) {
+        g_autofree char *value = g_strdup(mi_config_get(s->config, from[i].section, from[i].key));
+        if (value && !inherit(s->config, f, from[i].key, value, error))
             return false;
     }
     return true;

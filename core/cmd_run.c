@@ -92,16 +92,16 @@ static bool prompt_of_flags(MiSession *s, Prompt *out, GError **error)
 }
 
 /* ---- one answer --------------------------------------------------------------- */
-/* Seeds of the n answers to one prompt follow each other. */
+/* Where a seed is given, those of the n answers follow each other; else each draws its own. */
 static bool answer(MiSession *s, MiAnswer *a, const Prompt *p, int i, FILE *out, GError **error)
 {
     const MiGenerateSettings *g = &s->settings.generate;
     g_autofree char          *stop = g_strcompress(g->stop);
     const char *const         stops[] = { *stop ? stop : NULL, NULL };
     const char               *seed = mi_config_get(s->config, "sampler", "seed");
-    g_autofree char          *nth = g_strdup_printf("%" G_GUINT64_FORMAT, (seed ? g_ascii_strtoull(seed, NULL, 10) : 0) +
-                                                                              (guint64)i);
-    const MiParam             params[] = { { i ? "seed" : NULL, nth }, { NULL, NULL } };
+    const guint64             nth = (seed ? g_ascii_strtoull(seed, NULL, 10) : 0) + (guint64)i;
+    g_autofree char          *spelled = g_strdup_printf("%" G_GUINT64_FORMAT, nth);
+    const MiParam             params[] = { { seed ? "seed" : NULL, spelled }, { NULL, NULL } };
     int                       logprobs;
 
     return mi_flag_int(s->line, "logprobs", 1, MI_MAX_TOPS, 0, &logprobs, error) &&
@@ -196,6 +196,7 @@ static bool run(MiSession *s, GError **error)
 /* What is checked before anything is loaded. */
 static bool flags_fit(const MiCommandLine *cl, GError **error)
 {
+    Prompt     listed = { 0 };
     const bool ids = mi_flag(cl, "ids"), text = mi_flag(cl, "prompt"), file = mi_flag(cl, "file");
     int        n;
 
@@ -205,8 +206,10 @@ static bool flags_fit(const MiCommandLine *cl, GError **error)
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "--special needs --raw: a chat template brings its own");
     else if ((mi_flag(cl, "logprobs") || mi_flag(cl, "prompt-logprobs")) && !mi_flag(cl, "json"))
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "log probabilities are printed with --json only");
-    else
+    else if (!ids || ids_of_list(mi_flag(cl, "ids"), &listed, error)) {
+        g_free(listed.ids);
         return mi_flag_int(cl, "logprobs", 1, MI_MAX_TOPS, 0, &n, error);
+    }
     return false;
 }
 

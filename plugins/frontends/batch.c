@@ -20,7 +20,7 @@ typedef struct {
     const char *input, *output;
     bool        raw, ignore_eos;
     int32_t     max_tokens, min_tokens, in_flight;
-    const char *stop, *system;
+    const char *stop, *system, *seed;
 } Options;
 
 typedef struct Batch Batch;
@@ -276,7 +276,7 @@ static void take_finished(Batch *b)
 static void answer_line_of_input(Batch *b, const char *text, size_t len)
 {
     const BatchDefaults d = { b->options.raw, b->options.max_tokens, b->options.min_tokens, b->options.ignore_eos,
-                              b->options.stop, b->options.system };
+                              b->options.stop, b->options.system, b->options.seed };
     g_autoptr(GError)   error = NULL;
     BatchLine           line;
 
@@ -397,6 +397,8 @@ static const MiOption options[] = {
     MI_OPTION(Options, ignore_eos, "false", 0, 0, "go on where the model would end"),
     MI_OPTION(Options, stop, "", 0, 0, "a text that ends an answer; \\n, \\t and \\\\ are read as in C"),
     MI_OPTION(Options, system, "", 0, 0, "the system message around a plain prompt; empty: the template's own"),
+    MI_OPTION(Options, seed, "", 0, 0, "of the first of several answers to one line, those of the others follow; empty: "
+                                       "[sampler] seed, or each draws its own"),
     MI_OPTION(Options, in_flight, "64", 1, 4096, "requests that the engine is given at once"),
     MI_OPTION_END,
 };

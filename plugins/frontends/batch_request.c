@@ -278,6 +278,8 @@ bool batch_line_read(BatchLine *b, MiEngine *e, const char *line, size_t len, in
     *b = (BatchLine){ .id = json_integer(number), .n = 1, .owned = g_ptr_array_new_with_free_func(g_free),
                       .params = g_array_new(TRUE, TRUE, sizeof(MiParam)),
                       .request = { .max_tokens = d->max_tokens, .min_tokens = d->min_tokens, .ignore_eos = d->ignore_eos } };
+    b->seeded = *d->seed;
+    b->seed = g_ascii_strtoull(d->seed, NULL, 10);
     if (*d->stop) {
         char **list = keep(b, g_new0(char *, 2));
         b->request.stop = (const char *const *)list;

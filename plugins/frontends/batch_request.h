@@ -11,6 +11,7 @@ typedef struct {
     int32_t     max_tokens, min_tokens;
     bool        ignore_eos;
     const char *stop, *system; /* "": none */
+    const char *seed;          /* "": each answer draws its own */
 } BatchDefaults;
 
 typedef struct {
@@ -19,7 +20,7 @@ typedef struct {
     MiRequest  request; /* but for event and user */
     int        n;       /* answers wanted */
     uint64_t   seed;    /* of the first one; the others' follow */
-    bool       seeded;  /* the line says a seed */
+    bool       seeded;  /* a seed is given */
     GPtrArray *owned;   /* what request points into */
     GArray    *params;  /* MiParam, ends with a NULL key */
 } BatchLine;
