@@ -63,6 +63,7 @@ static const MiFlag batch_flags[] = {
     { 0, "prefill-step", "N", "engine.prefill_step", "rows of a step that prompts may take" },
     { 0, "max-length", "N", "engine.max_len", "positions of one request, prompt and answer together" },
     { 'n', "max-tokens", "N", "generate.max_tokens", "the longest answer of a request that does not say" },
+    { 's', "seed", "N", "sampler.seed", "the same seed gives the same text" },
     { 0, "raw", NULL, "frontend.batch.raw", "no chat template around a plain prompt" },
     { 0 },
 };

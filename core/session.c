@@ -33,9 +33,11 @@ void mi_progress_clear(void)
 /* A fast start stays silent: a line that flashes by is noise. */
 static bool loading(void *user, uint64_t done, uint64_t total)
 {
-    const MiSession *s = user;
-    if (g_get_monotonic_time() - s->began > 300000 && total)
-        mi_progress_line("loading weights: %d %%", (int)(100 * done / total));
+    MiSession *s = user;
+    const int  percent = total ? (int)(100 * done / total) : 0;
+
+    if (percent != s->percent && g_get_monotonic_time() - s->began > 300000)
+        mi_progress_line("loading weights: %d %%", s->percent = percent);
     return true;
 }
 

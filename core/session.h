@@ -20,6 +20,7 @@ typedef struct {
     MiEngine            *engine;   /* NULL below MI_WITH_ENGINE */
     GArray              *phases;   /* MiPhase, how long each part of opening took */
     int64_t              began;    /* microseconds, monotonic */
+    int                  percent;  /* of loading, shown last */
     bool                 verbose;  /* -v */
 } MiSession;
 

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct {
@@ -189,20 +190,23 @@ static bool read_output(Batch *b, GError **error)
     free(line);
     if (f)
         fclose(f);
-    if (ok && ftruncate(b->out, whole) != 0 && errno != EINVAL) /* EINVAL: a pipe or a device */
+    if (ok && ftruncate(b->out, whole) != 0)
         ok = (g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s: %s", b->options.output, g_strerror(errno)), false);
     return ok;
 }
 
 static bool open_output(Batch *b, GError **error)
 {
+    struct stat is;
+
     if (strcmp(b->options.output, "-") == 0) {
         b->out = dup(STDOUT_FILENO);
         return true;
     }
     b->out = open(b->options.output, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    if (b->out >= 0)
-        return read_output(b, error);
+    /* A device or a pipe holds no answers; reading some of them never ends. */
+    if (b->out >= 0 && fstat(b->out, &is) == 0)
+        return !S_ISREG(is.st_mode) || read_output(b, error);
     g_set_error(error, G_FILE_ERROR, (gint)g_file_error_from_errno(errno), "%s: %s", b->options.output,
                 g_strerror(errno));
     return false;

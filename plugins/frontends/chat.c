@@ -496,8 +496,8 @@ static bool serve(void *self, GError **error)
     interrupts = 0;
     sigaction(SIGINT, &mine, &old);
     if (c->terminal) {
-        printf("%s, %d tokens of context; /help lists commands, Ctrl-D leaves\n",
-               c->engine->api->model(c->engine, &max_len), max_len);
+        const char *model = c->engine->api->model(c->engine, &max_len);
+        printf("%s, %d tokens of context; /help lists commands, Ctrl-D leaves\n", model, max_len);
         edit_begin(c);
     }
     const bool ok = converse(c, error);
