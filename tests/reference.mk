@@ -1,0 +1,2 @@
+test_scripts += tests/reference.sh
+EXTRA_DIST   += tests/reference.py
