@@ -6,3 +6,10 @@ noinst_PROGRAMS += bench/linear
 bench_linear_SOURCES  = bench/linear.c
 bench_linear_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core -I$(top_srcdir)/kernels
 bench_linear_LDADD    = $(cpu_kernels) core/libcore.a $(GLIB_LIBS) $(INIH_LIBS) -lm
+if HAVE_JANSSON
+noinst_PROGRAMS += bench/tokenizer
+endif
+bench_tokenizer_SOURCES  = bench/tokenizer.c $(tokenizer_json)
+bench_tokenizer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core -I$(top_srcdir)/plugins/formats $(JANSSON_CFLAGS)
+bench_tokenizer_LDADD    = core/libcore.a $(GLIB_LIBS) $(INIH_LIBS) $(JANSSON_LIBS) -lm
+EXTRA_DIST += bench/tokenizer_peer.py

@@ -21,10 +21,14 @@ struct MiSplitter {
     int     n_regex;
 };
 
-/* What GGUF files call them. */
+/* GGUF files name the model a rule was first seen with; of many names the rule is one. */
 static const struct { const char *name; Rule rule; } rules[] = {
-    { "gpt-2", GPT2 },      { "llama-bpe", LLAMA3 }, { "llama3", LLAMA3 }, { "llama-v3", LLAMA3 },
-    { "qwen2", QWEN2 },     { "smollm", SMOLLM },    { "regex", REGEX },   { "default", GPT2 },
+    { "regex", REGEX },
+    { "gpt-2", GPT2 }, { "phi-2", GPT2 }, { "mpt", GPT2 }, { "olmo", GPT2 }, { "jais", GPT2 },
+    { "llama-bpe", LLAMA3 }, { "llama3", LLAMA3 }, { "llama-v3", LLAMA3 }, { "dbrx", LLAMA3 }, { "smaug-bpe", LLAMA3 },
+    { "qwen2", QWEN2 }, { "deepseek-r1-qwen", QWEN2 }, { "stablelm2", QWEN2 },
+    { "smollm", SMOLLM }, { "starcoder", SMOLLM }, { "refact", SMOLLM }, { "command-r", SMOLLM },
+    { "codeshell", SMOLLM }, { "exaone", SMOLLM },
 };
 
 static bool add_regex(MiSplitter *s, const char *pattern, GError **error)
@@ -63,8 +67,9 @@ MiSplitter *mi_splitter_new(const char *pre, const char *const *split, GError **
             known = true;
         }
     if (!known) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
-                    "tokenizer: no split rule '%.40s'; there are gpt-2, llama-bpe, qwen2, smollm, regex", pre);
+        g_set_error(
+            error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+            "tokenizer: no split rule '%.40s'; there are those of gpt-2, llama-bpe, qwen2 and smollm, and regex", pre);
         goto fail;
     }
     if (s->rule == REGEX && (!split || !split[0])) {
