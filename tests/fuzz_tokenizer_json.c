@@ -199,8 +199,8 @@ static void mutate_text(Fuzz *f, GString *text)
 /* ---- use ------------------------------------------------------------------- */
 static void use(const MiTokenizer *vt, void *self, const MiTokenizerData *d)
 {
-    static const char texts[][48] = {"", "Hello  world 123 <|end|> a", "kaka\xcc\x81\xff\n\n  ab<s>x</s>",
-                                     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"};
+    static const char texts[][48] = { "", "Hello  world 123 <|end|> a", "kaka\xcc\x81\xff\n\n  ab<s>x</s>",
+                                      "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab" };
     int32_t           ids[64];
     size_t            len;
 

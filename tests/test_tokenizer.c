@@ -65,36 +65,11 @@ typedef const char *(*Scan)(const char *p, const char *end);
 
 static void random_text(GRand *r, GString *text)
 {
-    static const char *const parts[] = {"a",
-                                        "bc",
-                                        "\xc3\xa9",
-                                        "\xe6\x97\xa5",
-                                        "1",
-                                        "23",
-                                        "\xc2\xbd",
-                                        " ",
-                                        "  ",
-                                        "\t",
-                                        "\n",
-                                        "\r\n",
-                                        "\xc2\xa0",
-                                        "\xe3\x80\x80",
-                                        "\xc2\x85",
-                                        "\v",
-                                        "\f",
-                                        "'",
-                                        "'s",
-                                        "'LL",
-                                        "'\xc5\xbf",
-                                        "'Re",
-                                        "'d",
-                                        "'m",
-                                        "!",
-                                        "-",
-                                        "\xf0\x9f\x98\x80",
-                                        "\xcc\x81",
-                                        "_",
-                                        "\x01"};
+    static const char *const parts[] = {
+        "a", "bc", "\xc3\xa9", "\xe6\x97\xa5", "1", "23", "\xc2\xbd", " ", "  ", "\t", "\n", "\r\n", "\xc2\xa0",
+        "\xe3\x80\x80", "\xc2\x85", "\v", "\f", "'", "'s", "'LL", "'\xc5\xbf", "'Re", "'d", "'m", "!", "-",
+        "\xf0\x9f\x98\x80", "\xcc\x81", "_", "\x01",
+    };
 
     g_string_truncate(text, 0);
     for (int n = g_rand_int_range(r, 0, 14); n > 0; n--)

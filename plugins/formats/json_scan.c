@@ -11,11 +11,16 @@ static bool wrong(MiJson *j, const char *wanted)
     return false;
 }
 
+static inline bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
+
 char mi_json_peek(MiJson *j)
 {
-    while (j->at < j->end && (*j->at == ' ' || *j->at == '\n' || *j->at == '\r' || *j->at == '\t'))
-        j->at++;
-    return j->at < j->end ? *j->at : 0;
+    const char *p = j->at;
+
+    while (p < j->end && is_blank(*p))
+        p++;
+    j->at = p;
+    return p < j->end ? *p : 0;
 }
 
 static bool expect(MiJson *j, char c, const char *wanted)
@@ -155,11 +160,12 @@ bool mi_json_real(MiJson *j, double *out)
     return true;
 }
 
-static bool skip_string(MiJson *j)
+/* Past the string that begins at p; end: it does not end. */
+static const char *skip_string(const char *p, const char *end)
 {
-    for (j->at++; j->at < j->end && *j->at != '"'; j->at++)
-        j->at += *j->at == '\\' && j->at + 1 < j->end;
-    return expect(j, '"', "the end of a string");
+    for (p++; p < end && *p != '"'; p++)
+        p += *p == '\\' && p + 1 < end;
+    return p < end ? p + 1 : end;
 }
 
 bool mi_json_skip(MiJson *j, MiJsonText *out)
@@ -168,25 +174,19 @@ bool mi_json_skip(MiJson *j, MiJsonText *out)
 
     if (j->wrong || !mi_json_peek(j))
         return wrong(j, "a value");
-    const char *start = j->at;
-    while (j->at < j->end) {
-        const char c = *j->at;
-        if (c == '"') {
-            if (!skip_string(j))
-                return false;
-        } else if (!depth && (c == ',' || c == '}' || c == ']')) {
+    const char *start = j->at, *p = start, *end = j->end;
+    for (char c = 0; p < end && (depth || (c != '"' && c != '}' && c != ']'));) {
+        c = *p;
+        if (!depth && (c == ',' || c == '}' || c == ']'))
             break;
-        } else {
-            depth += c == '{' || c == '[';
-            depth -= c == '}' || c == ']';
-            j->at++;
-        }
-        if (!depth && (c == '"' || c == '}' || c == ']'))
-            break;
+        depth += c == '{' || c == '[';
+        depth -= c == '}' || c == ']';
+        p = c == '"' ? skip_string(p, end) : p + 1;
     }
-    if (depth)
-        return wrong(j, "a closing bracket");
-    *out = (MiJsonText){ start, (size_t)(j->at - start) };
+    j->at = p;
+    if (depth || (*start == '"' && (p - start < 2 || p[-1] != '"')))
+        return wrong(j, depth ? "a closing bracket" : "the end of a string");
+    *out = (MiJsonText){ start, (size_t)(p - start) };
     return out->len || wrong(j, "a value");
 }
 

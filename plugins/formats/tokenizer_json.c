@@ -134,30 +134,50 @@ static bool take_config(MiTokenizerJson *t, const json_t *config, GError **error
 /* ---- tokenizer.json ------------------------------------------------------------ */
 /* Its members, as texts; len 0: not there. */
 typedef struct {
-    MiJsonText model, added_tokens, normalizer, pre_tokenizer, post_processor;
+    MiJsonText added_tokens, normalizer, pre_tokenizer, post_processor;
 } Members;
+
+static bool twice(const MiTokenizerJson *t, const char *key, GError **error)
+{
+    return mi_tokenizer_wrong(error, MI_ERROR_MODEL, t->vocab.name, "%s is there twice", key);
+}
+
+/* One member: kept as a text; the model is cut at once, so that nobody goes over it twice. */
+static bool take_member(MiTokenizerJson *t, MiJson *j, const MiJsonText *key, Members *m, GError **error)
+{
+    const struct { const char *key; MiJsonText *to; } known[] = {
+        { "added_tokens", &m->added_tokens }, { "normalizer", &m->normalizer },
+        { "pre_tokenizer", &m->pre_tokenizer }, { "post_processor", &m->post_processor },
+    };
+    MiJsonText value;
+
+    if (mi_json_is(key, "model"))
+        return t->vocab.vocab_text.len ? twice(t, "model", error) : mi_vocab_cut(&t->vocab, j, error);
+    if (!mi_json_skip(j, &value))
+        return mi_tokenizer_json_wrong(error, t->vocab.name, j);
+    for (size_t i = 0; i < G_N_ELEMENTS(known); i++) {
+        if (!mi_json_is(key, known[i].key))
+            continue;
+        if (known[i].to->len)
+            return twice(t, known[i].key, error);
+        *known[i].to = value;
+    }
+    return true;
+}
 
 static bool cut(MiTokenizerJson *t, const char *text, size_t len, Members *m, GError **error)
 {
-    const struct { const char *key; MiJsonText *to; } known[] = {
-        { "model", &m->model },           { "added_tokens", &m->added_tokens },     { "normalizer", &m->normalizer },
-        { "pre_tokenizer", &m->pre_tokenizer }, { "post_processor", &m->post_processor },
-    };
     MiJson     j = { .start = text, .at = text, .end = text + len };
     size_t     n = 0;
-    MiJsonText key, value;
+    MiJsonText key;
 
     mi_json_open(&j, '{');
-    while (mi_json_more(&j, '}', &n) && mi_json_key(&j, &t->vocab.buffer, &key) && mi_json_skip(&j, &value))
-        for (size_t i = 0; i < G_N_ELEMENTS(known); i++)
-            if (mi_json_is(&key, known[i].key)) {
-                if (known[i].to->len)
-                    return mi_tokenizer_wrong(error, MI_ERROR_MODEL, t->vocab.name, "%s is there twice", known[i].key);
-                *known[i].to = value;
-            }
+    while (mi_json_more(&j, '}', &n) && mi_json_key(&j, &t->vocab.buffer, &key))
+        if (!take_member(t, &j, &key, m, error))
+            return false;
     if (!j.wrong && mi_json_peek(&j))
         j.wrong = "the end";
-    if (!j.wrong && !m->model.len)
+    if (!j.wrong && !t->vocab.vocab_text.len)
         j.wrong = "a member `model`";
     return !j.wrong || mi_tokenizer_json_wrong(error, t->vocab.name, &j);
 }
@@ -207,7 +227,7 @@ static bool read_text(MiTokenizerJson *t, const char *text, size_t len, const ch
         return mi_tokenizer_wrong(error, MI_ERROR_MODEL, t->vocab.name, "not UTF-8, or with a NUL");
     json_t *j = config ? load_config(config_name, config, config_len, error) : json_object();
     bool    ok = j && cut(t, text, len, &m, error) && read_steps(t, &m, error) &&
-              mi_vocab_read(&t->vocab, m.model, m.added_tokens, error) && check(t, error) && take_config(t, j, error) &&
+              mi_vocab_read(&t->vocab, m.added_tokens, error) && check(t, error) && take_config(t, j, error) &&
               settle_texts(t, error);
     json_decref(j);
     return ok;

@@ -235,13 +235,12 @@ static bool read_halves(MiVocab *v, MiJson *j, MiJsonText half[2])
     return true;
 }
 
-static bool read_merges(MiVocab *v, MiJsonText text, MiJson j, GError **error)
+static bool read_merges(MiVocab *v, GError **error)
 {
+    MiJson     j = { .start = v->file, .at = v->merges_text.text, .end = v->merges_text.text + v->merges_text.len };
     size_t     n = 0, capacity = 0;
     MiJsonText half[2];
 
-    j.at = text.text;
-    j.end = text.text + text.len;
     mi_json_open(&j, '[');
     while (mi_json_more(&j, ']', &n) && read_halves(v, &j, half)) {
         if (n > capacity) {
@@ -263,19 +262,8 @@ static bool read_merges(MiVocab *v, MiJsonText text, MiJson j, GError **error)
 }
 
 /* ---- the model ------------------------------------------------------------- */
-typedef struct {
-    char *type, *unk_token;
-    bool  dropout, affix;
-} Settings;
-
-static void settings_clear(Settings *s)
-{
-    g_free(s->type);
-    g_free(s->unk_token);
-}
-
 /* A small member: anything but vocab and merges. */
-static bool read_member(MiVocab *v, Settings *s, const MiJsonText *key, const MiJsonText *value, GError **error)
+static bool read_member(MiVocab *v, const MiJsonText *key, const MiJsonText *value, GError **error)
 {
     json_error_t why;
     json_t *j = json_loadb(value->text, value->len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
@@ -284,10 +272,10 @@ static bool read_member(MiVocab *v, Settings *s, const MiJsonText *key, const Mi
         return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "model.%.*s: %s", (int)MIN(key->len, 40), key->text,
                                   why.text);
     const bool has_text = json_is_string(j) && json_string_length(j);
-    if (mi_json_is(key, "type") && has_text && !s->type)
-        s->type = g_strdup(json_string_value(j));
-    else if (mi_json_is(key, "unk_token") && has_text && !s->unk_token)
-        s->unk_token = g_strdup(json_string_value(j));
+    if (mi_json_is(key, "type") && has_text && !v->type)
+        v->type = g_strdup(json_string_value(j));
+    else if (mi_json_is(key, "unk_token") && has_text && !v->unk_token)
+        v->unk_token = g_strdup(json_string_value(j));
     else if (mi_json_is(key, "unk_id") && json_is_integer(j))
         v->unk = (int32_t)CLAMP(json_integer_value(j), -1, INT32_MAX);
     else if (mi_json_is(key, "byte_fallback"))
@@ -295,94 +283,89 @@ static bool read_member(MiVocab *v, Settings *s, const MiJsonText *key, const Mi
     else if (mi_json_is(key, "ignore_merges"))
         v->ignore_merges = json_is_true(j);
     else if (mi_json_is(key, "dropout"))
-        s->dropout = json_is_number(j) && json_number_value(j) != 0;
+        v->has_dropout = json_is_number(j) && json_number_value(j) != 0;
     else if (mi_json_is(key, "continuing_subword_prefix") || mi_json_is(key, "end_of_word_suffix"))
-        s->affix = s->affix || has_text;
+        v->has_affix = v->has_affix || has_text;
     json_decref(j);
     return true;
 }
 
-static bool check_settings(MiVocab *v, const Settings *s, const MiJsonText *vocab, const MiJsonText *merges,
-                           GError **error)
+static bool check_settings(MiVocab *v, GError **error)
 {
-    const char *type = s->type ? s->type : merges->len ? "BPE" : "without a type";
+    const char *type = v->type ? v->type : v->merges_text.len ? "BPE" : "without a type";
 
     if (strcmp(type, "BPE") && strcmp(type, "Unigram"))
         return mi_tokenizer_wrong(error, MI_ERROR_UNSUPPORTED, v->name, "model '%.40s'; there are BPE and Unigram",
                                   type);
     v->is_unigram = !strcmp(type, "Unigram");
-    if (!vocab->len || vocab->text[0] != (v->is_unigram ? '[' : '{') || !merges->len != v->is_unigram)
+    if (!v->vocab_text.len || v->vocab_text.text[0] != (v->is_unigram ? '[' : '{') ||
+        !v->merges_text.len != v->is_unigram)
         return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "model: a %s has %s", type,
                                   v->is_unigram ? "an array `vocab` and no merges" : "an object `vocab`, and merges");
-    if (s->dropout || s->affix)
+    if (v->has_dropout || v->has_affix)
         return mi_tokenizer_wrong(error, MI_ERROR_UNSUPPORTED, v->name, "model: %s is not known here",
-                                  s->dropout ? "dropout" : "a prefix or suffix of subwords");
+                                  v->has_dropout ? "dropout" : "a prefix or suffix of subwords");
     return true;
 }
 
-static bool read_model(MiVocab *v, MiJson *j, Settings *s, MiJsonText *vocab, MiJsonText *merges, GError **error)
+bool mi_vocab_cut(MiVocab *v, MiJson *j, GError **error)
 {
     size_t     n = 0;
     MiJsonText key, value;
 
+    v->unk = -1;
     mi_json_open(j, '{');
     while (mi_json_more(j, '}', &n) && mi_json_key(j, &v->buffer, &key) && mi_json_skip(j, &value)) {
-        MiJsonText *large = mi_json_is(&key, "vocab") ? vocab : mi_json_is(&key, "merges") ? merges : NULL;
+        MiJsonText *large = mi_json_is(&key, "vocab")    ? &v->vocab_text
+                            : mi_json_is(&key, "merges") ? &v->merges_text
+                                                         : NULL;
         if (large && large->len)
             return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "model.%.*s is there twice", (int)key.len,
                                       key.text);
         if (large)
             *large = value;
-        else if (!read_member(v, s, &key, &value, error))
+        else if (!read_member(v, &key, &value, error))
             return false;
     }
-    return (!j->wrong || mi_tokenizer_json_wrong(error, v->name, j)) && check_settings(v, s, vocab, merges, error);
+    return (!j->wrong || mi_tokenizer_json_wrong(error, v->name, j)) && check_settings(v, error);
 }
 
-static bool name_unknown(MiVocab *v, const Settings *s, GError **error)
+static bool name_unknown(MiVocab *v, GError **error)
 {
-    if (s->unk_token)
-        v->unk = mi_vocab_find(v, s->unk_token, strlen(s->unk_token));
-    if ((s->unk_token && v->unk < 0) || v->unk >= (int64_t)v->n_pieces)
+    if (v->unk_token)
+        v->unk = mi_vocab_find(v, v->unk_token, strlen(v->unk_token));
+    if ((v->unk_token && v->unk < 0) || v->unk >= (int64_t)v->n_pieces)
         return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "model: the unknown piece is none of the vocabulary");
     if (v->unk >= 0 && v->pieces[v->unk].type == MI_PIECE_NORMAL)
         v->pieces[v->unk].type = MI_PIECE_UNKNOWN;
     return true;
 }
 
-static bool read_all(MiVocab *v, Settings *s, MiJson *j, const json_t *added, GError **error)
+static bool read_all(MiVocab *v, const json_t *added, GError **error)
 {
-    MiJsonText vocab = { 0 }, merges = { 0 };
-    Entries    entries = { 0 };
-    json_t    *token;
-    size_t     i;
+    MiJson  j = { .start = v->file, .at = v->vocab_text.text, .end = v->vocab_text.text + v->vocab_text.len };
+    Entries entries = { 0 };
+    json_t *token;
+    size_t  i;
 
-    bool ok = read_model(v, j, s, &vocab, &merges, error);
-    if (ok) {
-        MiJson in_vocab = { .start = j->start, .at = vocab.text, .end = vocab.text + vocab.len };
-        ok = read_pieces(v, &in_vocab, &entries, error) && count_pieces(v, &entries, added, error) &&
-             make_tables(v, error) && enter_pieces(v, &entries, error);
-    }
+    bool ok = read_pieces(v, &j, &entries, error) && count_pieces(v, &entries, added, error) &&
+              make_tables(v, error) && enter_pieces(v, &entries, error);
     g_free(entries.at);
     json_array_foreach (added, i, token)
         ok = ok && enter_added(v, token, i, error);
-    return ok && name_unknown(v, s, error) && (!merges.len || read_merges(v, merges, *j, error));
+    return ok && name_unknown(v, error) && (!v->merges_text.len || read_merges(v, error));
 }
 
-bool mi_vocab_read(MiVocab *v, MiJsonText model, MiJsonText added, GError **error)
+bool mi_vocab_read(MiVocab *v, MiJsonText added, GError **error)
 {
-    MiJson       j = { .start = v->file, .at = model.text, .end = model.text + model.len };
-    Settings     s = { 0 };
     json_error_t why;
     json_t      *tokens = added.len ? json_loadb(added.text, added.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why)
                                     : json_array();
 
-    v->unk = -1;
-    bool ok = json_is_array(tokens) ? read_all(v, &s, &j, tokens, error)
+    bool ok = json_is_array(tokens) ? read_all(v, tokens, error)
                                     : mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "added_tokens: %s",
                                                          tokens ? "wanted an array" : why.text);
     json_decref(tokens);
-    settings_clear(&s);
     return ok;
 }
 
@@ -392,4 +375,6 @@ void mi_vocab_clear(MiVocab *v)
     g_free(v->added);
     g_free(v->by_text);
     g_free(v->merges);
+    g_free(v->type);
+    g_free(v->unk_token);
 }

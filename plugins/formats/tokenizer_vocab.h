@@ -18,11 +18,16 @@ typedef struct {
     int32_t   (*merges)[2];
     uint32_t    n_merges;
     int32_t     unk;
-    bool        is_unigram, byte_fallback, ignore_merges;
+    bool        is_unigram, byte_fallback, ignore_merges, has_dropout, has_affix;
+    char       *type, *unk_token;
+    MiJsonText  vocab_text, merges_text; /* in the file */
 } MiVocab;
 
-/* model and added: values in the file; added.len 0: none.  clear() after a failure too. */
-bool mi_vocab_read(MiVocab *, MiJsonText model, MiJsonText added, GError **error);
+/* The value of `model`, which is next: its settings; where vocab and merges are. */
+bool mi_vocab_cut(MiVocab *, MiJson *, GError **error);
+/* After cut(), the pieces and merges.  added: the value of `added_tokens`, len 0: none. */
+bool mi_vocab_read(MiVocab *, MiJsonText added, GError **error);
+/* After a failure, too. */
 void mi_vocab_clear(MiVocab *);
 int32_t mi_vocab_find(const MiVocab *, const char *text, size_t len);
 
