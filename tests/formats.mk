@@ -9,11 +9,19 @@ tests_test_gguf_SOURCES  = tests/test_gguf.c $(TEST_COMMON)
 tests_test_gguf_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_gguf_LDADD    = $(TEST_LDADD)
 if HAVE_JANSSON
-test_programs += tests/test_safetensors tests/fuzz_formats
+test_programs += tests/test_safetensors tests/test_convert tests/fuzz_formats
+check_PROGRAMS += tests/plugins/small_shards.so
 endif
 tests_test_safetensors_SOURCES  = tests/test_safetensors.c tests/formats_common.h tests/data/tiny_safetensors.h $(TEST_COMMON)
 tests_test_safetensors_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_safetensors_LDADD    = $(TEST_LDADD)
+tests_test_convert_SOURCES  = tests/test_convert.c tests/formats_common.h tests/gguf_builder.h $(TEST_COMMON)
+tests_test_convert_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_convert_LDADD    = $(TEST_LDADD)
+tests_plugins_small_shards_so_SOURCES  = $(plugins_format_safetensors_so_SOURCES)
+tests_plugins_small_shards_so_CPPFLAGS = $(plugins_format_safetensors_so_CPPFLAGS) -DSHARD_BYTES=4000
+tests_plugins_small_shards_so_LDFLAGS  = $(plugin_ldflags)
+tests_plugins_small_shards_so_LDADD    = $(plugins_format_safetensors_so_LDADD)
 tests_fuzz_formats_SOURCES  = tests/fuzz_formats.c tests/formats_common.h tests/gguf_builder.h $(TEST_COMMON)
 tests_fuzz_formats_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_fuzz_formats_LDADD    = $(TEST_LDADD)

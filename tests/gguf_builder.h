@@ -160,6 +160,7 @@ static inline void small_tokens(Builder *b, Small which)
         key_numbers(b, "tokenizer.ggml.scores", 6, scores, 10);
     key_u32(b, "tokenizer.ggml.bos_token_id", is_bpe ? 0 : 1);
     key_u32(b, "tokenizer.ggml.eos_token_id", is_bpe ? 0 : 2);
+    key_u32(b, "tokenizer.ggml.unknown_token_id", is_bpe ? UINT32_MAX : 0);
     key_u32(b, "tokenizer.ggml.padding_token_id", UINT32_MAX);
     key_u32(b, "tokenizer.ggml.eot_token_id", is_bpe ? 1 : 2);
     key_bool(b, "tokenizer.ggml.add_bos_token", 1);

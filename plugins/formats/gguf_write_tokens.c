@@ -16,7 +16,7 @@ typedef struct {
 
 static bool known(const MiPiece *p) { return p->text != NULL; }
 
-/* The piece in the file's spelling, as an element of an array of strings, with `more` behind it. */
+/* The piece in the file's spelling. */
 static GString *spelled(const Writer *w, const MiPiece *p)
 {
     GString *s = g_string_sized_new(2 * (gsize)p->len + 1);
@@ -45,7 +45,7 @@ static void put_pieces(const Writer *w)
     for (uint32_t i = 0; i < w->n; i++) {
         static const int32_t types[] = { 1, 2, 3, 4, 6 };
         const bool           there = i < w->t->n_pieces && known(&w->t->pieces[i]);
-        const int32_t        type = there ? types[w->t->pieces[i].type] : 5;
+        const int32_t        type = !there ? 5 : !w->bpe && (int32_t)i == w->t->unk ? 2 : types[w->t->pieces[i].type];
         g_byte_array_append(w->keys->bytes, (const guint8 *)&type, sizeof type);
     }
 }
@@ -143,7 +143,7 @@ static void put_ids(const Writer *w)
     size_t                   n = 0;
 
     for (size_t i = 0; i < G_N_ELEMENTS(ids); i++)
-        if (ids[i].id >= 0)
+        if (ids[i].id >= 0 || !w->bpe) /* all ones say that there is none, where a reader would assume one */
             mi_gguf_put_u32(w->keys, ids[i].key, (uint32_t)ids[i].id);
     for (uint32_t i = 0; i < t->n_stop && n < G_N_ELEMENTS(more); i++)
         if (t->stop[i] != t->eos)
