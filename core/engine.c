@@ -456,7 +456,7 @@ static bool read_template(Engine *e, GError **error)
     if (!source)
         e->template_error = g_strdup("the model has no chat template; use --raw, or set [model] chat_template");
     else if (!(e->template = mi_template_parse(source, strlen(source), &why)))
-        e->template_error = g_strdup_printf("chat template: %s", why->message);
+        e->template_error = g_strdup(why->message);
     return true;
 }
 
