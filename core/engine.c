@@ -41,13 +41,14 @@ static MiRequested *requested(const MiSequence *s) { return s->owner; }
 
 /* ---- a step: what goes in ------------------------------------------------------- */
 
-/* A sequence that wants every row of its prompt gets no more of them than outputs are left;
- * one output is kept for each of the others. */
+/* A sequence that wants every row of its prompt takes no more of them than outputs are left,
+ * with one output kept for each of the others.  Where all is recomputed it takes all rows, and
+ * fill_batch() asks for the outputs of some. */
 static void limit_scored(Engine *e)
 {
     int left = e->a->max_out - e->step.shape.n_seqs;
 
-    for (int i = 0; i < e->step.shape.n_seqs; i++) {
+    for (int i = 0; i < e->step.shape.n_seqs && !((const MiCache *)e->a->cache->vtable)->recomputes; i++) {
         if (!requested(e->step.seqs[i])->prompt_logprobs)
             continue;
         e->step.count[i] = MIN(e->step.count[i], 1 + left);
@@ -67,29 +68,40 @@ static void add_output(Engine *e, int row, int seq, int32_t target)
     e->out_seq[i] = seq;
 }
 
+/* The outputs of a sequence whose first row is `row`: those of its prompt that are not scored
+ * yet, and the one that is drawn from once all are.  left: of the outputs that any may take. */
+static void add_outputs(Engine *e, int i, int row, int *left)
+{
+    const MiSequence *s = e->step.seqs[i];
+    const MiRequested *q = requested(s);
+    const int         end = s->n_cached + e->step.count[i], before = e->batch.shape.n_out;
+    int               own = 1 + *left, at = MAX(s->n_cached, q->n_scored);
+
+    for (; q->prompt_logprobs && at < MIN(end, s->n_prompt - 1) && own > 0; at++, own--)
+        add_output(e, row + at - s->n_cached, i, s->tokens[at + 1]);
+    if (end == s->n_tokens && s->max_tokens > 0 && own > 0 && (!q->prompt_logprobs || at >= s->n_prompt - 1))
+        add_output(e, row + end - 1 - s->n_cached, i, -1);
+    *left -= MAX(e->batch.shape.n_out - before - 1, 0);
+}
+
 static void fill_batch(Engine *e)
 {
     MiBatch *b = &e->batch;
-    int      row = 0;
+    int      row = 0, left = e->a->max_out - e->step.shape.n_seqs;
 
     b->shape = (MiShape){ .n_seqs = e->step.shape.n_seqs, .decode = true };
     for (int i = 0; i < b->shape.n_seqs; i++) {
         const MiSequence *s = e->step.seqs[i];
-        const bool        scored = requested(s)->prompt_logprobs;
         const int         n = e->step.count[i];
 
         writable(b->seq_start)[i] = row;
         writable(b->n_prompt)[s->slot] = s->n_prompt;
         memcpy(writable(b->history) + (size_t)s->slot * (size_t)b->max_history + s->n_cached, s->tokens + s->n_cached,
                (size_t)n * sizeof *s->tokens);
+        add_outputs(e, i, row, &left);
         for (int k = 0; k < n; k++, row++) {
-            const int32_t at = s->n_cached + k;
-            writable(b->tokens)[row] = s->tokens[at];
-            writable(b->positions)[row] = at;
-            if (at == s->n_tokens - 1 && s->max_tokens > 0)
-                add_output(e, row, i, -1);
-            else if (scored && at + 1 < s->n_prompt)
-                add_output(e, row, i, s->tokens[at + 1]);
+            writable(b->tokens)[row] = s->tokens[s->n_cached + k];
+            writable(b->positions)[row] = s->n_cached + k;
         }
         b->shape.max_kv = MAX(b->shape.max_kv, s->n_cached + n);
         b->shape.decode = b->shape.decode && n == 1;
@@ -241,7 +253,7 @@ static void deliver(Engine *e, const MiBucket *b, bool with_logprobs)
     for (int i = 0; i < shape.n_seqs; i++) {
         MiRequested *q = requested(e->step.seqs[i]);
         const int32_t seen = e->batch.positions[e->batch.seq_start[i + 1] - 1] + 1;
-        if (!q->pub.max_tokens && seen == q->pub.n_tokens)
+        if (!q->pub.max_tokens && seen == q->pub.n_tokens && (!q->prompt_logprobs || q->n_scored >= seen - 1))
             mi_requested_finish(q, MI_FINISH_LENGTH);
         if (q->finished)
             forget(e, q);

@@ -287,6 +287,7 @@ void mi_requested_scored(MiRequested *q, int32_t first, int32_t n, const float *
         fill_tops(q, e.logprobs, ids + (size_t)i * (1 + MI_MAX_TOPS), tops, &e);
         tell(q, &e);
     }
+    q->n_scored = first + n - 1;
 }
 
 void mi_requested_finish(MiRequested *q, MiFinish finish)

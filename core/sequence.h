@@ -13,6 +13,7 @@ typedef struct {
     char   **stop;     /* NULL-terminated; may be NULL */
     int32_t *stop_ids; /* [n_stop_ids] the request's and, unless ignore_eos, the model's */
     int32_t  n_stop_ids, min_tokens, logprobs;
+    int32_t  n_scored; /* tokens of the prompt whose log probability was delivered, not counting the first */
     int32_t  n_found; /* positions that the cache had when it was first scheduled */
     bool     prompt_logprobs, cancelled, finished;
     uint32_t links;               /* those whose parameters ask for something */

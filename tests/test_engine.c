@@ -284,6 +284,40 @@ static void scores_what_it_drew(void **state)
     stop(&r);
 }
 
+/* More rows than outputs fit a step, cached or recomputed, alone or beside others: every
+ * token of the prompt is scored once, and then the answer is drawn. */
+static void scores_in_pieces(void **state)
+{
+    (void)state;
+    static const char *const ways[][9] = {
+        { GREEDY, "engine.dtype", "fp32" },
+        { GREEDY, "engine.dtype", "fp32", "engine.cache", "none" },
+        { GREEDY, "engine.dtype", "fp32", "engine.max_seqs", "3" },
+        { GREEDY, "engine.dtype", "fp32", "engine.cache", "none", "engine.max_seqs", "3" },
+    };
+    Answer first[6], got[6];
+
+    for (size_t w = 0; w < G_N_ELEMENTS(ways); w++) {
+        Run r;
+        started(&r, "", ways[w]);
+        ask(&r, w ? got : first, 2, 6, &(MiRequest){ .max_tokens = 3, .logprobs = 1, .prompt_logprobs = true });
+        for (int i = 0; i < 6; i++) {
+            const Answer *a = w ? &got[i] : &first[i];
+            assert_int_equal(a->n_scored, N_PROMPT + 3 * (2 + i) - 1);
+            assert_int_equal(a->n, 3);
+            for (int k = 0; k < a->n_scored; k++)
+                assert_true(fabsf(a->prompt_logprobs[k] - first[i].prompt_logprobs[k]) < 1e-5f);
+            for (int k = 0; k < 3; k++)
+                assert_int_equal(a->tokens[k], first[i].tokens[k]);
+            if (w)
+                answer_clear(&got[i]);
+        }
+        stop(&r);
+    }
+    for (int i = 0; i < 6; i++)
+        answer_clear(&first[i]);
+}
+
 static void ends_where_it_is_told(void **state)
 {
     (void)state;
@@ -462,6 +496,7 @@ static void cancels_at_once(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(nothing_changes_an_answer), cmocka_unit_test(scores_what_it_drew),
+          cmocka_unit_test(scores_in_pieces),
           cmocka_unit_test(ends_where_it_is_told), cmocka_unit_test(holds_out_for_min_tokens),
           cmocka_unit_test(refuses_what_cannot_be), cmocka_unit_test(names_what_does_not_fit),
           cmocka_unit_test(takes_what_was_planned), cmocka_unit_test(allocates_nothing_while_it_decodes),
