@@ -10,7 +10,9 @@ a llama.cpp that you built for this machine (cmake -DGGML_NATIVE=ON).
 One JSON line a figure, tokens a second: `value` is ours, `peer` llama.cpp's,
 `ratio` ours over its.  Decoding also says which `share` of this machine's read
 bandwidth, measured between the rounds, its weights take: bytes of weights read
-for a token, times tokens a second, over bandwidth.  The limit is 1.
+for a token, times tokens a second, over bandwidth.  The limit is 1.  `load` is
+the machine's load average before the first round: figures of a busy machine
+say little.
 """
 import argparse
 import json
@@ -134,6 +136,10 @@ def report(name, rounds, **more):
 
 def compare(args, path):
     gguf, name = Gguf(path), os.path.basename(path)
+    load = round(os.getloadavg()[0], 2)
+    if load > 1.5 * args.threads:
+        print(f"compare.py: {load} processes run on {os.cpu_count()} processors; on a busy machine threads that wait "
+              "for each other by spinning lose more than their share", file=sys.stderr)
     prompt, decode, bandwidth = [], [], []
     for _ in range(args.rounds):
         mine = our_speeds(args, path, gguf.n_vocab())
@@ -144,8 +150,8 @@ def compare(args, path):
     limit = round(statistics.median(bandwidth), 2)
     weights = gguf.read_per_token()
     rate = statistics.median(a for a, _ in decode)
-    report(f"{name} prompt {args.prompt}", prompt, threads=args.threads)
-    report(f"{name} decode {args.generate}", decode, threads=args.threads, bandwidth_gb_s=limit,
+    report(f"{name} prompt {args.prompt}", prompt, threads=args.threads, load=load)
+    report(f"{name} decode {args.generate}", decode, threads=args.threads, load=load, bandwidth_gb_s=limit,
            weight_bytes=weights, share=round(weights * rate / (limit * 1e9), 3))
 
 
