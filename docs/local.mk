@@ -7,7 +7,7 @@ docs/miniinfer.1: miniinfer$(EXEEXT)
 	@$(MKDIR_P) docs
 	$(AM_V_GEN)./miniinfer$(EXEEXT) help --man >$@.tmp && mv $@.tmp $@
 
-EXTRA_DIST += docs/configuration.md
+EXTRA_DIST += docs/configuration.md docs/performance.md
 
 # After a change of an option table; tests/stale.sh fails until then.
 .PHONY: reference

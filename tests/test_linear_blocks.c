@@ -139,6 +139,46 @@ static void joined_parts_are_as_alone(void **state)
     mi_registry_free(r);
 }
 
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
+/* Counts what the plugin allocates too: it is loaded into a program that defines these. */
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t), *__libc_memalign(size_t, size_t);
+static int allocations;
+void *malloc(size_t n) { return allocations++, __libc_malloc(n); }
+void *calloc(size_t n, size_t m) { return allocations++, __libc_calloc(n, m); }
+void *realloc(void *p, size_t n) { return allocations++, __libc_realloc(p, n); }
+void *aligned_alloc(size_t a, size_t n) { return allocations++, __libc_memalign(a, n); }
+
+static void a_run_allocates_nothing(void **state)
+{
+    static const int64_t counts[] = { 1, 130 };
+    MiRegistry          *r = load(NULL);
+    const MiLinear      *vt = test_linear(r, "blocks");
+    g_autofree float    *x = test_floats(130 * 256, 1), *y = g_new(float, 130 * 40);
+    Device               d;
+    MiContext            ctx = test_context(&d, 0);
+    const MiWeight       w = test_weight("q6_k", 40, 256, 3);
+    Packed               p = test_pack(vt, &ctx, &w, 1, NULL);
+
+    (void)state;
+    for (size_t c = 0; c < G_N_ELEMENTS(counts); c++) {
+        Bound b;
+        test_bind(&b, &p, x, counts[c], &y, NULL);
+        const int before = allocations;
+        for (int i = 0; i < 10; i++)
+            test_run(&b, &p);
+        assert_int_equal(allocations, before);
+        test_unbind(&b, &p);
+        assert_true(before > 0); /* they are counted */
+    }
+    free(p.memory);
+    g_free((void *)(uintptr_t)w.data);
+    mi_registry_free(r);
+}
+#define COUNTED cmocka_unit_test(a_run_allocates_nothing),
+#else
+#define COUNTED
+#endif
+
 static void refuses_what_does_not_fit(void **state)
 {
     MiRegistry     *r = load(NULL);
@@ -169,4 +209,4 @@ static void refuses_what_does_not_fit(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(all_formats_agree), cmocka_unit_test(joined_parts_are_as_alone),
-          cmocka_unit_test(refuses_what_does_not_fit));
+          COUNTED cmocka_unit_test(refuses_what_does_not_fit));
