@@ -1,5 +1,6 @@
 /* dense_avx2.c - dense.h with two 32-byte registers for 16 lanes. */
 #include <cpu/dense.h>
+#include <cpu/x86.h>
 #include <immintrin.h>
 
 typedef struct { __m256 a, b; } Lanes;
@@ -33,9 +34,4 @@ static inline float lanes_sum(Lanes v)
 
 #include <cpu/dense_lanes.h>
 
-static bool usable(void)
-{
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-}
-
-const MiDenseIsa mi_dense_avx2 = { "avx2", usable, { run_f32, run_f16, run_bf16 } };
+const MiDenseIsa mi_dense_avx2 = { "avx2", mi_x86_avx2, { run_f32, run_f16, run_bf16 } };

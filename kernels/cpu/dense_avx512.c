@@ -1,5 +1,6 @@
 /* dense_avx512.c - dense.h with one 64-byte register for 16 lanes. */
 #include <cpu/dense.h>
+#include <cpu/x86.h>
 #include <immintrin.h>
 
 typedef __m512 Lanes;
@@ -23,11 +24,4 @@ static inline float lanes_sum(Lanes v)
 
 #include <cpu/dense_lanes.h>
 
-static bool usable(void)
-{
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-}
-
-const MiDenseIsa mi_dense_avx512 = { "avx512", usable, { run_f32, run_f16, run_bf16 } };
+const MiDenseIsa mi_dense_avx512 = { "avx512", mi_x86_avx512_vnni, { run_f32, run_f16, run_bf16 } };

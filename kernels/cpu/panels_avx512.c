@@ -4,6 +4,7 @@
  * and meets every row of x of the tile: 16 vpdpbusd with broadcasts from
  * memory, then int32 -> f32 and one or two FMAs a half. */
 #include <cpu/panels.h>
+#include <cpu/x86.h>
 #include <immintrin.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -12,13 +13,6 @@
  * the ends of 4 KB pages.  One thread, q5_0, 14 GB/s to be had: 0: 8.5 GB/s,
  * 2 KB: 10.0, 4 KB: 10.8, 8 KB: 10.8, 16 KB: 10.6. */
 enum { AHEAD = 4096 };
-
-static bool usable(void)
-{
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-}
 
 /* ---- x ---------------------------------------------------------------------- */
 
@@ -277,4 +271,4 @@ INLINE void panel(const MiPanelCall *c, MiPanelShape f, bool one)
 MI_PANEL_FORMATS(RUN)
 
 #define RUN_OF(name, ...) [MI_PANEL_##name] = name,
-const MiPanelIsa mi_panel_avx512 = { "avx512", usable, quantise, { MI_PANEL_FORMATS(RUN_OF) } };
+const MiPanelIsa mi_panel_avx512 = { "avx512", mi_x86_avx512_vnni, quantise, { MI_PANEL_FORMATS(RUN_OF) } };
