@@ -78,7 +78,7 @@ static bool choose_backend(MiAssembly *a, GError **error)
 
     if (is_auto(device)) {
         if (!(a->backend = best_backend(a))) {
-            g_set_error(error, MI_ERROR, MI_ERROR_NOT_FOUND, "no backend with a usable device is loaded");
+            g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "no backend with a usable device is loaded");
             return false;
         }
     } else if (!(a->backend = mi_registry_find(a->registry, MI_KIND_BACKEND, part[0], "*", error))) {

@@ -20,12 +20,12 @@ void *__libc_malloc(size_t);
 void *__libc_calloc(size_t, size_t);
 void *__libc_realloc(void *, size_t);
 
+#if !defined(__SANITIZE_ADDRESS__)
 static void note(void)
 {
     if (g_atomic_int_get(&counting))
         g_atomic_int_inc(&allocations);
 }
-#if !defined(__SANITIZE_ADDRESS__)
 void *malloc(size_t n) { return note(), __libc_malloc(n); }
 void *calloc(size_t n, size_t size) { return note(), __libc_calloc(n, size); }
 void *realloc(void *p, size_t n) { return note(), __libc_realloc(p, n); }
