@@ -320,6 +320,95 @@ static void refuses_columns_of_another_length(void **state)
     }
 }
 
+static void shapes(Builder *b)
+{
+    llama(b);
+    key_u32(b, "llama.embedding_length", 96), key_u32(b, "llama.attention.head_count", 1);
+}
+static void window(Builder *b) { shapes(b), key_u32(b, "llama.attention.sliding_window", 64); }
+static void linear(Builder *b) { shapes(b), key_f32(b, "llama.rope.scale_linear", 2); }
+static void linear_by_name(Builder *b)
+{
+    shapes(b), key_text(b, "llama.rope.scaling.type", "linear"), key_f32(b, "llama.rope.scaling.factor", 4);
+}
+static void no_scaling(Builder *b)
+{
+    shapes(b), key_text(b, "llama.rope.scaling.type", "none"), key_f32(b, "llama.rope.scaling.factor", 4);
+}
+static void yarn(Builder *b)
+{
+    shapes(b), key_text(b, "llama.rope.scaling.type", "yarn"), key_f32(b, "llama.rope.scaling.factor", 1);
+    key_f32(b, "llama.rope.scaling.attn_factor", 2), key_f32(b, "llama.rope.scaling.yarn_beta_fast", 16);
+    key_u32(b, "llama.rope.scaling.original_context_length", 4096);
+}
+static void partial(Builder *b) { shapes(b), key_u32(b, "llama.rope.dimension_count", 10); }
+static void stranger(Builder *b) { key_text(b, "general.architecture", "mamba"), key_u32(b, "general.file_type", 7); }
+static void wide_types(Builder *b)
+{
+    static const int64_t n = 24;
+    static const double  x = 0.5;
+    static const int16_t heads = 3;
+    static const int8_t  kv = -1;
+    llama(b);
+    key(b, "llama.block_count", 10), put_u64(b->bytes, b->marks, (uint64_t)n, MARK_VALUE);
+    key(b, "llama.embedding_length", 11), put_u64(b->bytes, b->marks, (uint64_t)n, MARK_VALUE);
+    key(b, "llama.rope.freq_base", 12), put_mark(b->bytes, b->marks, &x, 8, MARK_VALUE);
+    key(b, "llama.attention.head_count", 3), put_mark(b->bytes, b->marks, &heads, 2, MARK_VALUE);
+    key(b, "llama.attention.head_count_kv", 1), put_mark(b->bytes, b->marks, &kv, 1, MARK_VALUE);
+    key(b, "llama.context_length", 0), put_mark(b->bytes, b->marks, &heads, 1, MARK_VALUE);
+    key(b, "llama.feed_forward_length", 2), put_mark(b->bytes, b->marks, &heads, 2, MARK_VALUE);
+    key(b, "llama.attention.key_length", 5), put_u32(b->bytes, b->marks, 8, MARK_VALUE);
+}
+
+/* What the keys mean in Hugging Face's words; NULL: nothing is said. */
+static void translates_metadata(void **state)
+{
+    static const struct { Change *change; const char *key, *value; } cases[] = {
+        { shapes, "head_dim", "96" }, { shapes, "rope_theta", "10000" }, { shapes, "rope_scaling.rope_type", NULL },
+        { shapes, "architectures.0", "LlamaForCausalLM" }, { shapes, "partial_rotary_factor", NULL },
+        { shapes, "tie_word_embeddings", "true" }, { shapes, "vocab_size", NULL },
+        { window, "architectures.0", "MistralForCausalLM" }, { window, "use_sliding_window", "true" },
+        { linear, "rope_scaling.rope_type", "linear" }, { linear, "rope_scaling.factor", "2" },
+        { linear_by_name, "rope_scaling.factor", "4" }, { no_scaling, "rope_scaling.rope_type", NULL },
+        { yarn, "rope_scaling.rope_type", "yarn" }, { yarn, "rope_scaling.beta_fast", "16" },
+        { yarn, "rope_scaling.attention_factor", "2" }, { yarn, "rope_scaling.original_max_position_embeddings", "4096" },
+        { stranger, "architectures.0", "mamba" }, { stranger, "general.file_type", "7" }, { stranger, "head_dim", NULL },
+        { wide_types, "num_hidden_layers", "24" }, { wide_types, "hidden_size", "24" }, { wide_types, "rope_theta", "0.5" },
+        { wide_types, "num_attention_heads", "3" }, { wide_types, "num_key_value_heads", "-1" },
+        { wide_types, "max_position_embeddings", "3" }, { wide_types, "intermediate_size", "3" }, { wide_types, "head_dim", "8" },
+    };
+    const MiFormat *f = format_of("gguf");
+
+    (void)state;
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GError) error = NULL;
+        Builder           b = builder_new();
+        MiTokenizerData   t;
+        cases[i].change(&b);
+        builder_end(&b);
+        put_small(&b);
+        void *self = f->open(path, NULL, &error);
+        if (!self)
+            fail_msg("%s", error->message);
+        if (g_strcmp0(f->meta(self, cases[i].key), cases[i].value) != 0)
+            fail_msg("%s is %s, not %s (case %zu)", cases[i].key, f->meta(self, cases[i].key), cases[i].value, i);
+        assert_int_equal(f->rope_style(self), cases[i].change == stranger ? MI_ROPE_HALF : MI_ROPE_INTERLEAVED);
+        assert_false(f->tokenizer(self, &t, &error));
+        assert_int_equal(error->code, MI_ERROR_NOT_FOUND);
+        f->close(self);
+        builder_free(&b);
+    }
+    /* The leading elements that turn come out of head_dim * factor, truncated, again. */
+    Builder b = builder_new();
+    partial(&b);
+    builder_end(&b);
+    put_small(&b);
+    void *self = f->open(path, NULL, NULL);
+    assert_int_equal((int)(96 * g_ascii_strtod(f->meta(self, "partial_rotary_factor"), NULL)), 10);
+    f->close(self);
+    builder_free(&b);
+}
+
 static void takes_regular_files_only(void **state)
 {
     const MiFormat *f = format_of("gguf");
@@ -342,4 +431,4 @@ static void takes_regular_files_only(void **state)
 #define ALONE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 TEST_MAIN(ALONE(refuses_lying_headers), ALONE(refuses_lying_keys), ALONE(refuses_lying_tensors),
           ALONE(keeps_names_it_does_not_know), ALONE(refuses_metadata_of_the_wrong_kind),
-          ALONE(refuses_lying_vocabularies), ALONE(refuses_columns_of_another_length), ALONE(takes_regular_files_only));
+          ALONE(refuses_lying_vocabularies), ALONE(refuses_columns_of_another_length), ALONE(translates_metadata), ALONE(takes_regular_files_only));

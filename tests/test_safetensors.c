@@ -299,6 +299,55 @@ static void joins_shards(void **state)
     f->close(self);
 }
 
+/* The tokenizer's eos and the ids of both configurations, each once and each a token. */
+static void knows_what_ends_an_answer(void **state)
+{
+    static const char tokens[] = "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":"
+                                 "{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"c\":3},\"merges\":[\"a b\"]}}";
+    static const struct { const char *config, *generation, *words; uint32_t n; } cases[] = {
+        { "{}", "{}", NULL, 0 },
+        { "{\"eos_token_id\":1}", "{\"eos_token_id\":[3,1]}", NULL, 2 },
+        { "{\"eos_token_id\":4}", "{}", "eos_token_id is 4; there are 4 tokens", 0 },
+        { "{\"eos_token_id\":[0,-1]}", "{}", "eos_token_id.1 is -1; there are 4 tokens", 0 },
+    };
+    const MiFormat *f = format_of("safetensors");
+
+    (void)state;
+    put_st("model.safetensors", "{}", 0);
+    for (size_t i = 0; i <= G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GError) error = NULL;
+        MiTokenizerData   t;
+        const bool        none = i == G_N_ELEMENTS(cases);
+        g_autofree char  *json = g_build_filename(folder, "tokenizer.json", NULL);
+        put(folder, "tokenizer.json", tokens, strlen(tokens));
+        if (none)
+            g_remove(json);
+        put(folder, "config.json", none ? "{}" : cases[i].config, strlen(none ? "{}" : cases[i].config));
+        put(folder, "generation_config.json", none ? "{}" : cases[i].generation, strlen(none ? "{}" : cases[i].generation));
+        void *self = f->open(folder, NULL, &error);
+        assert_non_null(self);
+        for (int again = 0; again < 2; again++) {
+            const bool ok = f->tokenizer(self, &t, &error);
+            if (none)
+                assert_true(!ok && error->code == MI_ERROR_NOT_FOUND);
+            else if (cases[i].words)
+                assert_true(!ok && strstr(error->message, cases[i].words));
+            else
+                assert_true(ok && t.n_stop == cases[i].n);
+            g_clear_error(&error);
+        }
+        f->close(self);
+    }
+    g_autofree char *json = g_build_filename(folder, "tokenizer.json", NULL);
+    g_autoptr(GError) error = NULL;
+    MiTokenizerData   t;
+    assert_int_equal(symlink("/etc/passwd", json), 0);
+    void *self = f->open(folder, NULL, NULL);
+    assert_false(f->tokenizer(self, &t, &error));
+    assert_non_null(strstr(error->message, "a link that leads out"));
+    f->close(self);
+}
+
 /* <repository>/snapshots/<commit>/x -> ../../blobs/<hash> is followed, a link elsewhere is not. */
 static void follows_links_within_the_repository(void **state)
 {
@@ -333,4 +382,4 @@ static void follows_links_within_the_repository(void **state)
 #define ALONE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 TEST_MAIN(ALONE(reads_what_the_package_wrote), ALONE(refuses_hostile_headers),
           ALONE(refuses_what_is_no_file_of_tensors), ALONE(flattens_the_configuration),
-          ALONE(refuses_a_broken_configuration), ALONE(joins_shards), ALONE(follows_links_within_the_repository));
+          ALONE(refuses_a_broken_configuration), ALONE(joins_shards), ALONE(knows_what_ends_an_answer), ALONE(follows_links_within_the_repository));
