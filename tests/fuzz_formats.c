@@ -188,9 +188,29 @@ static size_t word_end(const GString *s, size_t i)
 
 static void mutate_json(GString *s, uint64_t size)
 {
-    static const char *const words[] = { "null", "true", "{}", "[]", "\"\"", "\"F32\"", "\"F8_E4M3\"", "\"BOOL\"", "\"a\"", "-1", "0",
-                                         "1e3", "1.5", "1e309", "18446744073709551616", "9223372036854775807", "\"\\u0000\"",
-                                         "\"\\ud800\"", "[1,2,3,4,5]", "[[[[[[[[[[1]]]]]]]]]]", "\"../x.safetensors\"", "\xff", "," };
+    static const char *const words[] = {"null",
+                                        "true",
+                                        "{}",
+                                        "[]",
+                                        "\"\"",
+                                        "\"F32\"",
+                                        "\"F8_E4M3\"",
+                                        "\"BOOL\"",
+                                        "\"a\"",
+                                        "-1",
+                                        "0",
+                                        "1e3",
+                                        "1.5",
+                                        "1e309",
+                                        "18446744073709551616",
+                                        "9223372036854775807",
+                                        "\"\\u0000\"",
+                                        "\"\\ud800\"",
+                                        "[1,2,3,4,5]",
+                                        "[[[[[[[[[[1]]]]]]]]]]",
+                                        "\"../x.safetensors\"",
+                                        "\xff",
+                                        ","};
     if (s->len < 2)
         return;
     const size_t     i = below(s->len), e = word_end(s, i), j = below(s->len), k = word_end(s, j);
@@ -206,7 +226,8 @@ static void mutate_json(GString *s, uint64_t size)
         n = g_strdup_printf("%" PRIu64, number(g_ascii_strtoull(s->str + i, NULL, 10), size));
         g_string_erase(s, (gssize)i, (gssize)(e - i)), g_string_insert(s, (gssize)i, n);
         break;
-    default: g_string_erase(s, (gssize)i, (gssize)(e - i)), g_string_insert(s, (gssize)i, words[below(G_N_ELEMENTS(words))]);
+    default:
+        g_string_erase(s, (gssize)i, (gssize)(e - i)), g_string_insert(s, (gssize)i, words[below(G_N_ELEMENTS(words))]);
     }
 }
 
@@ -222,19 +243,23 @@ static void put_json(const char *name, const char *text, bool mutate)
 static bool run_safetensors(const MiFormat *f, const MiFormat *other)
 {
     static const char header[] =
-        "{\"__metadata__\":{\"format\":\"pt\"},\"lm_head.weight\":{\"dtype\":\"F16\",\"shape\":[4,8],\"data_offsets\":[0,64]},"
+        "{\"__metadata__\":{\"format\":\"pt\"},\"lm_head.weight\":{\"dtype\":\"F16\",\"shape\":[4,8],\"data_offsets\":["
+        "0,64]},"
         "\"model.embed_tokens.weight\":{\"dtype\":\"BF16\",\"shape\":[4,8],\"data_offsets\":[64,128]},"
         "\"model.layers.0.self_attn.q_proj.weight\":{\"dtype\":\"F32\",\"shape\":[8,8],\"data_offsets\":[128,384]},"
-        "\"model.layers.0.self_attn.rotary_emb.inv_freq\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[384,392]}}   ";
+        "\"model.layers.0.self_attn.rotary_emb.inv_freq\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[384,392]}} "
+        "  ";
     static const char config[] =
         "{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
         "\"rms_norm_eps\":1e-05,\"rope_parameters\":{\"rope_theta\":10000.0,\"rope_type\":\"llama3\",\"factor\":8.0},"
         "\"eos_token_id\":[1,2],\"vocab_size\":4,\"tie_word_embeddings\":false}";
-    static const char index[] = "{\"metadata\":{\"total_size\":392},\"weight_map\":{\"lm_head.weight\":\"1.safetensors\","
-                                "\"model.embed_tokens.weight\":\"1.safetensors\"}}";
+    static const char index[] =
+        "{\"metadata\":{\"total_size\":392},\"weight_map\":{\"lm_head.weight\":\"1.safetensors\","
+        "\"model.embed_tokens.weight\":\"1.safetensors\"}}";
     static const char tokens[] =
         "{\"added_tokens\":[{\"id\":3,\"content\":\"<e>\",\"special\":true}],\"pre_tokenizer\":{\"type\":\"ByteLevel\","
-        "\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}}";
+        "\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a "
+        "b\"]}}";
     const size_t         which = below(8);
     const bool           sharded = which == 5 || which == 6;
     g_autoptr(GString)   s = g_string_new(header);
@@ -325,7 +350,8 @@ int main(int argc, char **argv)
     printf("1..2\n# the mutants are made in %s\n", folder);
     fflush(stdout);
     const MiFormat *gguf = format_of("gguf"), *st = format_of("safetensors");
-    const bool a = fuzz("gguf", &plan, gguf, st, run_gguf, 1), b = fuzz("safetensors", &plan, st, gguf, run_safetensors, 2);
+    const bool      a = fuzz("gguf", &plan, gguf, st, run_gguf, 1),
+               b = fuzz("safetensors", &plan, st, gguf, run_safetensors, 2);
     struct rusage use;
     getrusage(RUSAGE_SELF, &use);
     printf("# peak memory %ld KiB\n", use.ru_maxrss);

@@ -142,10 +142,30 @@ static inline void builder_end(Builder *b)
 
 static inline void small_tokens(Builder *b, Small which)
 {
-    static const char *const bpe[] = { "<|endoftext|>", "<|im_end|>", "a", "b", "c", "\xc4\xa0", "ab", "\xc4\xa0" "ab", "\xc3\xa9", "[PAD9]" };
-    static const char *const spm[] = { "<unk>", "<s>", "</s>", "<0x0A>", "\xe2\x96\x81", "a", "b", "ab", "\xe2\x96\x81" "ab", "<user>" };
+    static const char *const bpe[] = {"<|endoftext|>",
+                                      "<|im_end|>",
+                                      "a",
+                                      "b",
+                                      "c",
+                                      "\xc4\xa0",
+                                      "ab",
+                                      "\xc4\xa0"
+                                      "ab",
+                                      "\xc3\xa9",
+                                      "[PAD9]"};
+    static const char *const spm[] = {"<unk>",
+                                      "<s>",
+                                      "</s>",
+                                      "<0x0A>",
+                                      "\xe2\x96\x81",
+                                      "a",
+                                      "b",
+                                      "ab",
+                                      "\xe2\x96\x81"
+                                      "ab",
+                                      "<user>"};
     static const char *const merges[] = { "a b", "\xc4\xa0 ab" };
-    static const int32_t     bpe_types[] = { 3, 3, 1, 1, 1, 1, 1, 1, 1, 5 }, spm_types[] = { 2, 3, 3, 6, 1, 1, 1, 1, 1, 4 };
+    static const int32_t     bpe_types[] = {3, 3, 1, 1, 1, 1, 1, 1, 1, 5}, spm_types[] = {2, 3, 3, 6, 1, 1, 1, 1, 1, 4};
     static const float       scores[] = { 0, 0, 0, 0, -1, -2, -3, -0.5f, -0.25f, 0 };
     const bool               is_bpe = which == SMALL_LLAMA_BPE;
 

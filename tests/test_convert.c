@@ -163,8 +163,8 @@ static void comes_back_the_same(void **state)
 /* Row 2i + j of a head in Llama's GGUF is row j * 8 + i of Hugging Face's heads of 16. */
 static void turns_the_rows_of_q_and_k(void **state)
 {
-    static const struct { const char *name; int rows; } weights[] = { { "model.layers.0.self_attn.q_proj.weight", 32 },
-                                                                      { "model.layers.0.self_attn.k_proj.weight", 16 } };
+    static const struct { const char *name; int rows;
+    } weights[] = {{"model.layers.0.self_attn.q_proj.weight", 32}, {"model.layers.0.self_attn.k_proj.weight", 16}};
     Model        a = small_model(SMALL_LLAMA_BPE), b = converted(&a, format_of("safetensors"), "b", "keep");
     static float x[1024], y[1024];
 
@@ -204,7 +204,8 @@ static void joins_q_k_v_by_heads(void **state)
     assert_non_null(raw);
     for (int head = 0; head < 2; head++)
         for (int part = 0; part < 3; part++)
-            assert_memory_equal((const guint8 *)x + ((head * 3 + part) * 16) * 128, raw + (part * 32 + head * 16) * 128, 16 * 128);
+            assert_memory_equal((const guint8 *)x + ((head * 3 + part) * 16) * 128, raw + (part * 32 + head * 16) * 128,
+                                16 * 128);
     close_model(&a);
     builder_free(&b);
 }
@@ -247,7 +248,8 @@ static bool stop_half_way(void *user, uint64_t done, uint64_t total)
     return done < total / 2;
 }
 
-static void not_written(const Model *from, const MiFormat *to, const char *path, const MiWriteSpec *spec, const char *words)
+static void not_written(const Model *from, const MiFormat *to, const char *path, const MiWriteSpec *spec,
+                        const char *words)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char  *part = g_strconcat(path, ".part", NULL);
@@ -309,21 +311,26 @@ static void put_directory(const char *config, const char *header, size_t bytes)
 
 static void refuses_what_cannot_be_said(void **state)
 {
-#define LLAMA "\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2"
+#define LLAMA                                                                                                          \
+    "\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2"
 #define Q(name, rows, bytes) "{\"" name "\":{\"dtype\":\"F32\",\"shape\":[" rows ",8],\"data_offsets\":[0," bytes "]}}"
-    static const struct { const char *config, *header; size_t bytes; const char *gguf, *st; } bad[] = {
-        { "{}", "{}", 0, "architecture '(none)' is not converted", "architecture '(none)' is not converted" },
-        { "{\"architectures\":[\"X\"]}", "{}", 0, "architecture 'X' is not converted", "architecture 'X'" },
-        { "{\"architectures\":[\"LlamaForCausalLM\"]}", "{}", 0, "are no model", "are no model" },
-        { "{" LLAMA "}", Q("model.layers.0.self_attn.q_proj.weight", "6", "192"), 192, "6 rows, which are no heads of 4", "6 rows" },
-        { "{" LLAMA "}", Q("some.weight", "8", "256"), 256, "'some.weight' has no name in GGUF", NULL },
-        { "{" LLAMA "}", Q("some\\u0022", "8", "256"), 256, "has no name in GGUF", "a name that is not written" },
-        { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"longrope\"}}", "{}", 0, "rope_scaling 'longrope' cannot be said", NULL },
-        { "{" LLAMA ",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":0.5}}", "{}", 0, NULL, NULL },
-        { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":0.5}}", "{}", 0, "rope_scaling of llama3 by 0.5", NULL },
-        { "{" LLAMA ",\"rms_norm_eps\":\"x\"}", "{}", 0, NULL, "'rms_norm_eps' is 'x', which cannot be written" },
-        { "{" LLAMA ",\"vocab_size\":1.5}", "{}", 0, NULL, "'vocab_size' is '1.5'" },
-        { "{" LLAMA ",\"tie_word_embeddings\":\"maybe\"}", "{}", 0, NULL, "'tie_word_embeddings' is 'maybe'" },
+    static const struct { const char *config, *header; size_t bytes; const char *gguf, *st;
+    } bad[] = {
+        {"{}", "{}", 0, "architecture '(none)' is not converted", "architecture '(none)' is not converted"},
+        {"{\"architectures\":[\"X\"]}", "{}", 0, "architecture 'X' is not converted", "architecture 'X'"},
+        {"{\"architectures\":[\"LlamaForCausalLM\"]}", "{}", 0, "are no model", "are no model"},
+        {"{" LLAMA "}", Q("model.layers.0.self_attn.q_proj.weight", "6", "192"), 192, "6 rows, which are no heads of 4",
+         "6 rows"},
+        {"{" LLAMA "}", Q("some.weight", "8", "256"), 256, "'some.weight' has no name in GGUF", NULL},
+        {"{" LLAMA "}", Q("some\\u0022", "8", "256"), 256, "has no name in GGUF", "a name that is not written"},
+        {"{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"longrope\"}}", "{}", 0, "rope_scaling 'longrope' cannot be said",
+         NULL},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":0.5}}", "{}", 0, NULL, NULL},
+        {"{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":0.5}}", "{}", 0,
+         "rope_scaling of llama3 by 0.5", NULL},
+        {"{" LLAMA ",\"rms_norm_eps\":\"x\"}", "{}", 0, NULL, "'rms_norm_eps' is 'x', which cannot be written"},
+        {"{" LLAMA ",\"vocab_size\":1.5}", "{}", 0, NULL, "'vocab_size' is '1.5'"},
+        {"{" LLAMA ",\"tie_word_embeddings\":\"maybe\"}", "{}", 0, NULL, "'tie_word_embeddings' is 'maybe'"},
     };
     const MiWriteSpec keep = { .dtype = "keep" };
     g_autofree char  *path = NULL;
@@ -350,10 +357,16 @@ static void keeps_the_rotation_of_llama3(void **state)
     (void)state;
     for (size_t i = 0; i < G_N_ELEMENTS(configs); i++) {
         g_autofree char *config = g_strdup_printf("{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":32,"
-            "\"num_hidden_layers\":1,\"num_attention_heads\":2,\"rope_theta\":500000.0,\"rope_scaling\":{\"rope_type\":\"llama3\","
-            "\"factor\":8.0,\"low_freq_factor\":%s,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192}}", configs[i]);
-        put_directory(config, "{\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[1,8],\"data_offsets\":[0,32]},"
-                      "\"model.layers.0.self_attn.rotary_emb.inv_freq\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[32,40]}}", 40);
+                                                  "\"num_hidden_layers\":1,\"num_attention_heads\":2,\"rope_theta\":"
+                                                  "500000.0,\"rope_scaling\":{\"rope_type\":\"llama3\","
+                                                  "\"factor\":8.0,\"low_freq_factor\":%s,\"high_freq_factor\":4.0,"
+                                                  "\"original_max_position_embeddings\":8192}}",
+                                                  configs[i]);
+        put_directory(config,
+                      "{\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[1,8],\"data_offsets\":[0,32]},"
+                      "\"model.layers.0.self_attn.rotary_emb.inv_freq\":{\"dtype\":\"F32\",\"shape\":[2],\"data_"
+                      "offsets\":[32,40]}}",
+                      40);
         Model a = open_model(format_of("safetensors"), "."), b = converted(&a, format_of("gguf"), "l3.gguf", "keep");
         assert_string_equal(meta(&b, "rope_scaling.rope_type"), "llama3");
         assert_string_equal(meta(&b, "rope_scaling.factor"), "8");

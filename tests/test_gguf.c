@@ -75,8 +75,9 @@ static void vocabulary(GString *out, const MiFormat *f, void *self)
         g_string_append_printf(out, "scores %s\n", sha(scores, t.n_pieces * sizeof *scores, digits));
     }
     g_string_append_printf(out, "id bos %d\nid eos %d\nid padding %d\nid unknown %d\n", t.bos, t.eos, t.pad, t.unk);
-    g_string_append_printf(out, "template %s\n",
-                           sha(t.chat_template ? t.chat_template : "", t.chat_template ? strlen(t.chat_template) : 0, digits));
+    g_string_append_printf(
+        out, "template %s\n",
+        sha(t.chat_template ? t.chat_template : "", t.chat_template ? strlen(t.chat_template) : 0, digits));
 }
 
 /* models/<name>.gguf of the shared data or of $MI_MODELS; NULL: it is not there. */
@@ -98,7 +99,8 @@ static char *model(const char *name)
 
 static void reads_as_the_reference(void **state)
 {
-    static const char *const names[] = { "stories260K", "SmolLM2-135M-Instruct.Q4_1", "qwen2.5-coder-0.5b-instruct-q4_k_m" };
+    static const char *const names[] = {"stories260K", "SmolLM2-135M-Instruct.Q4_1",
+                                        "qwen2.5-coder-0.5b-instruct-q4_k_m"};
     static const char *const keys[] = {
         "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
         "max_position_embeddings", "rms_norm_eps", "rope_theta", "tie_word_embeddings" };

@@ -108,7 +108,8 @@ static void refuses_lying_keys(void **state)
     broken_u32(&b, value, UINT32_MAX, "is of type 4294967295");
     broken_u64(&b, value + 4, UINT64_MAX - 8, "general.architecture takes 18446744073709551607 bytes");
     broken_at(&b, arch + 8, "\x1b[2J\n", 5, "the file does not say its 'general.architecture'");
-    broken_at(&b, find_text(&b, "llama.rope.freq_base") + 8, "llama.context_length", 20, "key 'llama.context_length' is there twice");
+    broken_at(&b, find_text(&b, "llama.rope.freq_base") + 8, "llama.context_length", 20,
+              "key 'llama.context_length' is there twice");
     broken_u32(&b, alignment, 5, "general.alignment is no power of two");
     broken_u32(&b, alignment, 6, "general.alignment is no power of two");
     broken_u32(&b, alignment + 4, 0, "general.alignment is no power of two");
@@ -156,8 +157,16 @@ static void refuses_lying_tensors(void **state)
 /* What names one thing may not be spelled as another: such tensors keep their own name. */
 static void keeps_names_it_does_not_know(void **state)
 {
-    static const char *const names[] = { "blk.00.attn_q.weight", "blk.x.attn_q.weight", "blk.123456.attn_q.weight", "blk.1.weight",
-                                         "blk.1", "blk.", "output", ".weight", "output.weight.weight", "blk.1.attn_q.scale" };
+    static const char *const names[] = {"blk.00.attn_q.weight",
+                                        "blk.x.attn_q.weight",
+                                        "blk.123456.attn_q.weight",
+                                        "blk.1.weight",
+                                        "blk.1",
+                                        "blk.",
+                                        "output",
+                                        ".weight",
+                                        "output.weight.weight",
+                                        "blk.1.attn_q.scale"};
     const MiFormat *f = format_of("gguf");
 
     (void)state;
@@ -187,7 +196,10 @@ static void text_as_scale(Builder *b) { llama(b), key_text(b, "llama.rope.scale_
 static void number_as_scaling(Builder *b) { llama(b), key_u32(b, "llama.rope.scaling.type", 1); }
 static void array_as_name(Builder *b) { llama(b), key_numbers(b, "general.name", 4, "\1\0\0\0", 1); }
 static void bad_name(Builder *b) { llama(b), key_text(b, "general.name", "\xff"); }
-static void two_head_sizes(Builder *b) { llama(b), key_u32(b, "llama.attention.key_length", 64), key_u32(b, "llama.attention.value_length", 32); }
+static void  two_head_sizes(Builder *b)
+{
+    llama(b), key_u32(b, "llama.attention.key_length", 64), key_u32(b, "llama.attention.value_length", 32);
+}
 static void wrong_freqs(Builder *b) { llama(b), tensor(b, "rope_freqs.weight", 0, 8, 0, 32); }
 static void wide_freqs(Builder *b) { llama(b), tensor(b, "rope_freqs.weight", 0, 1025, 0, 4100); }
 static void freqs_of_halves(Builder *b) { llama(b), tensor(b, "rope_freqs.weight", 1, 8, 0, 32); }
@@ -280,12 +292,15 @@ static void refuses_lying_vocabularies(void **state)
     vocabulary_refused(bpe, "tokenizer.ggml.merges", 24, " b ", 3, "merge 0, ' b ', is of texts that are no tokens");
     vocabulary_refused(bpe, "tokenizer.ggml.merges", 24, "x b", 3, "merge 0, 'x b', is of texts that are no tokens");
     vocabulary_refused(bpe, "tokenizer.ggml.merges", 24, "a x", 3, "merge 0, 'a x', is of texts that are no tokens");
-    vocabulary_refused(bpe, "tokenizer.ggml.bos_token_id", 4, &ten, 4, "'tokenizer.ggml.bos_token_id' is 10; there are 10");
+    vocabulary_refused(bpe, "tokenizer.ggml.bos_token_id", 4, &ten, 4,
+                       "'tokenizer.ggml.bos_token_id' is 10; there are 10");
     vocabulary_refused(bpe, "tokenizer.ggml.eos_token_id", 4, &minus_two, 4, "is 4294967294; there are 10");
     vocabulary_refused(bpe, "tokenizer.ggml.eot_token_id", 4, &ten, 4, "'tokenizer.ggml.eot_token_id' is 10");
     vocabulary_refused(bpe, "tokenizer.ggml.bos_token_id", 0, &real, 4, "'tokenizer.ggml.bos_token_id' is no number");
-    vocabulary_refused(spm, "tokenizer.ggml.tokens", 16 + 8 + 5 + 8 + 3 + 8 + 4 + 8, "<0x-1>", 6, "token 3 is of type byte and not");
-    vocabulary_refused(spm, "tokenizer.ggml.tokens", 16 + 8 + 5 + 8 + 3 + 8 + 4 + 8, "<0x0G>", 6, "token 3 is of type byte and not");
+    vocabulary_refused(spm, "tokenizer.ggml.tokens", 16 + 8 + 5 + 8 + 3 + 8 + 4 + 8, "<0x-1>", 6,
+                       "token 3 is of type byte and not");
+    vocabulary_refused(spm, "tokenizer.ggml.tokens", 16 + 8 + 5 + 8 + 3 + 8 + 4 + 8, "<0x0G>", 6,
+                       "token 3 is of type byte and not");
 }
 
 /* Columns as long as the vocabulary, or none. */
@@ -363,19 +378,36 @@ static void wide_types(Builder *b)
 /* What the keys mean in Hugging Face's words; NULL: nothing is said. */
 static void translates_metadata(void **state)
 {
-    static const struct { Change *change; const char *key, *value; } cases[] = {
-        { shapes, "head_dim", "96" }, { shapes, "rope_theta", "10000" }, { shapes, "rope_scaling.rope_type", NULL },
-        { shapes, "architectures.0", "LlamaForCausalLM" }, { shapes, "partial_rotary_factor", NULL },
-        { shapes, "tie_word_embeddings", "true" }, { shapes, "vocab_size", NULL },
-        { window, "architectures.0", "MistralForCausalLM" }, { window, "use_sliding_window", "true" },
-        { linear, "rope_scaling.rope_type", "linear" }, { linear, "rope_scaling.factor", "2" },
-        { linear_by_name, "rope_scaling.factor", "4" }, { no_scaling, "rope_scaling.rope_type", NULL },
-        { yarn, "rope_scaling.rope_type", "yarn" }, { yarn, "rope_scaling.beta_fast", "16" },
-        { yarn, "rope_scaling.attention_factor", "2" }, { yarn, "rope_scaling.original_max_position_embeddings", "4096" },
-        { stranger, "architectures.0", "mamba" }, { stranger, "general.file_type", "7" }, { stranger, "head_dim", NULL },
-        { wide_types, "num_hidden_layers", "24" }, { wide_types, "hidden_size", "24" }, { wide_types, "rope_theta", "0.5" },
-        { wide_types, "num_attention_heads", "3" }, { wide_types, "num_key_value_heads", "-1" },
-        { wide_types, "max_position_embeddings", "3" }, { wide_types, "intermediate_size", "3" }, { wide_types, "head_dim", "8" },
+    static const struct { Change *change; const char *key, *value;
+    } cases[] = {
+        {shapes, "head_dim", "96"},
+        {shapes, "rope_theta", "10000"},
+        {shapes, "rope_scaling.rope_type", NULL},
+        {shapes, "architectures.0", "LlamaForCausalLM"},
+        {shapes, "partial_rotary_factor", NULL},
+        {shapes, "tie_word_embeddings", "true"},
+        {shapes, "vocab_size", NULL},
+        {window, "architectures.0", "MistralForCausalLM"},
+        {window, "use_sliding_window", "true"},
+        {linear, "rope_scaling.rope_type", "linear"},
+        {linear, "rope_scaling.factor", "2"},
+        {linear_by_name, "rope_scaling.factor", "4"},
+        {no_scaling, "rope_scaling.rope_type", NULL},
+        {yarn, "rope_scaling.rope_type", "yarn"},
+        {yarn, "rope_scaling.beta_fast", "16"},
+        {yarn, "rope_scaling.attention_factor", "2"},
+        {yarn, "rope_scaling.original_max_position_embeddings", "4096"},
+        {stranger, "architectures.0", "mamba"},
+        {stranger, "general.file_type", "7"},
+        {stranger, "head_dim", NULL},
+        {wide_types, "num_hidden_layers", "24"},
+        {wide_types, "hidden_size", "24"},
+        {wide_types, "rope_theta", "0.5"},
+        {wide_types, "num_attention_heads", "3"},
+        {wide_types, "num_key_value_heads", "-1"},
+        {wide_types, "max_position_embeddings", "3"},
+        {wide_types, "intermediate_size", "3"},
+        {wide_types, "head_dim", "8"},
     };
     const MiFormat *f = format_of("gguf");
 
@@ -431,4 +463,5 @@ static void takes_regular_files_only(void **state)
 #define ALONE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 TEST_MAIN(ALONE(refuses_lying_headers), ALONE(refuses_lying_keys), ALONE(refuses_lying_tensors),
           ALONE(keeps_names_it_does_not_know), ALONE(refuses_metadata_of_the_wrong_kind),
-          ALONE(refuses_lying_vocabularies), ALONE(refuses_columns_of_another_length), ALONE(translates_metadata), ALONE(takes_regular_files_only));
+          ALONE(refuses_lying_vocabularies), ALONE(refuses_columns_of_another_length), ALONE(translates_metadata),
+          ALONE(takes_regular_files_only));

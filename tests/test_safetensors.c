@@ -76,62 +76,67 @@ static void reads_what_the_package_wrote(void **state)
 static void refuses_hostile_headers(void **state)
 {
 #define T "\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]"
-    static const struct { const char *header; size_t bytes; const char *words; } bad[] = {
-        { "{", 0, "a header of 1 bytes" },
-        { "  ", 0, "does not start with {" },
-        { "[]", 0, "does not start with {" },
-        { "{} x", 0, "something behind" },
-        { "{}{}", 0, "something behind" },
-        { "{\"a\"}", 0, "no a colon here" },
-        { "{\"a\":1}", 0, "no an object here" },
-        { "{\"a\":{}}", 0, "lacks its dtype" },
-        { "{\"a\":{\"dtype\":\"F32\"}}", 0, "lacks its shape" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[]}}", 0, "lacks its data_offsets" },
-        { "{\"a\":{" T "}", 8, "no a comma here" },
-        { "{\"a\":{" T "},}", 8, "no a string here" },
-        { "{\"a\":{" T "}  ", 8, "no a comma here" },
-        { "{\"a\":{" T ",\"x\":1}}", 8, "has a key 'x'" },
-        { "{\"a\":{" T ",\"dtype\":\"F32\"}}", 8, "its dtype twice" },
-        { "{\"a\":{" T ",\"shape\":[2]}}", 8, "its shape twice" },
-        { "{\"a\":{\"data_offsets\":[0,8]," T "}}", 8, "its data_offsets twice" },
-        { "{\"a\":{" T "},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "'a' is there twice" },
-        { "{\"a\":{" T "},\"\\u0061\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "'a' is there twice" },
-        { "{\"\":{" T "}}", 8, "is empty" },
-        { "{\"a\\u0000b\":{" T "}}", 8, "zero byte" },
-        { "{\"\xff\":{" T "}}", 8, "not UTF-8" },
-        { "{\"a\\ud800\":{" T "}}", 8, "code of a character" },
-        { "{\"a\n\":{" T "}}", 8, "control character" },
-        { "{\"a\":{\"dtype\":\"Q4\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "of dtype 'Q4'" },
-        { "{\"a\":{\"dtype\":7,\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "no a string here" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]}}", 8, "no an array here" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, "no an integer here" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2e0],\"data_offsets\":[0,8]}}", 8, "no an integer here" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[\"2\"],\"data_offsets\":[0,8]}}", 8, "no an integer here" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2,],\"data_offsets\":[0,8]}}", 8, "no an integer here" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2", 8, "no a comma here" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, "has -2 in its dimensions" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0, "has 0 for dimension 0" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,2],\"data_offsets\":[0,8]}}", 8, "more than 4 dimensions" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[9223372036854775808],\"data_offsets\":[0,8]}}", 8, "no an integer here" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 8, "more than 2^64" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 8, "more than 2^64" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "has 12 bytes by its shape and 8" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,8]}}", 8, "more than 2 data_offsets" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8]}}", 8, "has 1 data_offsets" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":{}}}", 8, "no an array here" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "is at 8 to 0" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, "has -8 in its data_offsets" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7, "of the file's 7 bytes" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[1,9]}}", 9, "starts at 1 of the data" },
-        { "{\"a\":{" T "}}", 9, "end at 8 of 9" },
-        { "{\"a\":{" T "},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, "one before it ends at 8" },
-        { "{\"a\":{" T "},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "one before it ends at 8" },
-        { "{\"a\":{" T "},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[12,20]}}", 20, "one before it ends at 8" },
-        { "{}", 1, "end at 0 of 1" },
-        { "{\"__metadata__\":1}", 0, "no an object here" },
-        { "{\"__metadata__\":{\"a\":1}}", 0, "no a string here" },
-        { "{\"__metadata__\":{\"a\":\"b\"", 0, "no a comma here" },
-        { "{\"__metadata__\":{},\"__metadata__\":{}}", 0, "'__metadata__' is there twice" },
+    static const struct { const char *header; size_t bytes; const char *words;
+    } bad[] = {
+        {"{", 0, "a header of 1 bytes"},
+        {"  ", 0, "does not start with {"},
+        {"[]", 0, "does not start with {"},
+        {"{} x", 0, "something behind"},
+        {"{}{}", 0, "something behind"},
+        {"{\"a\"}", 0, "no a colon here"},
+        {"{\"a\":1}", 0, "no an object here"},
+        {"{\"a\":{}}", 0, "lacks its dtype"},
+        {"{\"a\":{\"dtype\":\"F32\"}}", 0, "lacks its shape"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[]}}", 0, "lacks its data_offsets"},
+        {"{\"a\":{" T "}", 8, "no a comma here"},
+        {"{\"a\":{" T "},}", 8, "no a string here"},
+        {"{\"a\":{" T "}  ", 8, "no a comma here"},
+        {"{\"a\":{" T ",\"x\":1}}", 8, "has a key 'x'"},
+        {"{\"a\":{" T ",\"dtype\":\"F32\"}}", 8, "its dtype twice"},
+        {"{\"a\":{" T ",\"shape\":[2]}}", 8, "its shape twice"},
+        {"{\"a\":{\"data_offsets\":[0,8]," T "}}", 8, "its data_offsets twice"},
+        {"{\"a\":{" T "},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "'a' is there twice"},
+        {"{\"a\":{" T "},\"\\u0061\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12,
+         "'a' is there twice"},
+        {"{\"\":{" T "}}", 8, "is empty"},
+        {"{\"a\\u0000b\":{" T "}}", 8, "zero byte"},
+        {"{\"\xff\":{" T "}}", 8, "not UTF-8"},
+        {"{\"a\\ud800\":{" T "}}", 8, "code of a character"},
+        {"{\"a\n\":{" T "}}", 8, "control character"},
+        {"{\"a\":{\"dtype\":\"Q4\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "of dtype 'Q4'"},
+        {"{\"a\":{\"dtype\":7,\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "no a string here"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]}}", 8, "no an array here"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, "no an integer here"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2e0],\"data_offsets\":[0,8]}}", 8, "no an integer here"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[\"2\"],\"data_offsets\":[0,8]}}", 8, "no an integer here"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,],\"data_offsets\":[0,8]}}", 8, "no an integer here"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2", 8, "no a comma here"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, "has -2 in its dimensions"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0, "has 0 for dimension 0"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,2],\"data_offsets\":[0,8]}}", 8, "more than 4 dimensions"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[9223372036854775808],\"data_offsets\":[0,8]}}", 8, "no an integer here"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 8, "more than 2^64"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 8, "more than 2^64"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "has 12 bytes by its shape and 8"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,8]}}", 8, "more than 2 data_offsets"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8]}}", 8, "has 1 data_offsets"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":{}}}", 8, "no an array here"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "is at 8 to 0"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, "has -8 in its data_offsets"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7, "of the file's 7 bytes"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[1,9]}}", 9, "starts at 1 of the data"},
+        {"{\"a\":{" T "}}", 9, "end at 8 of 9"},
+        {"{\"a\":{" T "},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12,
+         "one before it ends at 8"},
+        {"{\"a\":{" T "},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+         "one before it ends at 8"},
+        {"{\"a\":{" T "},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[12,20]}}", 20,
+         "one before it ends at 8"},
+        {"{}", 1, "end at 0 of 1"},
+        {"{\"__metadata__\":1}", 0, "no an object here"},
+        {"{\"__metadata__\":{\"a\":1}}", 0, "no a string here"},
+        {"{\"__metadata__\":{\"a\":\"b\"", 0, "no a comma here"},
+        {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "'__metadata__' is there twice"},
     };
     const MiFormat *f = format_of("safetensors");
 
@@ -265,16 +270,17 @@ static void joins_shards(void **state)
 {
     static const char index[] = "model.safetensors.index.json";
     static const char *const bad[][2] = {
-        { "{}", "'weight_map' is no object" },
-        { "{\"weight_map\":[]}", "'weight_map' is no object" },
-        { "{\"weight_map\":{\"a\":1}}", "weight_map?s value" },
-        { "{\"weight_map\":{\"a\":\"../1.safetensors\"}}", "'../1.safetensors' is no name" },
-        { "{\"weight_map\":{\"a\":\"/etc/1.safetensors\"}}", "is no name" },
-        { "{\"weight_map\":{\"a\":\"1.bin\"}}", "is no name" },
-        { "{\"weight_map\":{\"a\":\".safetensors\"}}", "is no name" },
-        { "{\"weight_map\":{\"a\":\"3.safetensors\"}}", "3.safetensors: No such file" },
-        { "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"2.safetensors\",\"c\":\"1.safetensors\"}}", "'c' is in none" },
-        { "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"4.safetensors\"}}", "'a' is there twice" },
+        {"{}", "'weight_map' is no object"},
+        {"{\"weight_map\":[]}", "'weight_map' is no object"},
+        {"{\"weight_map\":{\"a\":1}}", "weight_map?s value"},
+        {"{\"weight_map\":{\"a\":\"../1.safetensors\"}}", "'../1.safetensors' is no name"},
+        {"{\"weight_map\":{\"a\":\"/etc/1.safetensors\"}}", "is no name"},
+        {"{\"weight_map\":{\"a\":\"1.bin\"}}", "is no name"},
+        {"{\"weight_map\":{\"a\":\".safetensors\"}}", "is no name"},
+        {"{\"weight_map\":{\"a\":\"3.safetensors\"}}", "3.safetensors: No such file"},
+        {"{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"2.safetensors\",\"c\":\"1.safetensors\"}}",
+         "'c' is in none"},
+        {"{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"4.safetensors\"}}", "'a' is there twice"},
     };
     static const char good[] = "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"2.safetensors\"}}";
     const MiFormat   *f = format_of("safetensors");
@@ -302,8 +308,9 @@ static void joins_shards(void **state)
 /* The tokenizer's eos and the ids of both configurations, each once and each a token. */
 static void knows_what_ends_an_answer(void **state)
 {
-    static const char tokens[] = "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":"
-                                 "{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"c\":3},\"merges\":[\"a b\"]}}";
+    static const char tokens[] =
+        "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":"
+        "{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"c\":3},\"merges\":[\"a b\"]}}";
     static const struct { const char *config, *generation, *words; uint32_t n; } cases[] = {
         { "{}", "{}", NULL, 0 },
         { "{\"eos_token_id\":1}", "{\"eos_token_id\":[3,1]}", NULL, 2 },
@@ -323,7 +330,8 @@ static void knows_what_ends_an_answer(void **state)
         if (none)
             g_remove(json);
         put(folder, "config.json", none ? "{}" : cases[i].config, strlen(none ? "{}" : cases[i].config));
-        put(folder, "generation_config.json", none ? "{}" : cases[i].generation, strlen(none ? "{}" : cases[i].generation));
+        put(folder, "generation_config.json", none ? "{}" : cases[i].generation,
+            strlen(none ? "{}" : cases[i].generation));
         void *self = f->open(folder, NULL, &error);
         assert_non_null(self);
         for (int again = 0; again < 2; again++) {
@@ -353,7 +361,8 @@ static void follows_links_within_the_repository(void **state)
 {
     const MiFormat  *f = format_of("safetensors");
     g_autofree char *snapshots = g_build_filename(folder, "snapshots", NULL);
-    g_autofree char *commit = g_build_filename(snapshots, "c0ffee", NULL), *blobs = g_build_filename(folder, "blobs", NULL);
+    g_autofree char *commit = g_build_filename(snapshots, "c0ffee", NULL),
+                    *blobs = g_build_filename(folder, "blobs", NULL);
     g_autofree char *link = g_build_filename(commit, "model.safetensors", NULL);
     g_autofree char *config = g_build_filename(commit, "config.json", NULL), *outside = new_folder();
     g_autofree char *other = g_build_filename(outside, "x", NULL);
@@ -382,4 +391,5 @@ static void follows_links_within_the_repository(void **state)
 #define ALONE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 TEST_MAIN(ALONE(reads_what_the_package_wrote), ALONE(refuses_hostile_headers),
           ALONE(refuses_what_is_no_file_of_tensors), ALONE(flattens_the_configuration),
-          ALONE(refuses_a_broken_configuration), ALONE(joins_shards), ALONE(knows_what_ends_an_answer), ALONE(follows_links_within_the_repository));
+          ALONE(refuses_a_broken_configuration), ALONE(joins_shards), ALONE(knows_what_ends_an_answer),
+          ALONE(follows_links_within_the_repository));

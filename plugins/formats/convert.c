@@ -84,7 +84,7 @@ int64_t mi_source_row(MiRowOrder order, int64_t r, int64_t n_rows, int64_t head_
 MiRowOrder mi_row_order(const MiConversion *c, const MiWeight *w)
 {
     const MiRopeStyle is = c->from->vt->rope_style(c->from->self);
-    const bool        q = strstr(w->name, ".self_attn.q_proj.") != NULL, k = strstr(w->name, ".self_attn.k_proj.") != NULL;
+    const bool q = strstr(w->name, ".self_attn.q_proj.") != NULL, k = strstr(w->name, ".self_attn.k_proj.") != NULL;
 
     if (is == c->to || !(q || k))
         return MI_ROWS_SAME;
@@ -140,10 +140,12 @@ void mi_write_weight(MiOut *o, const MiConversion *c, const MiWeight *w, const M
         mi_out_fail(o, MI_ERROR_NO_MEMORY, "no memory for a row of %s", w->name);
     for (int64_t at = 0; at < n && !o->error; at += chunk) {
         const int64_t take = MIN(chunk, n - at);
-        const int64_t first = order == MI_ROWS_SAME ? at : mi_source_row(order, at / columns, rows, c->head_dim) * columns;
+        const int64_t first =
+            order == MI_ROWS_SAME ? at : mi_source_row(order, at / columns, rows, c->head_dim) * columns;
         if (copy) {
             const size_t block = (size_t)f->bytes;
-            mi_out_bytes(o, (const char *)w->data + (size_t)(first / f->values) * block, (size_t)(take / f->values) * block);
+            mi_out_bytes(o, (const char *)w->data + (size_t)(first / f->values) * block,
+                         (size_t)(take / f->values) * block);
         } else if (c->from->vt->decode(c->from->self, w, first, take, x, &o->error)) {
             encode(f, x, take);
             mi_out_bytes(o, x, (size_t)take * (size_t)f->bytes);

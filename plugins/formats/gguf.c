@@ -232,8 +232,8 @@ static bool read_derived(Gguf *g, GError **error)
     double          turned = 0, key_length = 0, value_length = 0;
 
     if (!mi_meta_add(&g->meta, "architectures.0", arch->architecture) ||
-        !mi_meta_add(&g->meta, "model_type", arch->model_type) || !mi_meta_add(&g->meta, "hidden_act", arch->activation) ||
-        !mi_meta_add(&g->meta, "rope_theta", "10000") ||
+        !mi_meta_add(&g->meta, "model_type", arch->model_type) ||
+        !mi_meta_add(&g->meta, "hidden_act", arch->activation) || !mi_meta_add(&g->meta, "rope_theta", "10000") ||
         (heads && hidden % heads == 0 && !mi_meta_addf(&g->meta, "head_dim", "%" G_GINT64_FORMAT, hidden / heads)))
         return no_memory(g, error);
     g->theta = (float)g_ascii_strtod(mi_meta_find(&g->meta, "rope_theta"), NULL);
@@ -241,7 +241,8 @@ static bool read_derived(Gguf *g, GError **error)
         !number(g, "attention.value_length", &value_length, error))
         return false;
     if (key_length && value_length && key_length != value_length)
-        return fail(g, error, "heads of %g for keys and %g for values; equal ones can be computed", key_length, value_length);
+        return fail(g, error, "heads of %g for keys and %g for values; equal ones can be computed", key_length,
+                    value_length);
     const int64_t head = count(g, "head_dim");
     if (turned > 0 && head && turned < (double)head) {
         double part = turned / (double)head;
@@ -341,8 +342,8 @@ static bool read_all(Gguf *g, GError **error)
         return false;
     if (!g->arch)
         return (mi_meta_add(&g->meta, "architectures.0", arch) || no_memory(g, error)) && read_general(g, error);
-    return read_plain(g, error) && read_derived(g, error) && (!g->arch->layernorm || join_qkv(g, error)) && read_rope_scaling(g, error) &&
-           (!freqs || read_rope_freqs(g, freqs, error)) && read_general(g, error);
+    return read_plain(g, error) && read_derived(g, error) && (!g->arch->layernorm || join_qkv(g, error)) &&
+           read_rope_scaling(g, error) && (!freqs || read_rope_freqs(g, freqs, error)) && read_general(g, error);
 }
 
 /* ---- MiFormat ------------------------------------------------------------------- */

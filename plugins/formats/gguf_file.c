@@ -30,7 +30,8 @@ static size_t left(const Reader *r) { return r->f->file.size - r->at; }
 
 static bool need(const Reader *r, uint64_t n, const char *what)
 {
-    return n <= left(r) || fail(r, r->at, "%s takes %" G_GUINT64_FORMAT " bytes and the file has %zu more", what, n, left(r));
+    return n <= left(r) ||
+           fail(r, r->at, "%s takes %" G_GUINT64_FORMAT " bytes and the file has %zu more", what, n, left(r));
 }
 
 static bool u32(Reader *r, uint32_t *out, const char *what)
@@ -74,13 +75,14 @@ static bool values(Reader *r, MiGgufType type, uint64_t n, const char *key)
 
     if (type != MI_GGUF_STRING) {
         if (n > left(r) / widths[type])
-            return fail(r, r->at, "'%s' has %" G_GUINT64_FORMAT " values of %d bytes and the file has %zu more bytes", key,
-                        n, widths[type], left(r));
+            return fail(r, r->at, "'%s' has %" G_GUINT64_FORMAT " values of %d bytes and the file has %zu more bytes",
+                        key, n, widths[type], left(r));
         r->at += (size_t)n * widths[type];
         return true;
     }
     if (n > left(r) / 8)
-        return fail(r, r->at, "'%s' has %" G_GUINT64_FORMAT " strings and the file has %zu more bytes", key, n, left(r));
+        return fail(r, r->at, "'%s' has %" G_GUINT64_FORMAT " strings and the file has %zu more bytes", key, n,
+                    left(r));
     while (n--)
         if (!string(r, &text, &len, G_MAXINT32, key))
             return false;
@@ -215,7 +217,8 @@ static bool alignment(Reader *r, size_t *out)
     if (!k)
         return true;
     if (k->type != MI_GGUF_U32 || !mi_gguf_int(k, 0, &n) || n < 1 || n > MI_GGUF_MAX_ALIGNMENT || (n & (n - 1)))
-        return fail(r, (size_t)(k->at - r->f->file.data), "general.alignment is no power of two from 1 to %d", MI_GGUF_MAX_ALIGNMENT);
+        return fail(r, (size_t)(k->at - r->f->file.data), "general.alignment is no power of two from 1 to %d",
+                    MI_GGUF_MAX_ALIGNMENT);
     *out = (size_t)n;
     return true;
 }
@@ -239,7 +242,8 @@ static bool read_tensors(Reader *r, uint64_t *offsets)
             return fail(r, r->at, "tensor '%s' starts at %" G_GUINT64_FORMAT " of the data, which %zu does not divide",
                         shown, offsets[i], align);
         if (start > f->file.size || offsets[i] > f->file.size - start || t->bytes > f->file.size - start - offsets[i])
-            return fail(r, r->at, "tensor '%s' (%zu bytes at %" G_GUINT64_FORMAT " of the data) ends past the file's %zu bytes",
+            return fail(r, r->at,
+                        "tensor '%s' (%zu bytes at %" G_GUINT64_FORMAT " of the data) ends past the file's %zu bytes",
                         shown, t->bytes, offsets[i], f->file.size);
         t->data = f->file.data + start + offsets[i];
     }

@@ -323,7 +323,8 @@ static bool read_kind(MiGgufTokens *t, GError **error)
         return false;
     }
     if (!t->model) {
-        g_set_error(error, MI_ERROR, MI_ERROR_NOT_FOUND, "%s: the file has no tokenizer ('tokenizer.ggml.model')", t->f->path);
+        g_set_error(error, MI_ERROR, MI_ERROR_NOT_FOUND, "%s: the file has no tokenizer ('tokenizer.ggml.model')",
+                    t->f->path);
         return false;
     }
     while (i < G_N_ELEMENTS(kinds) && strcmp(t->model, kinds[i].model) != 0)

@@ -82,7 +82,7 @@ void mi_gguf_put_array(MiGgufKeys *k, const char *key, uint32_t type, uint64_t n
 /* ---- metadata ---------------------------------------------------------------------- */
 
 static const char *meta(const Plan *p, const char *key) { return p->c.from->vt->meta(p->c.from->self, key); }
-static bool        says(const Plan *p, const char *key, const char *value) { return g_strcmp0(meta(p, key), value) == 0; }
+static bool says(const Plan *p, const char *key, const char *value) { return g_strcmp0(meta(p, key), value) == 0; }
 static double      number(const Plan *p, const char *key, double def) { return mi_meta_number(p->c.from, key, def); }
 
 static void arch_u32(Plan *p, const char *name, double x)
@@ -111,8 +111,8 @@ static bool llama3_divisors(Plan *p, uint32_t dim, double theta, GError **error)
     const double length = number(p, "rope_scaling.original_max_position_embeddings", 8192);
 
     if (!(factor >= 1 && high > low && low > 0 && length > 0)) {
-        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "rope_scaling of llama3 by %g from %g to %g of %g", factor, low, high,
-                    length);
+        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "rope_scaling of llama3 by %g from %g to %g of %g", factor, low,
+                    high, length);
         return false;
     }
     p->n_freqs = dim / 2;
@@ -174,7 +174,10 @@ static bool put_metadata(Plan *p, const MiWriteSpec *spec, GError **error)
     if (name)
         mi_gguf_put_text(&p->keys, "general.name", name);
     if (strcmp(dtype, "keep") != 0)
-        mi_gguf_put_u32(&p->keys, "general.file_type", strcmp(dtype, "f32") == 0 ? 0 : strcmp(dtype, "f16") == 0 ? 1 : 32);
+        mi_gguf_put_u32(&p->keys, "general.file_type",
+                        strcmp(dtype, "f32") == 0   ? 0
+                        : strcmp(dtype, "f16") == 0 ? 1
+                                                    : 32);
     arch_u32(p, "block_count", (double)p->c.n_layers);
     arch_u32(p, "context_length", number(p, "max_position_embeddings", 8192));
     arch_u32(p, "embedding_length", (double)p->c.hidden);
@@ -284,8 +287,8 @@ static void write_all(MiOut *o, Plan *p)
     if (p->freqs)
         put_info(&p->keys, "rope_freqs.weight", 1, &n_freqs, 0, 0);
     for (size_t i = 0; i < p->n; i++)
-        put_info(&p->keys, p->items[i].name, p->items[i].w.ndim, p->items[i].w.shape, (uint32_t)p->items[i].format->gguf,
-                 p->items[i].offset);
+        put_info(&p->keys, p->items[i].name, p->items[i].w.ndim, p->items[i].w.shape,
+                 (uint32_t)p->items[i].format->gguf, p->items[i].offset);
     mi_out_bytes(o, p->keys.bytes->data, p->keys.bytes->len);
     pad(o);
     if (p->freqs) {

@@ -125,7 +125,8 @@ static const char *split_name(const MiTokenizerData *t, GError **error)
 {
     if (t->pre && strcmp(t->pre, "regex") != 0)
         return strcmp(t->pre, "llama3") == 0 || strcmp(t->pre, "llama-v3") == 0 ? "llama-bpe" : t->pre;
-    g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "the tokenizer splits by a rule (%.60s) that GGUF has no name for",
+    g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                "the tokenizer splits by a rule (%.60s) that GGUF has no name for",
                 t->split && t->split[0] ? t->split[0] : "none");
     return NULL;
 }

@@ -55,7 +55,8 @@ static bool walk_inner(Walk *w, const char *key, const json_t *value)
     const json_t *child;
 
     if (json_is_object(value)) {
-        for (void *i = json_object_iter((json_t *)(uintptr_t)value); i; i = json_object_iter_next((json_t *)(uintptr_t)value, i)) {
+        for (void *i = json_object_iter((json_t *)(uintptr_t)value); i;
+             i = json_object_iter_next((json_t *)(uintptr_t)value, i)) {
             name = json_object_iter_key(i);
             child = json_object_iter_value(i);
             g_autofree char *inner = g_strconcat(key, *key ? "." : "", name, NULL);

@@ -75,7 +75,8 @@ static bool read_shards(Directory *d, const char *index, const json_t *map, GErr
     g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
     char                  shown[64];
 
-    for (void *i = json_object_iter((json_t *)(uintptr_t)map); i; i = json_object_iter_next((json_t *)(uintptr_t)map, i)) {
+    for (void *i = json_object_iter((json_t *)(uintptr_t)map); i;
+         i = json_object_iter_next((json_t *)(uintptr_t)map, i)) {
         const char *shard = json_string_value(json_object_iter_value(i));
         if (!shard || !shard_name(shard))
             return fail(index, error, "'%s' is no name of a .safetensors file of the same directory",

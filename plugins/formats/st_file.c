@@ -38,7 +38,10 @@ static bool fail(const Reader *r, const char *form, ...)
     return false;
 }
 
-static bool wanted(const Reader *r) { return fail(r, "the header has no %s here", r->json.wrong ? r->json.wrong : "value"); }
+static bool wanted(const Reader *r)
+{
+    return fail(r, "the header has no %s here", r->json.wrong ? r->json.wrong : "value");
+}
 
 static bool no_memory(const Reader *r)
 {
@@ -115,7 +118,10 @@ static bool add(Reader *r, const Entry *e)
     uint64_t bytes = e->dtype >= 0 ? dtypes[e->dtype].bytes : 0;
 
     if (e->dtype < 0 || e->ndim < 0 || !e->offsets)
-        return fail(r, "tensor '%s' lacks its %s", e->name, e->dtype < 0 ? "dtype" : e->ndim < 0 ? "shape" : "data_offsets");
+        return fail(r, "tensor '%s' lacks its %s", e->name,
+                    e->dtype < 0  ? "dtype"
+                    : e->ndim < 0 ? "shape"
+                                  : "data_offsets");
     for (int32_t d = 0; d < e->ndim; d++) {
         if (e->shape[d] == 0)
             return fail(r, "tensor '%s' has 0 for dimension %d", e->name, d);
@@ -234,7 +240,8 @@ static bool check_span(Reader *r)
                         (size_t)(at - r->data), (size_t)(end - r->data));
         end = at + sorted[i]->bytes;
     }
-    return end == r->data + r->bytes || fail(r, "the tensors end at %zu of %zu bytes of data", (size_t)(end - r->data), r->bytes);
+    return end == r->data + r->bytes ||
+           fail(r, "the tensors end at %zu of %zu bytes of data", (size_t)(end - r->data), r->bytes);
 }
 
 bool mi_st_read(const char *path, const MiSource *source, MiMapped *map, MiWeights *weights, GError **error)

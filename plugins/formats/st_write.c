@@ -90,7 +90,8 @@ static GString *header(const Plan *p, uint32_t shard)
         g_string_append_printf(s, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", it->w.name, dtype_name(it->format));
         for (int d = 0; d < it->w.ndim; d++)
             g_string_append_printf(s, "%s%" G_GINT64_FORMAT, d ? "," : "", it->w.shape[d]);
-        g_string_append_printf(s, "],\"data_offsets\":[%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT "]}", at, at + it->bytes);
+        g_string_append_printf(s, "],\"data_offsets\":[%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT "]}", at,
+                               at + it->bytes);
         at += it->bytes;
     }
     g_string_append_c(s, '}');

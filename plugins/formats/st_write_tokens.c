@@ -72,9 +72,9 @@ static void write_added(const Writer *w)
             continue;
         mi_out_print(w->o, "%s\n    {\"id\": %u, \"content\": ", first ? "" : ",", i);
         put(w, p);
-        mi_out_print(w->o, ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": false, \"special\": %s}",
-                     p->lstrip ? "true" : "false", p->rstrip ? "true" : "false",
-                     p->type == MI_PIECE_USER ? "false" : "true");
+        mi_out_print(
+            w->o, ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": false, \"special\": %s}",
+            p->lstrip ? "true" : "false", p->rstrip ? "true" : "false", p->type == MI_PIECE_USER ? "false" : "true");
         first = false;
     }
     mi_out_text(w->o, "],\n");
@@ -129,17 +129,22 @@ static void write_sentence_steps(const Writer *w)
     const bool             meta = (t->pre && strcmp(t->pre, "metaspace") == 0) || t->prefix_first || t->prefix_if_none;
 
     if (meta) {
-        mi_out_print(o, "  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"" BLANK
+        mi_out_print(o,
+                     "  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"" BLANK
                      "\", \"prepend_scheme\": \"%s\", \"split\": %s},\n",
-                     !t->add_prefix_space ? "never" : t->prefix_first ? "first" : "always", t->pre ? "true" : "false");
+                     !t->add_prefix_space ? "never"
+                     : t->prefix_first    ? "first"
+                                          : "always",
+                     t->pre ? "true" : "false");
     } else {
         mi_out_print(o, "  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [%s"
                      "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"" BLANK "\"}]},\n"
                      "  \"pre_tokenizer\": null,\n",
                      t->add_prefix_space ? "{\"type\": \"Prepend\", \"prepend\": \"" BLANK "\"}, " : "");
     }
-    mi_out_text(o, "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": {\"String\": \"" BLANK
-                "\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
+    mi_out_text(o,
+                "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": "
+                "{\"String\": \"" BLANK "\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
     if (t->add_prefix_space)
         mi_out_text(o, ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
     mi_out_text(o, "]},\n");
@@ -164,7 +169,8 @@ static void write_template(const Writer *w)
                 put(w, bos);
                 mi_out_print(o, ", \"type_id\": %d}}, ", part);
             }
-            mi_out_print(o, "%s{\"Sequence\": {\"id\": \"%s\", \"type_id\": %d}}", !bos && part ? ", " : "", part ? "B" : "A", part);
+            mi_out_print(o, "%s{\"Sequence\": {\"id\": \"%s\", \"type_id\": %d}}", !bos && part ? ", " : "",
+                         part ? "B" : "A", part);
             if (eos) {
                 mi_out_text(o, ", {\"SpecialToken\": {\"id\": ");
                 put(w, eos);
@@ -289,8 +295,8 @@ static void write_merges(const Writer *w)
 
 static void write_unigram(const Writer *w)
 {
-    mi_out_print(w->o, "  \"model\": {\"type\": \"Unigram\", \"unk_id\": %d, \"byte_fallback\": %s, \"vocab\": [", w->t->unk,
-                 w->t->byte_fallback ? "true" : "false");
+    mi_out_print(w->o, "  \"model\": {\"type\": \"Unigram\", \"unk_id\": %d, \"byte_fallback\": %s, \"vocab\": [",
+                 w->t->unk, w->t->byte_fallback ? "true" : "false");
     for (uint32_t i = 0; i < w->t->n_pieces && !w->o->error; i++) {
         char score[32];
         mi_float_text(w->t->pieces[i].score, score);
@@ -333,9 +339,10 @@ static void write_tokenizer_config(const Writer *w)
     };
 
     mi_out_file(w->o, "tokenizer_config.json");
-    mi_out_print(w->o, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": false,\n"
-                 "  \"add_bos_token\": %s,\n  \"add_eos_token\": %s", t->add_bos ? "true" : "false",
-                 t->add_eos ? "true" : "false");
+    mi_out_print(w->o,
+                 "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": false,\n"
+                 "  \"add_bos_token\": %s,\n  \"add_eos_token\": %s",
+                 t->add_bos ? "true" : "false", t->add_eos ? "true" : "false");
     for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
         if (piece(w, names[i].id)) {
             mi_out_print(w->o, ",\n  \"%s\": ", names[i].key);
