@@ -1,0 +1,131 @@
+"""Small checkpoints of every model family and rotary scaling, against what `transformers` computes from them; prints TAP.
+
+Each file of tests/data/checkpoints holds a configuration, how to fill the weights from a seeded generator, and the expected
+log probabilities and greedy tokens; tests/make_checkpoints.py made them.  This script writes the checkpoint with nothing but
+Python's own library and runs MiniInfer on it.  Environment as in tests/reference.py.
+"""
+import glob
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+
+TOLERANCE = 1e-3
+BYTES = 256  # tokens 0 to 255; then <s> and </s>
+
+
+def byte_level_alphabet():
+    """GPT-2's letters for the 256 bytes."""
+    kept = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
+    letters, extra = [], 0
+    for byte in range(BYTES):
+        letters.append(chr(byte if byte in kept else BYTES + extra))
+        extra += byte not in kept
+    return letters
+
+
+def tokenizer():
+    added = [dict(id=BYTES + i, content=text, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+             for i, text in enumerate(["<s>", "</s>"])]
+    return dict(version="1.0", truncation=None, padding=None, added_tokens=added, normalizer=None,
+                pre_tokenizer=dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=True),
+                post_processor=None,
+                decoder=dict(type="ByteLevel", add_prefix_space=True, trim_offsets=True, use_regex=True),
+                model=dict(type="BPE", dropout=None, unk_token=None, continuing_subword_prefix=None,
+                           end_of_word_suffix=None, fuse_unk=False, byte_fallback=False,
+                           vocab={letter: byte for byte, letter in enumerate(byte_level_alphabet())}, merges=[]))
+
+
+def values(name, n, mean, deviation):
+    """n numbers of that mean and deviation, evenly spread, the same for a name everywhere."""
+    number, width = random.Random(name).random, deviation * 12 ** 0.5
+    return [mean + width * (number() - 0.5) for _ in range(n)]
+
+
+def write_weights(path, tensors):
+    """A safetensors file; tensors: [name, shape, mean, deviation], all f32."""
+    header, at = {}, 0
+    for name, shape, _, _ in tensors:
+        n = 4
+        for size in shape:
+            n *= size
+        header[name] = dict(dtype="F32", shape=shape, data_offsets=[at, at + n])
+        at += n
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for name, _, mean, deviation in tensors:
+            first, last = header[name]["data_offsets"]
+            n = (last - first) // 4
+            f.write(struct.pack(f"<{n}f", *values(name, n, mean, deviation)))
+
+
+def write(folder, spec):
+    os.makedirs(folder, exist_ok=True)
+    for file, content in (("config.json", spec["config"]), ("tokenizer.json", tokenizer())):
+        with open(os.path.join(folder, file), "w", encoding="utf-8") as f:
+            json.dump(content, f)
+    with open(os.path.join(folder, "tokenizer_config.json"), "w", encoding="utf-8") as f:
+        json.dump(dict(tokenizer_class="PreTrainedTokenizerFast", bos_token="<s>", eos_token="</s>"), f)
+    write_weights(os.path.join(folder, "model.safetensors"), spec["tensors"])
+
+
+def compare(folder, prompt, flags):
+    """Complaints about one prompt, and how far off the worst value is."""
+    done = subprocess.run([os.path.join(os.environ["MI_BUILDDIR"], "miniinfer"), "run", "--model.path", folder, "--ids",
+                           ",".join(map(str, prompt["ids"])), "-n", str(len(prompt["greedy"])), "--ignore-eos", "--json",
+                           "--logprobs", "20", "--sampler.chain", "greedy", *flags],
+                          capture_output=True, text=True, check=False, timeout=300)
+    if done.returncode:
+        return [done.stderr.strip()], 0
+    got, wrong = json.loads(done.stdout), []
+    mine = [t["logprob"] for t in got.get("prompt_logprobs", [])]
+    if "--prompt-logprobs" in flags and len(mine) != len(prompt["prompt_logprobs"]):
+        wrong.append(f"{len(mine)} log probabilities of the prompt")
+    top, want = dict(got["logprobs"][0]["top"]), dict(prompt["top20"])
+    worst = max([abs(a - b) for a, b in zip(mine, prompt["prompt_logprobs"])] +
+                [abs(top[i] - want[i]) for i in top if i in want] or [9])
+    if worst > TOLERANCE or len(set(top) & set(want)) < 18:
+        wrong.append(f"log probabilities differ by up to {worst:.6f}, {len(set(top) & set(want))} of 20 in common")
+    for step, (a, b) in enumerate(zip(got["output_ids"], prompt["greedy"])):
+        if a != b:
+            if prompt["greedy_gap"][step] >= TOLERANCE:
+                wrong.append(f"greedy token {step} is {a}, not {b}, which leads by {prompt['greedy_gap'][step]:.4f}")
+            break
+    return wrong, worst
+
+
+MODES = (
+    ("reference", ["--engine.dtype", "fp32", "--prompt-logprobs"]),
+    ("no cache", ["--engine.dtype", "fp32", "--engine.cache", "none", "--engine.attention", "simple"]),
+    ("gqa in small steps", ["--engine.dtype", "fp32", "--engine.attention", "gqa", "--engine.prefill_step", "16",
+                             "--prompt-logprobs"]),
+)
+
+
+def main():
+    files = sorted(glob.glob(os.path.join(os.environ["MI_SRCDIR"], "tests", "data", "checkpoints", "*.json")))
+    print(f"1..{len(files) * len(MODES)}")
+    number = 0
+    for file in files:
+        with open(file, encoding="utf-8") as f:
+            spec = json.load(f)
+        with tempfile.TemporaryDirectory() as folder:
+            write(folder, spec)
+            for mode, flags in MODES:
+                number += 1
+                results = [compare(folder, prompt, flags) for prompt in spec["prompts"]]
+                wrong = [w for r in results for w in r[0]]
+                name = os.path.basename(file)[:-5]
+                print("not ok" if wrong else "ok", number, "-", f"{name}, {mode}: as transformers, to",
+                      f"{max(r[1] for r in results):.0e}", flush=True)
+                for line in wrong[:6]:
+                    print("#", line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
