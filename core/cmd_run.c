@@ -98,9 +98,9 @@ static bool answer(MiSession *s, MiAnswer *a, const Prompt *p, int i, FILE *out,
     const MiGenerateSettings *g = &s->settings.generate;
     g_autofree char          *stop = g_strcompress(g->stop);
     const char *const         stops[] = { *stop ? stop : NULL, NULL };
-    const char               *seed = mi_config_get(s->config, "sampler", "seed");
-    const guint64             nth = (seed ? g_ascii_strtoull(seed, NULL, 10) : 0) + (guint64)i;
-    g_autofree char          *spelled = g_strdup_printf("%" G_GUINT64_FORMAT, nth);
+    const char               *said = mi_config_get(s->config, "sampler", "seed");
+    const guint64             seed = said ? g_ascii_strtoull(said, NULL, 10) : 0; /* 0: none */
+    g_autofree char          *spelled = g_strdup_printf("%" G_GUINT64_FORMAT, seed + (guint64)i);
     const MiParam             params[] = { { seed ? "seed" : NULL, spelled }, { NULL, NULL } };
     int                       logprobs;
 

@@ -105,12 +105,6 @@ static bool check_prompt(const MiAssembly *a, const MiRequest *r, GError **error
                         r->tokens[i], a->vocab - 1);
             return false;
         }
-    if (r->prompt_logprobs && ((const MiCache *)a->cache->vtable)->recomputes && r->n_tokens > (size_t)a->max_out) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
-                    "cache '%s' computes a prompt in one piece, and log probabilities of at most %d tokens; this one has %zu",
-                    a->cache->name, a->max_out, r->n_tokens);
-        return false;
-    }
     if (r->logprobs < 0 || r->logprobs > MI_MAX_TOPS) {
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "logprobs is %d; 0 to %d are possible", r->logprobs, MI_MAX_TOPS);
         return false;

@@ -78,13 +78,13 @@ def compare(folder, prompt, flags):
     """Complaints about one prompt, and how far off the worst value is."""
     done = subprocess.run([os.path.join(os.environ["MI_BUILDDIR"], "miniinfer"), "run", "--model.path", folder, "--ids",
                            ",".join(map(str, prompt["ids"])), "-n", str(len(prompt["greedy"])), "--ignore-eos", "--json",
-                           "--logprobs", "20", "--sampler.chain", "greedy", *flags],
+                           "--logprobs", "20", "--prompt-logprobs", "--sampler.chain", "greedy", *flags],
                           capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         return [done.stderr.strip()], 0
     got, wrong = json.loads(done.stdout), []
     mine = [t["logprob"] for t in got.get("prompt_logprobs", [])]
-    if "--prompt-logprobs" in flags and len(mine) != len(prompt["prompt_logprobs"]):
+    if len(mine) != len(prompt["prompt_logprobs"]):
         wrong.append(f"{len(mine)} log probabilities of the prompt")
     top, want = dict(got["logprobs"][0]["top"]), dict(prompt["top20"])
     worst = max([abs(a - b) for a, b in zip(mine, prompt["prompt_logprobs"])] +
@@ -100,10 +100,9 @@ def compare(folder, prompt, flags):
 
 
 MODES = (
-    ("reference", ["--engine.dtype", "fp32", "--prompt-logprobs"]),
+    ("reference", ["--engine.dtype", "fp32"]),
     ("no cache", ["--engine.dtype", "fp32", "--engine.cache", "none", "--engine.attention", "simple"]),
-    ("gqa in small steps", ["--engine.dtype", "fp32", "--engine.attention", "gqa", "--engine.prefill_step", "16",
-                             "--prompt-logprobs"]),
+    ("gqa in small steps", ["--engine.dtype", "fp32", "--engine.attention", "gqa", "--engine.prefill_step", "16"]),
 )
 
 

@@ -15,14 +15,14 @@ Once upon a time
 {"prompt": "Lily", "id": "lily", "max_tokens": 5}
 
 {"ids": [1, 403, 407], "id": 7, "stop": [" girl"], "temperature": 0.0, "top_k": 1}
-{"prompt": "The park", "n": 3, "seed": 5, "id": "three", "temperature": 1.0, "logprobs": 2}
+{"prompt": "The park", "n": 3, "seed": 5, "id": "three", "temperature": 1.5, "logprobs": 2}
 END
 status 0 "$mi" batch in -o a.jsonl $flags --sampler.chain temperature,top_k,multinomial --seed 1 --batch-size 3 &&
 	[ "`wc -l <a.jsonl`" = 6 ] && [ ! -s err ] && [ ! -s out ]
 check "six answers to four lines" $?
 [ "`text 1`" = "`alone -p 'Once upon a time' --sampler.chain temperature,top_k,multinomial --seed 1`" ]
 check "the answer of a run alone" $?
-[ "`text '"three"' 1`" = "`alone -p 'The park' --sampler.chain temperature,top_k,multinomial --seed 6`" ]
+[ "`text '"three"' 1`" = "`alone -p 'The park' --sampler.chain temperature,top_k,multinomial --seed 6 --sampler.temperature 1.5`" ]
 check "the second of three answers has the next seed" $?
 grep -q '"id":7,.*little","output_ids".*"finish_reason":"stop"' a.jsonl; check "a stop text of its own" $?
 grep -q '"id":"lily".*"finish_reason":"length"' a.jsonl; check "a length of its own" $?

@@ -68,8 +68,6 @@ refuses 78 "prompt is empty" "$mi" run $flags --ids '' ; check "no prompt" $?
 refuses 64 'no list of token ids' "$mi" run $flags --ids '1;2'; check "ids that are none" $?
 refuses 78 'model has 0 to 511' "$mi" run $flags --ids 512; check "an id that the model lacks" $?
 refuses 78 'max_len' "$mi" run $flags --raw -f text --engine.max_len 16; check "a prompt that is too long" $?
-refuses 78 "cache 'none' computes a prompt in one piece" "$mi" run $flags --raw -f dir/config.json --engine.cache none \
-	--json --prompt-logprobs; check "log probabilities of a long prompt without a cache" $?
 head -c 3000 "$m" >cut.gguf
 refuses 65 'cut.gguf: byte' "$mi" run $flags --model.path "$PWD/cut.gguf" -p x; check "a model that is cut off" $?
 

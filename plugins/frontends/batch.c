@@ -241,7 +241,7 @@ static bool submit(Batch *b, BatchLine *line, int index, char *key /* taken */, 
                 .text = g_string_new(NULL), .ids = g_array_new(FALSE, FALSE, sizeof(int32_t)),
                 .logprobs = g_array_new(FALSE, FALSE, sizeof(float)), .tops = g_array_new(FALSE, FALSE, sizeof(MiTop)) };
     memcpy(params, line->params->data, line->params->len * sizeof *params);
-    if (line->seeded) {
+    if (line->seed) {
         g_snprintf(seed, sizeof seed, "%" G_GUINT64_FORMAT, line->seed + (uint64_t)index);
         params[line->params->len] = (MiParam){ "seed", seed };
     }

@@ -235,7 +235,7 @@ static bool member(BatchLine *b, const char *key, const json_t *j, bool *is_raw,
     else if (ok && strcmp(key, "n") == 0 && (ok = whole(j, key, 1, MAX_ANSWERS, &n, error)))
         b->n = (int)n;
     else if (ok && strcmp(key, "seed") == 0 && (ok = whole(j, key, 0, INT64_MAX, &n, error)))
-        b->seed = (uint64_t)n, b->seeded = true;
+        b->seed = (uint64_t)n;
     else if (ok)
         return parameter(b, key, j, error);
     return ok;
@@ -278,7 +278,6 @@ bool batch_line_read(BatchLine *b, MiEngine *e, const char *line, size_t len, in
     *b = (BatchLine){ .id = json_integer(number), .n = 1, .owned = g_ptr_array_new_with_free_func(g_free),
                       .params = g_array_new(TRUE, TRUE, sizeof(MiParam)),
                       .request = { .max_tokens = d->max_tokens, .min_tokens = d->min_tokens, .ignore_eos = d->ignore_eos } };
-    b->seeded = *d->seed;
     b->seed = g_ascii_strtoull(d->seed, NULL, 10);
     if (*d->stop) {
         char **list = keep(b, g_new0(char *, 2));

@@ -11,7 +11,7 @@ typedef struct {
     int32_t     max_tokens, min_tokens;
     bool        ignore_eos;
     const char *stop, *system; /* "": none */
-    const char *seed;          /* "": each answer draws its own */
+    const char *seed;          /* "", 0: each answer draws its own */
 } BatchDefaults;
 
 typedef struct {
@@ -19,8 +19,7 @@ typedef struct {
     json_t    *json;    /* the line, which request points into; NULL: a plain prompt */
     MiRequest  request; /* but for event and user */
     int        n;       /* answers wanted */
-    uint64_t   seed;    /* of the first one; the others' follow */
-    bool       seeded;  /* a seed is given */
+    uint64_t   seed;    /* of the first one, the others' follow; 0: each draws its own */
     GPtrArray *owned;   /* what request points into */
     GArray    *params;  /* MiParam, ends with a NULL key */
 } BatchLine;
