@@ -53,6 +53,8 @@ void tpl_put_slice(Ctx *c, Builder *b, const Value *text, size_t start, size_t n
 {
     const Text *t = &text->u.text;
 
+    if (n == 0)
+        return;
     if (!t->marks) {
         tpl_put(c, b, t->s + start, n, text->trusted);
         return;
