@@ -87,6 +87,11 @@ static bool prompt_of_flags(MiSession *s, Prompt *out, GError **error)
             return false;
         if (!raw && len && text[len - 1] == '\n')
             len--; /* the file's end, not the question's */
+        if (!len) {
+            g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s is empty; a prompt is -p TEXT, -f FILE, --ids, or standard input",
+                        file && strcmp(file, "-") != 0 ? file : "standard input");
+            return false;
+        }
     }
     return raw ? ids_of_text(s, text, len, mi_flag(cl, "special"), out, error) : ids_of_chat(s, text, len, out, error);
 }
