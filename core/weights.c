@@ -268,8 +268,12 @@ bool mi_weights_load(MiWeights *ws, MiContext *ctx, MiLoadProgress *progress, vo
             g_prefix_error(error, "linear '%s': ", p->feature->name);
             return false;
         }
-        for (int k = 0; k < p->n; k++)
-            done += p->parts[k].bytes;
+        for (int k = 0; k < p->n; k++) {
+            const MiWeight *w = &p->parts[k];
+            done += w->bytes;
+            if (p->bytes && w->source && MI_HAS(w->source->vt, drop) && !g_hash_table_contains(ws->operands, w->name))
+                w->source->vt->drop(w->source->self, w);
+        }
         if (progress && !progress(user, done, total)) {
             g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "loading was interrupted");
             return false;

@@ -63,6 +63,8 @@ static void reads_what_the_package_wrote(void **state)
     assert_non_null(strstr(error->message, "a.weight: elements 5 and 2 more"));
     g_clear_error(&error);
     assert_true(f->find(self, "b", &w));
+    f->drop(self, &w);
+    f->drop(self, &(MiWeight){ .data = x, .bytes = sizeof x }); /* not of the file: left alone */
     assert_true(f->decode(self, &w, 0, 2, x, &error));
     assert_true(x[0] == 0.1f && x[1] == 1e-40f);
     assert_true(f->find(self, "n", &w));

@@ -98,6 +98,9 @@ typedef struct {
     /* LOAD, optional.  The write half: `from` (any format) as a file or directory of this one at
      * `path`, which must not exist; nothing is left there after an error. */
     bool (*write)(const char *path, const MiSource *from, const MiWriteSpec *, GError **error);
+    /* LOAD, optional.  The payload was read and will hardly be again: its pages need not stay in
+     * this process.  Reading it all the same works. */
+    void (*drop)(void *self, const MiWeight *w);
 } MiFormat;
 
 /* An open file with its methods. */

@@ -50,6 +50,18 @@ void mi_unmap(MiMapped *m)
     m->data = NULL;
 }
 
+/* The file's pages stay in the kernel's cache: the mapping is clean, so nothing is lost. */
+void mi_map_drop(const MiMapped *m, const void *data, size_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)m->data, from = (uintptr_t)data;
+
+    if (!m->data || from < begin || from - begin > m->size || bytes > m->size - (from - begin))
+        return;
+    const uintptr_t first = (from + page - 1) / page * page, end = (from + bytes) / page * page;
+    if (end > first)
+        (void)madvise((char *)(uintptr_t)data + (first - from), end - first, MADV_DONTNEED);
+}
+
 /* Is `path` below `directory`?  Both are resolved. */
 static bool below(const char *path, const char *directory)
 {

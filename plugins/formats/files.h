@@ -14,6 +14,8 @@ typedef struct {
 /* False: missing (NOT_FOUND), or a directory, a FIFO, empty (MODEL). */
 bool mi_map(const char *path, MiMapped *out, GError **error);
 void mi_unmap(MiMapped *); /* takes an empty one */
+/* Gives back the pages that lie wholly in [data, data + bytes), if that is of this mapping. */
+void mi_map_drop(const MiMapped *, const void *data, size_t bytes);
 
 /* The file `name` of a model's directory, g_free() it.  It may be a link into the
  * directory, or, in a snapshot of the Hugging Face cache (<repository>/snapshots/<commit>),

@@ -434,6 +434,11 @@ static bool decode(void *self, const MiWeight *w, int64_t first, int64_t n, floa
     return mi_weights_decode(w, first, n, out, error);
 }
 
+static void drop(void *self, const MiWeight *w)
+{
+    mi_map_drop(&((Gguf *)self)->file->file, w->data, w->bytes);
+}
+
 static bool meta_at(void *self, size_t i, const char **key, const char **value)
 {
     const MiMeta *m = &((Gguf *)self)->meta;
@@ -448,6 +453,7 @@ static bool meta_at(void *self, size_t i, const char **key, const char **value)
 static const MiFormat gguf = {
     .struct_size = sizeof gguf, .probe = probe, .open = open_gguf, .close = close_gguf, .find = find,
     .count = n_weights, .at = at, .meta = meta, .rope_style = rope_style, .tokenizer = tokenizer, .decode = decode,
+    .drop = drop,
     .meta_at = meta_at, .write = mi_gguf_write,
 };
 

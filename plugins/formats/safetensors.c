@@ -269,6 +269,14 @@ static bool decode(void *self, const MiWeight *w, int64_t first, int64_t n, floa
     return mi_weights_decode(w, first, n, out, error);
 }
 
+static void drop(void *self, const MiWeight *w)
+{
+    const Directory *d = self;
+
+    for (size_t i = 0; i < d->n_maps; i++)
+        mi_map_drop(&d->maps[i], w->data, w->bytes);
+}
+
 static bool meta_at(void *self, size_t i, const char **key, const char **value)
 {
     const MiMeta *m = &((Directory *)self)->meta;
@@ -283,6 +291,7 @@ static bool meta_at(void *self, size_t i, const char **key, const char **value)
 static const MiFormat safetensors = {
     .struct_size = sizeof safetensors, .probe = probe, .open = open_directory, .close = close_directory, .find = find,
     .count = n_weights, .at = at, .meta = meta, .rope_style = rope_style, .tokenizer = tokenizer, .decode = decode,
+    .drop = drop,
     .meta_at = meta_at, .write = mi_st_write,
 };
 
