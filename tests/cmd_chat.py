@@ -5,6 +5,7 @@ usage: cmd_chat.py COMMAND...   (prints TAP lines without a plan, on standard ou
 import os
 import pty
 import select
+import signal
 import sys
 import time
 
@@ -47,7 +48,14 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def leave(self):
+        """Its wait status; one that does not leave is killed, and so fails."""
         self.until(b"no such text", 20)
+        for _ in range(100):
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return status
+            time.sleep(0.1)
+        os.kill(self.pid, signal.SIGKILL)
         return os.waitpid(self.pid, 0)[1]
 
 
@@ -84,6 +92,6 @@ t.type("\x1b[A\x1b[A")
 seen = t.until(b"K\xc3\xa4se")
 check("lines are remembered from one chat to the next", "Käse" in seen, seen)
 t.type("\x03")
-t.until(prompt)
+t.until(b"leaves")
 t.type("\x03")
 check("Ctrl-C twice quits, as by the signal", t.leave() == 2, "")

@@ -42,7 +42,7 @@ typedef struct {
     bool      terminal; /* lines are edited, hints are given */
     int       wake[2];  /* the pipe; both ends do not block */
     bool      stopped;  /* stop() was called; atomic */
-    int       seen;     /* interrupts when this line was begun */
+    int       seen;     /* interrupts that were dealt with */
 
     GMutex   lock; /* of what event() fills */
     GString *news; /* text not shown yet */
@@ -237,7 +237,6 @@ static char *one_line(Chat *c)
 /* A line that ends in a backslash goes on in the next. */
 static char *whole_line(Chat *c)
 {
-    c->seen = interrupts;
     g_autofree char *line = one_line(c);
     const size_t     len = line ? strlen(line) : 0;
 
@@ -385,7 +384,7 @@ static bool turn(Chat *c, GError **error)
     g_autoptr(GError) why = NULL;
 
     const bool ok = answer(c, &why);
-    interrupts = 0;
+    c->seen = interrupts = 0;
     if (ok)
         return true;
     g_array_set_size(c->messages, c->messages->len - 1);
@@ -428,14 +427,17 @@ static bool command(Chat *c, const char *line, bool *ok, GError **error)
 /* No line came: the end, Ctrl-C, or stop().  False: leave. */
 static bool no_line(Chat *c)
 {
-    if (interrupts == c->seen || stopped(c))
+    const int now = interrupts; /* one that comes from here on calls off the next line */
+
+    if (now == c->seen || stopped(c))
         return false;
-    if (interrupts > 1) {
+    if (now > 1) {
         edit_end(c);
         putchar('\n');
         fflush(stdout);
         quit();
     }
+    c->seen = now;
     puts("\n(Ctrl-C again, or Ctrl-D, leaves)");
     return true;
 }
@@ -451,7 +453,7 @@ static bool converse(Chat *c, GError **error)
                 break;
             continue;
         }
-        interrupts = 0;
+        c->seen = interrupts = 0;
         if (*line == '/' && line[1] != '/') {
             if (!command(c, line, &ok, error))
                 break;
@@ -493,7 +495,7 @@ static bool serve(void *self, GError **error)
     int32_t          max_len = 0;
 
     signal_pipe = c->wake[1];
-    interrupts = 0;
+    c->seen = interrupts = 0;
     sigaction(SIGINT, &mine, &old);
     if (c->terminal) {
         const char *model = c->engine->api->model(c->engine, &max_len);
