@@ -137,6 +137,8 @@ static const char *prompt(EditLine *e)
     return "> ";
 }
 
+enum { CTRL_D = 4 };
+
 /* libedit's reader of one character. */
 static int get_character(EditLine *e, wchar_t *out)
 {
@@ -147,6 +149,8 @@ static int get_character(EditLine *e, wchar_t *out)
     for (;;) {
         if (!input_ready(c) || read(STDIN_FILENO, &byte, 1) <= 0)
             return 0;
+        if (byte == '\0')
+            byte = CTRL_D; /* typed before the editor had the terminal, which then keeps an end of file so */
         const size_t n = mbrtowc(out, &byte, 1, &c->shift);
         if (n == (size_t)-1)
             memset(&c->shift, 0, sizeof c->shift); /* a stray byte */
