@@ -84,8 +84,6 @@ static void refuses_lying_headers(void **state)
     broken_u64(&b, 16, 1ull << 61, "keys; the file has room for");
     broken_u64(&b, 16, b.n_keys + 1, ": ");
     for (size_t i = 0; i < b.bytes->len; i++) { /* cut anywhere: the data, too, is all needed */
-        if (i > 4096 && i % 97)
-            continue;
         put(folder, "x.gguf", b.bytes->data, i);
         refused(format_of("gguf"), path, i ? "x.gguf: byte" : "the file is empty");
     }
