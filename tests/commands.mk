@@ -7,3 +7,10 @@ tests_test_command_line_LDADD    = $(TEST_LDADD)
 tests_test_json_out_SOURCES  = tests/test_json_out.c $(TEST_COMMON)
 tests_test_json_out_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_json_out_LDADD    = $(TEST_LDADD)
+
+if HAVE_JANSSON
+test_programs += tests/test_batch_request
+endif
+tests_test_batch_request_SOURCES  = tests/test_batch_request.c plugins/frontends/batch_request.c $(TEST_COMMON)
+tests_test_batch_request_CPPFLAGS = $(TEST_CPPFLAGS) $(JANSSON_CFLAGS)
+tests_test_batch_request_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
