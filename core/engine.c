@@ -296,12 +296,12 @@ static void one_step(Engine *e)
             requested(e->step.seqs[i])->n_found = e->step.seqs[i]->n_cached;
         }
     const MiBucket *b = run(e, &logprobs, &error);
+    if (MI_HAS(s, took)) /* while the step's sequences are all there: delivering ends some */
+        s->took(e->scheduler, &e->step, g_get_monotonic_time() - now);
     if (b)
         deliver(e, b, logprobs);
     else
         fail_step(e, error->message);
-    if (MI_HAS(s, took))
-        s->took(e->scheduler, &e->step, g_get_monotonic_time() - now);
 }
 
 /* ---- the thread ----------------------------------------------------------------------- */
