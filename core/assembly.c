@@ -25,14 +25,6 @@ static bool options_of(MiAssembly *a, const MiFeature *f, void **out, GError **e
 
 /* ---- model ------------------------------------------------------------------ */
 
-static bool knows(const MiModel *m, const char *architecture)
-{
-    for (const char *const *k = m->architectures; *k; k++)
-        if (strcmp(*k, architecture) == 0)
-            return true;
-    return false;
-}
-
 static bool choose_model(MiAssembly *a, GError **error)
 {
     const char          *architecture = mi_source_meta(&a->source, "architectures.0");
@@ -41,7 +33,7 @@ static bool choose_model(MiAssembly *a, GError **error)
 
     for (guint i = 0; i < all->len && architecture; i++) {
         const MiFeature *f = all->pdata[i];
-        if (knows(f->vtable, architecture)) {
+        if (g_strv_contains(((const MiModel *)f->vtable)->architectures, architecture)) {
             a->model = f;
             chose(a, "model", f->name, architecture);
             return true;
@@ -147,14 +139,6 @@ static bool exact(const MiAssembly *a) { return strcmp(a->settings.engine.dtype,
 
 /* ---- cache and attention ---------------------------------------------------- */
 
-static bool reads_layout(const MiAttention *t, const char *layout)
-{
-    for (const char *const *l = t->layouts; *l; l++)
-        if (strcmp(*l, layout) == 0)
-            return true;
-    return false;
-}
-
 static bool reads_head(const MiAttention *t, int head_dim)
 {
     for (const int32_t *d = t->head_dims; d && *d; d++)
@@ -189,7 +173,7 @@ static char *misfit(const MiAssembly *a, const MiFeature *cache, const MiFeature
 
     if (c->single && a->max_seqs > 1)
         return g_strdup_printf("cache '%s' holds one sequence and [engine] max_seqs is %d", cache->name, a->max_seqs);
-    if (!reads_layout(t, c->layout)) {
+    if (!g_strv_contains(t->layouts, c->layout)) {
         g_autofree char *all = g_strjoinv(", ", (char **)(uintptr_t)t->layouts);
         return g_strdup_printf("attention '%s' reads %s; cache '%s' is '%s'", attention->name, all, cache->name, c->layout);
     }

@@ -5,14 +5,6 @@
 
 /* ---- choosing --------------------------------------------------------------- */
 
-static bool takes(const MiLinear *l, const char *format)
-{
-    for (const char *const *f = l->formats; *f; f++)
-        if (strcmp(*f, format) == 0)
-            return true;
-    return false;
-}
-
 static const MiFeature *choose(MiRegistry *r, const char *backend, const char *name, bool exact, const MiWeight *w,
                                GError **error)
 {
@@ -25,7 +17,7 @@ static const MiFeature *choose(MiRegistry *r, const char *backend, const char *n
     for (guint i = 0; i < all->len; i++) {
         const MiFeature *f = all->pdata[i];
         const MiLinear  *l = f->vtable;
-        if (!takes(l, w->format))
+        if (!g_strv_contains(l->formats, w->format))
             continue;
         g_string_append_printf(fit, "%s%s", fit->len ? ", " : "", f->name);
         if (strcmp(name, f->name) == 0)
