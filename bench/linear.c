@@ -174,7 +174,7 @@ static void make(const Bench *b, const Case *c, Made *m)
         data[i] = (uint8_t)(0x20 | (i * 2654435761u >> 13 & 31));
     for (int i = 0; i < c->parts; i++)
         w[i] = (MiWeight){ .name = c->format, .format = c->format, .ndim = 2, .shape = { c->out, c->in }, .data = data, .bytes = stored };
-    if (!m->vt->bytes(w, c->parts, NULL, &m->bytes, &error))
+    if (!m->vt->bytes(w, c->parts, MI_F32, NULL, &m->bytes, &error))
         must(NULL, error);
     MiOperand operand[2];
     if (m->bytes) {

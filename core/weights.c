@@ -95,7 +95,7 @@ static bool add_pack(MiWeights *ws, const MiRecording *r, int first, const MiFea
         g_propagate_error(error, g_steal_pointer(&why));
         return false;
     }
-    if (!pack->linear->bytes(pack->parts, pack->n, pack->options, &pack->bytes, error)) {
+    if (!pack->linear->bytes(pack->parts, pack->n, r->pub.dtype, pack->options, &pack->bytes, error)) {
         g_prefix_error(error, "linear '%s': ", pack->feature->name);
         return false;
     }

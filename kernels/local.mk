@@ -29,3 +29,16 @@ kernels_libfloats_a_SOURCES = kernels/cpu/attend_body.h kernels/cpu/floats.c ker
 	kernels/cpu/floats_avx2.c kernels/cpu/floats_avx512.c kernels/cpu/floats_body.h kernels/cpu/floats_plain.c \
 	kernels/cpu/vectors.h
 kernels_libfloats_a_CPPFLAGS = $(kernel_cppflags)
+
+# Device code: the plugin that launches it lists its .cu; what they share is included.
+EXTRA_DIST += kernels/cuda/device.cuh
+SUFFIXES = .cu
+AM_V_NVCC   = $(AM_V_NVCC_@AM_V@)
+AM_V_NVCC_  = $(AM_V_NVCC_@AM_DEFAULT_V@)
+AM_V_NVCC_0 = @echo "  NVCC    " $@;
+NVCCCOMPILE = $(NVCC) -std=c++17 -I$(top_srcdir)/include -I$(top_srcdir)/kernels $(NVCCFLAGS) $(NVCC_GENCODE) \
+	-Xcompiler -fPIC,-fvisibility=hidden
+.cu.o:
+	$(AM_V_NVCC)$(MKDIR_P) $(@D) && $(NVCCCOMPILE) -MMD -MP -MF $@.d -MT $@ -c -o $@ $<
+-include $(wildcard kernels/cuda/*.d)
+MOSTLYCLEANFILES += kernels/cuda/*.d

@@ -142,7 +142,7 @@ static inline Packed test_pack(const MiLinear *vt, MiContext *ctx, const MiWeigh
     Packed            p = { .vt = vt, .ctx = ctx, .n = n };
     size_t            bytes;
 
-    if (!vt->bytes(parts, n, options, &bytes, &error))
+    if (!vt->bytes(parts, n, MI_F32, options, &bytes, &error))
         fail_msg("%s", error->message);
     p.memory = bytes ? aligned_alloc(256, (bytes + 255) / 256 * 256 + 256) : NULL;
     if (bytes)

@@ -87,17 +87,17 @@ static void refuses_what_does_not_fit(void **state)
 
     (void)state;
     w.bytes--;
-    assert_false(vt->bytes(&w, 1, NULL, &bytes, &error));
+    assert_false(vt->bytes(&w, 1, MI_F32, NULL, &bytes, &error));
     assert_non_null(strstr(error->message, "f32"));
     g_clear_error(&error);
     w.bytes++;
     w.ndim = 1;
-    assert_false(vt->bytes(&w, 1, NULL, &bytes, &error));
+    assert_false(vt->bytes(&w, 1, MI_F32, NULL, &bytes, &error));
     g_clear_error(&error);
     w.ndim = 2;
     w.shape[0] = INT64_MAX / 2;
     w.shape[1] = 1 << 20;
-    assert_false(vt->bytes(&w, 1, NULL, &bytes, &error));
+    assert_false(vt->bytes(&w, 1, MI_F32, NULL, &bytes, &error));
     g_clear_error(&error);
     g_free((void *)(uintptr_t)w.data);
     mi_registry_free(r);

@@ -188,20 +188,20 @@ static void refuses_what_does_not_fit(void **state)
     size_t          bytes;
 
     (void)state;
-    assert_false(vt->bytes(w, 2, NULL, &bytes, &error)); /* two widths */
+    assert_false(vt->bytes(w, 2, MI_F32, NULL, &bytes, &error)); /* two widths */
     g_clear_error(&error);
-    assert_false(vt->bytes(w, 1, &(Options){ "mmx" }, &bytes, &error));
+    assert_false(vt->bytes(w, 1, MI_F32, &(Options){ "mmx" }, &bytes, &error));
     assert_non_null(strstr(error->message, "mmx"));
     g_clear_error(&error);
     w[0].shape[1] = 128; /* half a block */
-    assert_false(vt->bytes(w, 1, NULL, &bytes, &error));
+    assert_false(vt->bytes(w, 1, MI_F32, NULL, &bytes, &error));
     assert_non_null(strstr(error->message, "multiple of 256"));
     g_clear_error(&error);
     w[1].bytes--;
-    assert_false(vt->bytes(&w[1], 1, NULL, &bytes, &error));
+    assert_false(vt->bytes(&w[1], 1, MI_F32, NULL, &bytes, &error));
     g_clear_error(&error);
     w[1].format = "f32";
-    assert_false(vt->bytes(&w[1], 1, NULL, &bytes, &error));
+    assert_false(vt->bytes(&w[1], 1, MI_F32, NULL, &bytes, &error));
     g_clear_error(&error);
     for (int i = 0; i < 2; i++)
         g_free((void *)(uintptr_t)w[i].data);

@@ -119,18 +119,18 @@ static void refuses_what_does_not_fit(void **state)
     size_t          bytes;
 
     (void)state;
-    assert_false(vt->bytes(&w, 1, &(Options){ "mmx" }, &bytes, &error));
+    assert_false(vt->bytes(&w, 1, MI_F32, &(Options){ "mmx" }, &bytes, &error));
     assert_non_null(strstr(error->message, "mmx"));
     g_clear_error(&error);
     w.shape[0]++;
-    assert_false(vt->bytes(&w, 1, NULL, &bytes, &error));
+    assert_false(vt->bytes(&w, 1, MI_F32, NULL, &bytes, &error));
     assert_non_null(strstr(error->message, "its shape needs more"));
     g_clear_error(&error);
     w.shape[0] = INT64_MAX;
-    assert_false(vt->bytes(&w, 1, NULL, &bytes, &error));
+    assert_false(vt->bytes(&w, 1, MI_F32, NULL, &bytes, &error));
     g_clear_error(&error);
     w.format = "q4_0";
-    assert_false(vt->bytes(&w, 1, NULL, &bytes, &error));
+    assert_false(vt->bytes(&w, 1, MI_F32, NULL, &bytes, &error));
     g_clear_error(&error);
     g_free((void *)(uintptr_t)w.data);
     mi_registry_free(r);

@@ -20,6 +20,7 @@
 
 typedef struct MiBackend MiBackend;
 typedef struct MiContext MiContext;
+struct MiWeight;
 
 typedef enum { MI_MEM_DEVICE, MI_MEM_PINNED } MiMemory;
 
@@ -38,6 +39,12 @@ struct MiContext {
     /* LOAD.  Host memory to the device through pinned buffers; returns when
      * src may be reused, not when dst is filled. */
     bool (*upload)(MiContext *, void *dst, const void *src, size_t bytes, GError **error);
+
+    MiDType dtype; /* of activations */
+    /* LOAD.  A weight's elements, however its file stores them, as dtype and row-major. */
+    bool (*put)(MiContext *, void *dst, MiDType dtype, const struct MiWeight *, GError **error);
+    /* STEP.  What a step tells the device, in stream order; src may be reused at once. */
+    bool (*send)(MiContext *, void *dst, const void *src, size_t bytes, GError **error);
 };
 
 /* A request on its way through.  Host memory, the engine's. */

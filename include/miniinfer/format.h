@@ -13,7 +13,7 @@
 
 typedef struct MiSource MiSource;
 
-typedef struct {
+typedef struct MiWeight {
     const char     *name;   /* canonical */
     const char     *format; /* how it is stored: "bf16", "q4_k", "gptq"; keys of MiLinear.formats */
     int32_t         ndim;

@@ -15,11 +15,12 @@ typedef struct {
     bool               exact;   /* plain loops over f32 values: what dtype = fp32, the yardstick, uses */
     bool               joins;   /* op takes all parts in one call: at[0..n), one in, an out each */
 
-    /* LOAD.  Device bytes for these parts, [out, in] each, equal `in`; options may be
-     * NULL.  False: a shape it cannot take, *error says which. */
-    bool (*bytes)(const MiWeight *parts, int n, const void *options, size_t *bytes, GError **error);
+    /* LOAD.  Device bytes for these parts, [out, in] each, equal `in`, where activations are of
+     * dtype; options may be NULL.  False: a shape it cannot take, *error says which. */
+    bool (*bytes)(const MiWeight *parts, int n, MiDType dtype, const void *options, size_t *bytes, GError **error);
     /* LOAD.  Reads parts[i].data once, in order, writes dst (device, as many bytes) by
-     * ctx->upload, fills out[i].  A tied, plain weight is not packed: it is shared. */
+     * ctx->upload or ctx->put, fills out[i]; layout "plain": row-major of tensor.dtype, which an
+     * embedding of the same weight then shares. */
     bool (*pack)(MiContext *, const MiWeight *parts, int n, const void *options, void *dst, MiOperand *out,
                  GError **error);
     /* in 0: x [rows, in]; weight 0: W; weight 1: b [out] or absent; out 0: y [rows, out],

@@ -3,3 +3,11 @@ plugins_backend_cpu_so_SOURCES = plugins/backends/cpu.c plugins/backends/cpu.h p
 	plugins/backends/pool.c
 plugins_backend_cpu_so_LDFLAGS = $(plugin_ldflags)
 plugins_backend_cpu_so_LDADD   = $(plugin_ldadd)
+
+if MI_CUDA
+plugins += plugins/backend_cuda.so
+endif
+plugins_backend_cuda_so_SOURCES  = plugins/backends/cuda.c
+plugins_backend_cuda_so_CPPFLAGS = $(AM_CPPFLAGS) $(CUDA_CPPFLAGS)
+plugins_backend_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_backend_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)

@@ -65,8 +65,9 @@ static const MiPanelKernel *kernel_of(const MiWeight *w, const Options *options,
     return k;
 }
 
-static bool bytes(const MiWeight *parts, int n, const void *options, size_t *total, GError **error)
+static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *options, size_t *total, GError **error)
 {
+    (void)dtype;
     *total = 0;
     for (int i = 0; i < n; i++) {
         const MiPanelKernel *k = kernel_of(&parts[i], options, error);

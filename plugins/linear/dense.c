@@ -54,8 +54,9 @@ static int type_of(const MiWeight *w, GError **error)
     return type;
 }
 
-static bool bytes(const MiWeight *parts, int n, const void *options, size_t *total, GError **error)
+static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *options, size_t *total, GError **error)
 {
+    (void)dtype;
     const Options *o = options;
 
     *total = 0;

@@ -42,8 +42,9 @@ static const MiBlockFormat *shape_of(const MiWeight *w, GError **error)
     return f;
 }
 
-static bool bytes(const MiWeight *parts, int n, const void *options, size_t *total, GError **error)
+static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *options, size_t *total, GError **error)
 {
+    (void)dtype;
     (void)options;
     *total = 0;
     for (int i = 0; i < n; i++) {

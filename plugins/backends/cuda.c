@@ -1,0 +1,204 @@
+/* cuda.c - one NVIDIA card: memory, streams, events, graphs.
+ *
+ * What it computes is in the other *_cuda plugins, all of one CUDA runtime and
+ * one current device.  Memory is plain device memory, never managed.  A graph is
+ * what one stream recorded, in the mode in which an allocation by this thread
+ * fails the capture: that is how a plugin which breaks its contract is found. */
+#include <cuda_runtime_api.h>
+#include <miniinfer/plugin.h>
+
+typedef struct {
+    bool spin;
+} Options;
+
+typedef struct {
+    int index;
+} Device;
+
+static bool ok(cudaError_t e, const char *what, GError **error)
+{
+    if (e == cudaSuccess)
+        return true;
+    (void)cudaGetLastError(); /* one that does not stick is over */
+    g_set_error(error, MI_ERROR, e == cudaErrorMemoryAllocation ? MI_ERROR_NO_MEMORY : MI_ERROR_DEVICE, "%s: %s (%s)", what,
+                cudaGetErrorString(e), cudaGetErrorName(e));
+    return false;
+}
+
+static int probe(void)
+{
+    int n = 0;
+    if (cudaGetDeviceCount(&n) == cudaSuccess)
+        return n;
+    (void)cudaGetLastError();
+    return 0;
+}
+
+static void *open_device(int index, const void *options, GError **error)
+{
+    const Options *o = options;
+    int            major = 0;
+
+    if (!ok(cudaSetDevice(index), "opening the device", error) ||
+        !ok(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "asking for the device's age", error))
+        return NULL;
+    if (major < 8) {
+        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "cuda:%d is of compute capability %d.x; 8.0 is the least", index, major);
+        return NULL;
+    }
+    /* Spinning answers some microseconds sooner and takes a core while a step runs. */
+    if (!ok(cudaSetDeviceFlags(o->spin ? cudaDeviceScheduleSpin : cudaDeviceScheduleBlockingSync), "setting how to wait", error) ||
+        !ok(cudaFree(NULL), "starting the device", error))
+        return NULL;
+    Device *d = g_new0(Device, 1);
+    d->index = index;
+    return d;
+}
+
+static void close_device(void *device)
+{
+    (void)cudaDeviceSynchronize();
+    g_free(device);
+}
+
+static bool memory(void *device, size_t *free, size_t *total, GError **error)
+{
+    (void)device;
+    return ok(cudaMemGetInfo(free, total), "asking for the memory", error);
+}
+
+static void *alloc(void *device, MiMemory kind, size_t bytes, GError **error)
+{
+    (void)device;
+    void *p = NULL;
+    char  what[64];
+
+    g_snprintf(what, sizeof what, "%zu bytes of %s memory", bytes, kind == MI_MEM_PINNED ? "pinned host" : "device");
+    if (!ok(kind == MI_MEM_PINNED ? cudaHostAlloc(&p, bytes, cudaHostAllocPortable) : cudaMalloc(&p, bytes), what, error))
+        return NULL;
+    return p;
+}
+
+static void release(void *device, MiMemory kind, void *p)
+{
+    (void)device;
+    if (p)
+        (void)(kind == MI_MEM_PINNED ? cudaFreeHost(p) : cudaFree(p));
+}
+
+static bool stream_new(void *device, void **stream, GError **error)
+{
+    (void)device;
+    return ok(cudaStreamCreateWithFlags((cudaStream_t *)stream, cudaStreamNonBlocking), "making a stream", error);
+}
+
+static void stream_free(void *device, void *stream)
+{
+    (void)device;
+    if (stream)
+        (void)cudaStreamDestroy(stream);
+}
+
+static bool event_new(void *device, void **event, GError **error)
+{
+    const Device *d = device;
+    (void)d;
+    return ok(cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDisableTiming), "making an event", error);
+}
+
+static void event_free(void *device, void *event)
+{
+    (void)device;
+    if (event)
+        (void)cudaEventDestroy(event);
+}
+
+static bool copy(void *device, void *stream, void *dst, const void *src, size_t bytes, GError **error)
+{
+    (void)device;
+    return ok(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream), "copying", error);
+}
+
+static bool event_record(void *device, void *event, void *stream, GError **error)
+{
+    (void)device;
+    return ok(cudaEventRecord(event, stream), "marking the stream", error);
+}
+
+static bool stream_wait(void *device, void *stream, void *event, GError **error)
+{
+    (void)device;
+    return ok(cudaStreamWaitEvent(stream, event, 0), "joining streams", error);
+}
+
+static bool event_wait(void *device, void *event, GError **error)
+{
+    (void)device;
+    return ok(cudaEventSynchronize(event), "running the step", error);
+}
+
+static bool capture_begin(void *device, void *stream, GError **error)
+{
+    (void)device;
+    return ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "beginning a capture", error);
+}
+
+static void *capture_end(void *device, void *stream, GError **error)
+{
+    cudaGraph_t     graph = NULL;
+    cudaGraphExec_t run = NULL;
+
+    (void)device;
+    if (!ok(cudaStreamEndCapture(stream, &graph), "ending a capture", error))
+        return NULL;
+    if (ok(cudaGraphInstantiate(&run, graph, 0), "making a graph", error) && !ok(cudaGraphUpload(run, stream), "uploading a graph", error)) {
+        (void)cudaGraphExecDestroy(run);
+        run = NULL;
+    }
+    (void)cudaGraphDestroy(graph);
+    return run;
+}
+
+static bool replay(void *device, void *stream, void *graph, GError **error)
+{
+    (void)device;
+    return ok(cudaGraphLaunch(graph, stream), "launching a graph", error);
+}
+
+static void graph_free(void *device, void *graph)
+{
+    (void)device;
+    if (graph)
+        (void)cudaGraphExecDestroy(graph);
+}
+
+static const MiBackend cuda = {
+    .struct_size = sizeof cuda,
+    .rank = 10,
+    .dtypes = 1u << MI_BF16 | 1u << MI_F16 | 1u << MI_F32,
+    .probe = probe,
+    .open = open_device,
+    .close = close_device,
+    .memory = memory,
+    .alloc = alloc,
+    .free = release,
+    .stream_new = stream_new,
+    .stream_free = stream_free,
+    .event_new = event_new,
+    .event_free = event_free,
+    .copy = copy,
+    .event_record = event_record,
+    .stream_wait = stream_wait,
+    .event_wait = event_wait,
+    .capture_begin = capture_begin,
+    .capture_end = capture_end,
+    .replay = replay,
+    .graph_free = graph_free,
+};
+
+static const MiOption options[] = {
+    MI_OPTION(Options, spin, "true", 0, 0, "watch for the end of a step instead of sleeping: sooner, and busy"),
+    MI_OPTION_END,
+};
+
+MI_PLUGIN("cuda", "0.1", "NVIDIA cards: memory, streams, graphs", MI_FEATURE_BACKEND("cuda", "*", &cuda, options));
