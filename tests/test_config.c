@@ -214,6 +214,7 @@ static void exit_statuses_tell_what_to_do(void **state)
         assert_int_equal(mi_exit_status(&(GError){ cases[i].domain, cases[i].code, NULL }), cases[i].status);
 }
 
+/* message: NULL: there is none; ended by "...": how it begins, for what depends on what was built. */
 static void check_says(const char *text, const char *message)
 {
     g_autoptr(GError) error = NULL;
@@ -221,7 +222,11 @@ static void check_says(const char *text, const char *message)
     MiConfig         *c = parsed(text);
     bool              ok = mi_config_check(c, r, &error);
 
-    if (message)
+    if (message && g_str_has_suffix(message, "...")) {
+        g_autofree char *said = g_strndup(ok ? "fine" : error->message, strlen(message) - 3);
+        g_autofree char *wanted = g_strndup(message, strlen(message) - 3);
+        assert_string_equal(said, wanted);
+    } else if (message)
         assert_string_equal(ok ? "fine" : error->message, message);
     else if (!ok)
         fail_msg("%s", error->message);
@@ -243,7 +248,7 @@ static void every_key_is_somebodys(void **state)
     check_says("[attention.smiple]\n", "x.ini:1: unknown section [attention.smiple]; did you mean [attention.simple]?");
     check_says("[attention.simple]\nblock = 1\n", "x.ini:2: unknown key 'block' in [attention.simple]; it takes none");
     check_says("[engine]\ndevice = auto\ncache = \nattention = simple\n[sampler]\nchain = top_p,\tgreedy ,\n", NULL);
-    check_says("[engine]\ndevice = zebra:1\n", "x.ini:2: [engine] device: no backend 'zebra'; loaded: cpu@*");
+    check_says("[engine]\ndevice = zebra:1\n", "x.ini:2: [engine] device: no backend 'zebra'; loaded: cpu@*...");
     check_says("[engine]\nscheduler = fcsf\n",
                "x.ini:2: [engine] scheduler: no scheduler 'fcsf'; loaded: fcfs@*; did you mean fcfs?");
     check_says("[plugins]\ndisable = stubs, stbus\n",

@@ -34,9 +34,9 @@ STUB(norm_qkv_rope_op, 0, 0, .inplace = 0);
 STUB(link_op, 1, 0, .inplace = 1);
 STUB(draw_op, 1, 0, .inplace = 0);
 
-static bool bytes(const MiWeight *parts, int n, const void *options, size_t *out, GError **error)
+static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *options, size_t *out, GError **error)
 {
-    (void)parts, (void)n, (void)options, (void)error;
+    (void)parts, (void)n, (void)dtype, (void)options, (void)error;
     *out = 0;
     return true;
 }
