@@ -13,3 +13,4 @@ bench_tokenizer_SOURCES  = bench/tokenizer.c $(tokenizer_json)
 bench_tokenizer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core -I$(top_srcdir)/plugins/formats $(JANSSON_CFLAGS)
 bench_tokenizer_LDADD    = core/libcore.a $(GLIB_LIBS) $(INIH_LIBS) $(JANSSON_LIBS) -lm
 EXTRA_DIST += bench/tokenizer_peer.py
+EXTRA_DIST += bench/shapes/qwen2-0.5b.json bench/shapes/qwen2-1.5b.json bench/shapes/qwen2-7b.json

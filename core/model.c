@@ -87,10 +87,13 @@ static const MiFeature *choose_format(MiRegistry *r, const char *name, const cha
 
 bool mi_model_open(MiRegistry *r, const MiConfig *c, const char *path, MiSource *out, GError **error)
 {
-    const char       *format = mi_config_get(c, "model", "format");
+    const char       *format = mi_config_get(c, "model", "format"), *load = mi_config_get(c, "model", "load");
     g_autoptr(GError) why = NULL;
     g_autofree char  *found = locate(path, error);
-    const MiFeature  *f = found ? choose_format(r, format ? format : "auto", found, error) : NULL;
+
+    if (load && strcmp(load, "dummy") == 0)
+        format = "dummy"; /* a format of that name, format_dummy.so */
+    const MiFeature *f = found ? choose_format(r, format ? format : "auto", found, error) : NULL;
 
     *out = (MiSource){ 0 };
     if (!f)

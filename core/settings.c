@@ -10,6 +10,8 @@ static const MiOption model[] = {
       "a file, a directory, or a name that is looked up in the local Hugging Face cache; nothing is downloaded", NULL },
     { "format", MI_STRING, offsetof(MiModelSettings, format), "auto", 0, 0,
       "how to read it: auto, or the name of a format", NULL },
+    MI_CHOICE(MiModelSettings, load, "auto", "auto, dummy",
+              "what its weights are; dummy: random ones of the shapes in a config.json, for benchmarks"),
     { "tokenizer", MI_STRING, offsetof(MiModelSettings, tokenizer), "auto", 0, 0,
       "auto: the one the model names; or the name of a tokenizer", NULL },
     { "chat_template", MI_STRING, offsetof(MiModelSettings, chat_template), "", 0, 0,

@@ -9,6 +9,7 @@
 typedef struct {
     const char *path;          /* a directory, a file, or a name in the Hugging Face cache */
     const char *format;        /* "auto", or the name of a format */
+    const char *load;          /* "auto", or "dummy": random weights of the file's shapes */
     const char *tokenizer;     /* "auto", or the name of a tokenizer */
     const char *chat_template; /* a file that replaces the model's; "": the model's */
 } MiModelSettings;

@@ -21,3 +21,12 @@ plugins_format_safetensors_so_LDADD   = kernels/libcpu.a $(JANSSON_LIBS) $(plugi
 if HAVE_JANSSON
 plugins += plugins/format_safetensors.so
 endif
+
+plugins_format_dummy_so_SOURCES = plugins/formats/dummy.c plugins/formats/hf_config.c plugins/formats/hf_config.h $(formats_common)
+plugins_format_dummy_so_CPPFLAGS = $(kernel_cppflags) $(JANSSON_CFLAGS)
+plugins_format_dummy_so_CFLAGS  = $(AM_CFLAGS) -Wconversion -Wsign-compare
+plugins_format_dummy_so_LDFLAGS = $(plugin_ldflags)
+plugins_format_dummy_so_LDADD   = kernels/libcpu.a $(JANSSON_LIBS) $(plugin_ldadd)
+if HAVE_JANSSON
+plugins += plugins/format_dummy.so
+endif
