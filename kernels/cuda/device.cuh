@@ -34,7 +34,7 @@ template <typename... P, typename... A>
 static inline int mi_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, void *stream, A... args)
 {
     cudaLaunchConfig_t    c = {};
-    cudaLaunchAttribute_t overlap = {};
+    cudaLaunchAttribute overlap = {};
 
     c.gridDim = grid;
     c.blockDim = block;

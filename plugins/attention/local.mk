@@ -7,3 +7,11 @@ plugins_attention_simple_so_SOURCES  = plugins/attention/simple.c
 plugins_attention_simple_so_CPPFLAGS = $(kernel_cppflags)
 plugins_attention_simple_so_LDFLAGS  = $(plugin_ldflags)
 plugins_attention_simple_so_LDADD    = $(plugin_ldadd)
+if MI_CUDA
+plugins += plugins/attention_simple_cuda.so
+endif
+plugins_attention_simple_cuda_so_SOURCES  = plugins/attention/simple_cuda.c plugins/attention/cuda.h \
+	kernels/cuda/attention_simple.cu kernels/cuda/attention.h
+plugins_attention_simple_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
+plugins_attention_simple_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_attention_simple_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
