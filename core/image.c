@@ -25,6 +25,8 @@ static bool refuse(GError **error, const char *format, ...)
 
 static bool check_header(const char *file, const ElfW(Ehdr) *h, ssize_t got, GError **error)
 {
+    if (got < 0)
+        return refuse(error, "%s: %s", file, g_strerror(errno));
     if (got == 0)
         return refuse(error, "%s: the file is empty", file);
     if (got < SELFMAG || memcmp(h->e_ident, ELFMAG, SELFMAG) != 0)
@@ -48,9 +50,10 @@ static bool check_segments(const char *file, int fd, const ElfW(Ehdr) *h, uint64
     const size_t              bytes = (size_t)h->e_phnum * sizeof(ElfW(Phdr));
     g_autofree ElfW(Phdr)    *ph = g_malloc0(bytes + 1);
 
-    if (h->e_phoff > size || bytes > size - h->e_phoff ||
-        pread(fd, ph, bytes, (off_t)h->e_phoff) != (ssize_t)bytes)
+    if (h->e_phoff > size || bytes > size - h->e_phoff)
         return refuse(error, "%s: the file is cut short: its program headers end past it", file);
+    if (pread(fd, ph, bytes, (off_t)h->e_phoff) < 0)
+        return refuse(error, "%s: %s", file, g_strerror(errno));
     for (int i = 0; i < h->e_phnum; i++)
         if (ph[i].p_filesz > 0 && (ph[i].p_offset > size || ph[i].p_filesz > size - ph[i].p_offset))
             return refuse(error, "%s: the file is cut short: it has %" G_GUINT64_FORMAT

@@ -69,14 +69,24 @@ static bool below(const char *path, const char *directory)
     return strncmp(path, directory, n) == 0 && path[n] == '/';
 }
 
+/* Without links; free() it. */
+static char *resolve(const char *path, GError **error)
+{
+    char *real = realpath(path, NULL);
+
+    if (!real)
+        fail(path, errno == ENOENT ? MI_ERROR_NOT_FOUND : MI_ERROR_MODEL, g_strerror(errno), error);
+    return real;
+}
+
 char *mi_model_file(const char *directory, const char *name, GError **error)
 {
     g_autofree char *path = g_build_filename(directory, name, NULL), *parent = NULL, *repository = NULL;
-    char            *real_directory = realpath(directory, NULL), *real = realpath(path, NULL), *out = NULL;
+    char            *real_directory = resolve(directory, error), *real = NULL, *out = NULL;
 
-    if (!real || !real_directory) {
-        fail(path, errno == ENOENT ? MI_ERROR_NOT_FOUND : MI_ERROR_MODEL, g_strerror(errno), error);
-    } else {
+    if (real_directory)
+        real = resolve(path, error);
+    if (real) {
         parent = g_path_get_dirname(real_directory);
         if (g_str_has_suffix(parent, "/snapshots"))
             repository = g_path_get_dirname(parent);

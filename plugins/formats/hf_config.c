@@ -14,6 +14,16 @@ static bool fail(const char *path, GError **error, const char *form, ...)
     return false;
 }
 
+static bool no_memory(const char *path, GError **error)
+{
+    g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for its values", path);
+    return false;
+}
+
+/* A value that jansson finds no memory for it leaves out without a word: end the program as GLib does.  Texts
+ * are as large as the files that hold them, which are bounded. */
+__attribute__((constructor)) static void set_allocator(void) { json_set_alloc_funcs(g_malloc, g_free); }
+
 json_t *mi_json_file(const char *directory, const char *name, size_t max, GError **error)
 {
     g_autofree char *path = mi_model_file(directory, name, error);
@@ -30,7 +40,7 @@ json_t *mi_json_file(const char *directory, const char *name, size_t max, GError
         if (!root) {
             char shown[64];
             fail(path, error, "line %d: %s", bad.line, mi_shown(bad.text, strlen(bad.text), shown));
-        } else if (!json_is_object(root)) {
+        } else if (json_typeof(root) != JSON_OBJECT) {
             fail(path, error, "this is no JSON object");
             json_decref(root);
             root = NULL;
@@ -103,10 +113,7 @@ static bool walk(Walk *w, const char *key, const json_t *value)
     }
     if (w->meta->n >= MI_CONFIG_MAX_VALUES)
         return fail(w->path, w->error, "more than %d values", MI_CONFIG_MAX_VALUES);
-    if (mi_meta_add(w->meta, key, out))
-        return true;
-    g_set_error(w->error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for its values", w->path);
-    return false;
+    return mi_meta_add(w->meta, key, out) || no_memory(w->path, w->error);
 }
 
 bool mi_config_read(MiMeta *meta, const char *directory, const char *name, const char *prefix, GError **error)
@@ -142,7 +149,5 @@ bool mi_config_aliases(MiMeta *meta, const char *directory, GError **error)
             g_autofree char *key = g_strconcat("rope_scaling.", meta->at[i].key + strlen(from), NULL);
             ok = mi_meta_add(meta, key, meta->at[i].value);
         }
-    if (!ok)
-        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for its values", directory);
-    return ok;
+    return ok || no_memory(directory, error);
 }

@@ -45,6 +45,8 @@ static bool exists(const char *directory, const char *name)
     return g_file_test(path, G_FILE_TEST_EXISTS);
 }
 
+static bool is_missing(const GError *e) { return g_error_matches(e, MI_ERROR, MI_ERROR_NOT_FOUND); }
+
 /* ---- weights ------------------------------------------------------------------ */
 
 static bool read_file(Directory *d, const char *name, GError **error)
@@ -172,12 +174,14 @@ static bool check_links(const Directory *d, GError **error)
     static const char *const names[] = { "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                                          "chat_template.jinja" };
 
-    for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
-        if (exists(d->directory, names[i])) {
-            g_autofree char *path = mi_model_file(d->directory, names[i], error);
-            if (!path)
-                return false;
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autoptr(GError) bad = NULL;
+        g_autofree char  *path = mi_model_file(d->directory, names[i], &bad);
+        if (!path && !is_missing(bad)) {
+            g_propagate_error(error, g_steal_pointer(&bad));
+            return false;
         }
+    }
     return true;
 }
 
@@ -206,6 +210,17 @@ static void close_directory(void *self)
     g_free(d);
 }
 
+/* It need not be there; what cannot be read may be. */
+static bool read_generation_config(Directory *d, GError **error)
+{
+    g_autoptr(GError) bad = NULL;
+
+    if (mi_config_read(&d->meta, d->directory, "generation_config.json", "generation_config", &bad) || is_missing(bad))
+        return true;
+    g_propagate_error(error, g_steal_pointer(&bad));
+    return false;
+}
+
 static void *open_directory(const char *path, const void *options, GError **error)
 {
     const bool       whole = g_file_test(path, G_FILE_TEST_IS_DIR);
@@ -216,9 +231,7 @@ static void *open_directory(const char *path, const void *options, GError **erro
     d->directory = whole ? g_strdup(path) : g_path_get_dirname(path);
     d->source = (MiSource){ &safetensors, d };
     if (read_weights(d, file, error) && mi_config_read(&d->meta, d->directory, "config.json", "", error) &&
-        (!exists(d->directory, "generation_config.json") ||
-         mi_config_read(&d->meta, d->directory, "generation_config.json", "generation_config", error)) &&
-        mi_config_aliases(&d->meta, d->directory, error))
+        read_generation_config(d, error) && mi_config_aliases(&d->meta, d->directory, error))
         return d;
     close_directory(d);
     return NULL;

@@ -9,6 +9,7 @@
 #include "tokenizer_steps.h"
 #include "tokenizer_vocab.h"
 
+#include <errno.h>
 #include <glib/gstdio.h>
 #include <miniinfer/context.h>
 #include <string.h>
@@ -92,12 +93,14 @@ static json_t *load_config(const char *name, const char *text, size_t len, GErro
     /* model_max_length may be 10^30, written out. */
     json_t      *config = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
 
-    if (config && json_is_object(config))
+
+    if (!config)
+        mi_tokenizer_wrong(error, MI_ERROR_MODEL, name, "line %d: %s", why.line, why.text);
+    else if (json_typeof(config) == JSON_OBJECT)
         return config;
-    if (config)
-        g_snprintf(why.text, sizeof why.text, "wanted an object");
+    else
+        mi_tokenizer_wrong(error, MI_ERROR_MODEL, name, "line 1: wanted an object");
     json_decref(config);
-    mi_tokenizer_wrong(error, MI_ERROR_MODEL, name, "line %d: %s", config ? 1 : why.line, why.text);
     return NULL;
 }
 
@@ -225,8 +228,8 @@ static bool read_text(MiTokenizerJson *t, const char *text, size_t len, const ch
 
     if (!g_utf8_validate_len(text, len, NULL))
         return mi_tokenizer_wrong(error, MI_ERROR_MODEL, t->vocab.name, "not UTF-8, or with a NUL");
-    json_t *j = config ? load_config(config_name, config, config_len, error) : json_object();
-    bool    ok = j && cut(t, text, len, &m, error) && read_steps(t, &m, error) &&
+    json_t *j = config ? load_config(config_name, config, config_len, error) : NULL;
+    bool    ok = (j || !config) && cut(t, text, len, &m, error) && read_steps(t, &m, error) &&
               mi_vocab_read(&t->vocab, m.added_tokens, error) && check(t, error) && take_config(t, j, error) &&
               settle_texts(t, error);
     json_decref(j);
@@ -290,15 +293,19 @@ MiTokenizerData mi_tokenizer_json_data(const MiTokenizerJson *t)
 }
 
 /* ---- files ----------------------------------------------------------------------- */
-/* Regular files only: a directory may hold a FIFO.  NULL without *error: there is none. */
+/* Regular files only: a directory may hold a FIFO.  NULL without *error: there is none; what cannot be
+ * asked for may be there. */
 static char *read_file(const char *directory, const char *name, size_t *len, GError **error)
 {
     g_autofree char *path = g_build_filename(directory, name, NULL);
     GStatBuf         st;
     char            *text;
 
-    if (g_stat(path, &st))
+    if (g_stat(path, &st)) {
+        if (errno != ENOENT)
+            mi_tokenizer_wrong(error, MI_ERROR_IO, path, "%s", g_strerror(errno));
         return NULL;
+    }
     if (!S_ISREG(st.st_mode) || st.st_size > MAX_FILE) {
         mi_tokenizer_wrong(error, MI_ERROR_MODEL, path, "wanted a regular file of at most %d bytes", MAX_FILE);
         return NULL;

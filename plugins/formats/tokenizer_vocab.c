@@ -8,8 +8,8 @@
 
 #include "letters.h"
 
-#include <miniinfer/context.h>
 #include <jansson.h>
+#include <miniinfer/context.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -359,12 +359,17 @@ static bool read_all(MiVocab *v, const json_t *added, GError **error)
 bool mi_vocab_read(MiVocab *v, MiJsonText added, GError **error)
 {
     json_error_t why;
-    json_t      *tokens = added.len ? json_loadb(added.text, added.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why)
-                                    : json_array();
+    json_t      *tokens;
+    bool         ok;
 
-    bool ok = json_is_array(tokens) ? read_all(v, tokens, error)
-                                    : mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "added_tokens: %s",
-                                                         tokens ? "wanted an array" : why.text);
+    if (!added.len)
+        return read_all(v, NULL, error);
+    tokens = json_loadb(added.text, added.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
+    if (!tokens)
+        return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "added_tokens: %s", why.text);
+    ok = json_typeof(tokens) == JSON_ARRAY
+             ? read_all(v, tokens, error)
+             : mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "added_tokens: wanted an array");
     json_decref(tokens);
     return ok;
 }

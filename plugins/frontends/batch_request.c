@@ -4,6 +4,9 @@
 
 enum { MAX_DEPTH = 64, MAX_ANSWERS = 128 };
 
+/* A value that jansson finds no memory for it leaves out without a word: end the program as GLib does. */
+__attribute__((constructor)) static void set_allocator(void) { json_set_alloc_funcs(g_malloc, g_free); }
+
 G_GNUC_PRINTF(2, 3) static bool bad(GError **error, const char *format, ...)
 {
     va_list args;
