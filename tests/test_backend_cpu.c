@@ -142,5 +142,29 @@ static void options_are_taken(void **state)
     mi_registry_free(r);
 }
 
+/* Two marks with 3 ms between them; a rate that a machine can have. */
+static void time_is_told(void **state)
+{
+    (void)state;
+    g_autoptr(GError) error = NULL;
+    Device           *d = device_open("2");
+    const MiBackend  *b = d->ctx.backend;
+    void             *from, *to;
+    double            us = 0, rate = 0;
+
+    assert_true(b->event_new(d->ctx.device, &from, &error) && b->event_new(d->ctx.device, &to, &error));
+    assert_true(b->event_record(d->ctx.device, from, NULL, &error));
+    usleep(3000);
+    assert_true(b->event_record(d->ctx.device, to, NULL, &error) && b->event_wait(d->ctx.device, to, &error));
+    assert_true(b->event_elapsed(d->ctx.device, from, to, &us, &error));
+    assert_true(us >= 3000 && us < 3e6);
+    b->event_free(d->ctx.device, from);
+    b->event_free(d->ctx.device, to);
+    assert_true(b->read_rate(d->ctx.device, &rate, &error));
+    assert_true(rate > 1e8 && rate < 1e13);
+    device_close(d);
+}
+
 TEST_MAIN(cmocka_unit_test(every_share_is_done_once), cmocka_unit_test(calls_do_not_mix),
-          cmocka_unit_test(memory_is_aligned_and_zero), cmocka_unit_test(options_are_taken));
+          cmocka_unit_test(memory_is_aligned_and_zero), cmocka_unit_test(options_are_taken),
+          cmocka_unit_test(time_is_told));

@@ -53,6 +53,12 @@ struct MiBackend {
     /* ENQUEUE, optional; for ops on the host.  Calls fn(arg, i, n) for every i < n
      * on the backend's threads, n of its choosing, and returns when all have. */
     void (*parallel)(void *device, void (*fn)(void *arg, int i, int n), void *arg);
+
+    /* LOAD, optional.  Microseconds between two marks, both waited for. */
+    bool (*event_elapsed)(void *device, void *from, void *to, double *us, GError **error);
+    /* LOAD, optional.  Bytes a second that reading device memory gives, measured now: the limit
+     * that `bench` sets its figures against. */
+    bool (*read_rate)(void *device, double *bytes, GError **error);
 };
 
 #endif

@@ -1,7 +1,7 @@
 /* cpu.c - this machine's processor as a device: memory, and a pool of threads.
  *
- * Work runs where it is enqueued, on the calling thread, so that streams, events
- * and waiting are nothing.  parallel() shares a call among a fixed set of threads
+ * Work runs where it is enqueued, on the calling thread, so that streams and
+ * waiting are nothing and an event is the time it was recorded.  parallel() shares a call among a fixed set of threads
  * that exist from open() to close().  Device memory is host memory; what alloc()
  * gives is zeroed. */
 #include "cpu.h"
@@ -10,6 +10,7 @@
 #include <miniinfer/plugin.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 typedef struct {
     int32_t threads, spin_us;
@@ -91,14 +92,27 @@ static void release(void *device, MiMemory kind, void *p)
 
 /* ---- streams and events: everything is done when it is enqueued -------------- */
 
-static bool new_nothing(void *device, void **thing, GError **error)
+static bool stream_new(void *device, void **stream, GError **error)
 {
     (void)device, (void)error;
-    *thing = NULL;
+    *stream = NULL;
     return true;
 }
 
-static void free_nothing(void *device, void *thing) { (void)device, (void)thing; }
+static void stream_free(void *device, void *stream) { (void)device, (void)stream; }
+
+static bool event_new(void *device, void **event, GError **error)
+{
+    (void)device, (void)error;
+    *event = g_new0(struct timespec, 1);
+    return true;
+}
+
+static void event_free(void *device, void *event)
+{
+    (void)device;
+    g_free(event);
+}
 
 static bool copy(void *device, void *stream, void *dst, const void *src, size_t bytes, GError **error)
 {
@@ -109,7 +123,8 @@ static bool copy(void *device, void *stream, void *dst, const void *src, size_t 
 
 static bool event_record(void *device, void *event, void *stream, GError **error)
 {
-    (void)device, (void)event, (void)stream, (void)error;
+    (void)device, (void)stream, (void)error;
+    (void)clock_gettime(CLOCK_MONOTONIC, event);
     return true;
 }
 
@@ -125,6 +140,63 @@ static bool event_wait(void *device, void *event, GError **error)
     return true;
 }
 
+static bool event_elapsed(void *device, void *from, void *to, double *us, GError **error)
+{
+    const struct timespec *a = from, *b = to;
+
+    (void)device, (void)error;
+    *us = 1e6 * (double)(b->tv_sec - a->tv_sec) + 1e-3 * (double)(b->tv_nsec - a->tv_nsec);
+    return true;
+}
+
+/* ---- how fast memory is read --------------------------------------------------- */
+
+enum { READ_BYTES = 256 << 20, READ_ROUNDS = 5 };
+
+typedef struct {
+    const uint64_t *data;
+    size_t          n;
+    uint64_t        sums[CPU_MAX_THREADS]; /* keeps the reading from being left out */
+} Reading;
+
+static void read_share(void *arg, int i, int n)
+{
+    Reading     *r = arg;
+    const size_t begin = r->n * (size_t)i / (size_t)n / 8 * 8, end = r->n * (size_t)(i + 1) / (size_t)n / 8 * 8;
+    uint64_t     sum[8] = { 0 };
+
+    for (size_t k = begin; k < end; k += 8)
+        for (int j = 0; j < 8; j++)
+            sum[j] += r->data[k + (size_t)j];
+    for (int j = 0; j < 8; j++)
+        r->sums[i] += sum[j];
+}
+
+/* The best of some rounds over a block that no cache holds. */
+static bool read_rate(void *device, double *bytes, GError **error)
+{
+    uint64_t        *data = alloc(device, MI_MEM_DEVICE, READ_BYTES, error);
+    struct timespec  t[2];
+    double           us;
+    Reading         *r = g_new0(Reading, 1);
+
+    *bytes = 0;
+    if (data) {
+        memset(data, 1, READ_BYTES);
+        *r = (Reading){ .data = data, .n = READ_BYTES / sizeof *data };
+    }
+    for (int i = 0; i < READ_ROUNDS && data; i++) {
+        (void)clock_gettime(CLOCK_MONOTONIC, &t[0]);
+        cpu_pool_run(device, read_share, r);
+        (void)clock_gettime(CLOCK_MONOTONIC, &t[1]);
+        (void)event_elapsed(device, &t[0], &t[1], &us, error);
+        *bytes = MAX(*bytes, READ_BYTES / us * 1e6);
+    }
+    release(device, MI_MEM_DEVICE, data);
+    g_free(r);
+    return data != NULL;
+}
+
 static void parallel(void *device, void (*fn)(void *arg, int i, int n), void *arg) { cpu_pool_run(device, fn, arg); }
 
 static const MiBackend cpu = {
@@ -136,15 +208,17 @@ static const MiBackend cpu = {
     .memory = memory,
     .alloc = alloc,
     .free = release,
-    .stream_new = new_nothing,
-    .stream_free = free_nothing,
-    .event_new = new_nothing,
-    .event_free = free_nothing,
+    .stream_new = stream_new,
+    .stream_free = stream_free,
+    .event_new = event_new,
+    .event_free = event_free,
     .copy = copy,
     .event_record = event_record,
     .stream_wait = stream_wait,
     .event_wait = event_wait,
     .parallel = parallel,
+    .event_elapsed = event_elapsed,
+    .read_rate = read_rate,
 };
 
 static const MiOption options[] = {

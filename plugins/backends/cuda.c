@@ -4,6 +4,7 @@
  * one current device.  Memory is plain device memory, never managed.  A graph is
  * what one stream recorded, in the mode in which an allocation by this thread
  * fails the capture: that is how a plugin which breaks its contract is found. */
+#include <cuda/read.h>
 #include <cuda_runtime_api.h>
 #include <miniinfer/plugin.h>
 
@@ -101,9 +102,8 @@ static void stream_free(void *device, void *stream)
 
 static bool event_new(void *device, void **event, GError **error)
 {
-    const Device *d = device;
-    (void)d;
-    return ok(cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDisableTiming), "making an event", error);
+    (void)device;
+    return ok(cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDefault), "making an event", error);
 }
 
 static void event_free(void *device, void *event)
@@ -135,6 +135,42 @@ static bool event_wait(void *device, void *event, GError **error)
 {
     (void)device;
     return ok(cudaEventSynchronize(event), "running the step", error);
+}
+
+static bool event_elapsed(void *device, void *from, void *to, double *us, GError **error)
+{
+    float ms = 0;
+
+    (void)device;
+    const bool done = ok(cudaEventElapsedTime(&ms, from, to), "asking for a time", error);
+    *us = 1e3 * (double)ms;
+    return done;
+}
+
+/* The best of some rounds over a block that the L2 does not hold. */
+static bool read_rate(void *device, double *bytes, GError **error)
+{
+    enum { ROUNDS = 10 };
+    size_t free = 0, total = 0, size = (size_t)1 << 30;
+    void  *data = NULL, *from = NULL, *to = NULL;
+    double us;
+
+    *bytes = 0;
+    bool good = memory(device, &free, &total, error);
+    while (good && size > free / 2)
+        size /= 2;
+    good = good && (data = alloc(device, MI_MEM_DEVICE, size, error)) && event_new(device, &from, error) &&
+           event_new(device, &to, error) && ok(cudaMemset(data, 0, size), "clearing memory", error);
+    for (int i = 0; i < ROUNDS && good; i++) {
+        good = event_record(device, from, NULL, error) && ok(mi_cuda_read(NULL, data, size), "reading memory", error) &&
+               event_record(device, to, NULL, error) && event_wait(device, to, error) &&
+               event_elapsed(device, from, to, &us, error);
+        *bytes = good ? MAX(*bytes, (double)size / us * 1e6) : 0;
+    }
+    event_free(device, from);
+    event_free(device, to);
+    release(device, MI_MEM_DEVICE, data);
+    return good;
 }
 
 static bool capture_begin(void *device, void *stream, GError **error)
@@ -194,6 +230,8 @@ static const MiBackend cuda = {
     .capture_end = capture_end,
     .replay = replay,
     .graph_free = graph_free,
+    .event_elapsed = event_elapsed,
+    .read_rate = read_rate,
 };
 
 static const MiOption options[] = {
