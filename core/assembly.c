@@ -89,7 +89,8 @@ static bool choose_backend(MiAssembly *a, GError **error)
     if (!options_of(a, a->backend, &a->backend_options, error) ||
         !(a->device = b->open((int)index, a->backend_options, error)))
         return false;
-    mi_context_init(&a->ctx, b, a->device);
+    if (!mi_context_init(&a->ctx, b, a->device, error))
+        return false;
     chose(a, "device", a->backend->name, is_auto(device) ? "auto: the best that is here" : "configured");
     return true;
 }
@@ -114,7 +115,7 @@ static const char *dtype_name(MiDType t)
     return "?";
 }
 
-static bool choose_dtype(MiAssembly *a, GError **error)
+static bool pick_dtype(MiAssembly *a, GError **error)
 {
     const MiBackend *b = a->backend->vtable;
     const uint32_t   can = b->dtypes ? b->dtypes : 1u << MI_F32;
@@ -132,6 +133,15 @@ static bool choose_dtype(MiAssembly *a, GError **error)
             a->dtype = dtypes[i].dtype;
             break;
         }
+    return true;
+}
+
+static bool choose_dtype(MiAssembly *a, GError **error)
+{
+    if (!pick_dtype(a, error))
+        return false;
+    a->ctx.pub.dtype = a->dtype;
+    chose(a, "dtype", dtype_name(a->dtype), is_auto(a->settings.engine.dtype) ? "auto: the best of the device" : "configured");
     return true;
 }
 
@@ -312,11 +322,13 @@ static bool add_link(MiAssembly *a, const char *name, GError **error)
                     a->n_links == MI_MAX_LINKS ? "too many others" : "the link that draws");
         return false;
     }
-    *l = (MiLink){ f, f->vtable, NULL, ((const MiSampler *)f->vtable)->row_size };
+    *l = (MiLink){ f, f->vtable, NULL, NULL, ((const MiSampler *)f->vtable)->row_size };
     if (l->sampler->params && l->row_size) {
         l->defaults = g_malloc0(l->row_size);
+        l->scratch = g_malloc0(l->row_size);
         if (!mi_config_fill(a->config, "sampler", l->sampler->params, l->defaults, error)) {
             g_free(l->defaults);
+            g_free(l->scratch);
             return false;
         }
     }
@@ -396,7 +408,7 @@ static MiBucket *add_bucket(MiAssembly *a, int variant, int size, GError **error
     if (!s)
         return NULL;
     MiBucket *b = g_new(MiBucket, 1);
-    *b = (MiBucket){ variant, size, s, false };
+    *b = (MiBucket){ variant, size, s, g_array_new(FALSE, FALSE, sizeof(MiGraph)), false, false };
     g_ptr_array_add(a->buckets, b);
     return b;
 }
@@ -418,15 +430,27 @@ MiBucket *mi_assembly_bucket(MiAssembly *a, uint32_t links, bool logprobs, MiSha
     return add_bucket(a, variant, size, error);
 }
 
+static void add_size(MiAssembly *a, int32_t rows, int32_t outs, bool decode)
+{
+    const MiShape *last = &a->sizes[MAX(a->n_sizes - 1, 0)];
+
+    if (a->n_sizes < MI_MAX_SIZES && (!a->n_sizes || rows > last->n_tokens || outs > last->n_out))
+        a->sizes[a->n_sizes++] = (MiShape){ .n_tokens = rows, .n_seqs = MIN(rows, a->max_seqs), .n_out = outs,
+                                            .max_kv = a->max_len, .decode = decode };
+}
+
+/* Where a step is recorded once for each shape, shapes of steps that only decode are few: 1, 2, 4,
+ * 8, then by eights and, from 64 on, by quarters of a power of two. */
 static void choose_buckets(MiAssembly *a)
 {
-    const int32_t rows[3] = { 1, a->max_seqs, a->max_tokens };
-    const int32_t outs[3] = { 1, a->max_seqs, a->max_out };
+    const bool records = MI_HAS((const MiBackend *)a->backend->vtable, capture_begin);
 
-    for (int i = 0; i < 3; i++)
-        if (!a->n_sizes || rows[i] > a->sizes[a->n_sizes - 1].n_tokens || outs[i] > a->sizes[a->n_sizes - 1].n_out)
-            a->sizes[a->n_sizes++] = (MiShape){ .n_tokens = rows[i], .n_seqs = MIN(rows[i], a->max_seqs),
-                                                .n_out = outs[i], .max_kv = a->max_len, .decode = i < 2 };
+    add_size(a, 1, 1, true);
+    for (int n = 2; records && n < a->max_seqs; n += n < 8 ? n : n < 64 ? 8 : 1 << (g_bit_nth_msf((gulong)n, -1) - 2))
+        add_size(a, n, n, true);
+    add_size(a, a->max_seqs, a->max_seqs, true);
+    a->n_sizes = MIN(a->n_sizes, MI_MAX_SIZES - 1);
+    add_size(a, a->max_tokens, a->max_out, false);
 }
 
 /* ---- the whole -------------------------------------------------------------- */
@@ -464,13 +488,14 @@ static bool choose_parts(MiAssembly *a, GError **error)
     return true;
 }
 
-/* Every size of the fullest variants, so that the arena holds whatever runs later. */
+/* One row and the two largest sizes of the fullest variants, so that the arena holds whatever runs later;
+ * the sizes between them, of which a device that records steps has many, are made when first needed. */
 static bool build_buckets(MiAssembly *a, GError **error)
 {
     const uint32_t all = (1u << a->n_links) - 1;
 
     for (int logprobs = 0; logprobs < 2; logprobs++)
-        for (int i = 0; i < a->n_sizes; i++) {
+        for (int i = 0; i < a->n_sizes; i = i ? i + 1 : MAX(1, a->n_sizes - 2)) {
             MiBucket *b = mi_assembly_bucket(a, all, logprobs, a->sizes[i], error);
             if (!b)
                 return false;
@@ -493,8 +518,10 @@ static void variant_free(void *p)
 
 static void bucket_free(void *p)
 {
-    mi_schedule_free(((MiBucket *)p)->schedule);
-    g_free(p);
+    MiBucket *b = p;
+    mi_schedule_free(b->schedule);
+    g_array_unref(b->graphs);
+    g_free(b);
 }
 
 MiAssembly *mi_assembly_new(MiRegistry *registry, const MiConfig *config, GError **error)
@@ -535,7 +562,7 @@ void mi_assembly_free(MiAssembly *a)
         ((const MiBackend *)a->backend->vtable)->close(a->device);
     }
     for (int i = 0; i < a->n_links; i++)
-        g_free(a->links[i].defaults);
+        g_free(a->links[i].defaults), g_free(a->links[i].scratch);
     mi_text_close(&a->text);
     mi_model_close(&a->source);
     g_free(a->cache_options);

@@ -28,6 +28,7 @@ typedef struct {
     const MiPlanChoice *choices; /* [n_choices] */
     int                 n_lines, n_choices;
     size_t              allocated, mapped; /* bytes, sums of the lines */
+    size_t              device;            /* of `allocated`, what is not pinned host memory */
 } MiPlan;
 
 typedef struct MiAssembly MiAssembly;

@@ -1,9 +1,12 @@
 #include "context.h"
+#include "arena.h"
+#include "loader.h"
 
 #include <miniinfer/plugin.h>
 #include <string.h>
 
 static MiOwnedContext *self(MiContext *ctx) { return (MiOwnedContext *)(void *)ctx; }
+static bool            unified(const MiContext *ctx) { return ctx->backend->unified; }
 
 typedef struct { size_t bytes; MiMemory kind; } Block;
 
@@ -18,6 +21,7 @@ static void *context_alloc(MiContext *ctx, MiMemory kind, size_t bytes, GError *
     *b = (Block){ bytes, kind };
     g_hash_table_insert(c->blocks, p, b);
     c->allocated += bytes;
+    c->pinned += kind == MI_MEM_PINNED ? bytes : 0;
     c->peak = MAX(c->peak, c->allocated);
     return p;
 }
@@ -30,26 +34,109 @@ static void context_free(MiContext *ctx, MiMemory kind, void *p)
     if (!b)
         return;
     c->allocated -= b->bytes;
+    c->pinned -= b->kind == MI_MEM_PINNED ? b->bytes : 0;
     g_hash_table_remove(c->blocks, p);
     ctx->backend->free(ctx->device, kind, p);
 }
 
-static bool context_upload(MiContext *ctx, void *dst, const void *src, size_t bytes, GError **error)
+/* ---- weights ------------------------------------------------------------------ */
+
+bool mi_plain_dtype(const char *format, MiDType *out)
 {
-    if (MI_HAS(ctx->backend, unified)) {
-        memcpy(dst, src, bytes);
-        return true;
-    }
-    return ctx->backend->copy(ctx->device, ctx->stream, dst, src, bytes, error);
+    static const struct { const char *name; MiDType dtype; } plain[] = { { "f32", MI_F32 }, { "f16", MI_F16 },
+                                                                         { "bf16", MI_BF16 } };
+    for (size_t i = 0; i < G_N_ELEMENTS(plain); i++)
+        if (strcmp(plain[i].name, format) == 0)
+            return *out = plain[i].dtype, true;
+    return false;
 }
 
-void mi_context_init(MiOwnedContext *c, const MiBackend *backend, void *device)
+size_t mi_weight_bytes_as(const MiWeight *w, MiDType dtype)
+{
+    size_t bytes = mi_dtype_size(dtype);
+
+    for (int i = 0; i < w->ndim; i++)
+        bytes *= (size_t)w->shape[i];
+    return bytes;
+}
+
+bool mi_context_load_begin(MiOwnedContext *c, GError **error)
+{
+    return unified(&c->pub) || (c->loader = mi_loader_new(c, error));
+}
+
+bool mi_context_load_end(MiOwnedContext *c, GError **error)
+{
+    MiLoader *l = g_steal_pointer(&c->loader);
+    return !l || mi_loader_free(l, error);
+}
+
+static bool context_upload(MiContext *ctx, void *dst, const void *src, size_t bytes, GError **error)
+{
+    if (self(ctx)->loader)
+        return mi_loader_copy(self(ctx)->loader, dst, src, bytes, error);
+    if (!unified(ctx))
+        return ctx->backend->copy(ctx->device, ctx->stream, dst, src, bytes, error);
+    memcpy(dst, src, bytes);
+    return true;
+}
+
+static bool context_put(MiContext *ctx, void *dst, MiDType dtype, const MiWeight *w, GError **error)
+{
+    if (self(ctx)->loader)
+        return mi_loader_put(self(ctx)->loader, dst, dtype, w, error);
+    if (unified(ctx))
+        return mi_weight_convert(w, 0, (int64_t)(mi_weight_bytes_as(w, dtype) / mi_dtype_size(dtype)), dtype, dst, error);
+    g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "%s: weights are put only while the model loads", w->name);
+    return false;
+}
+
+/* ---- a step --------------------------------------------------------------------- */
+
+bool mi_context_stage(MiOwnedContext *c, size_t bytes, int n, GError **error)
+{
+    if (unified(&c->pub))
+        return true;
+    c->staging_bytes = mi_align(bytes);
+    return (c->staging = c->pub.alloc(&c->pub, MI_MEM_PINNED, c->staging_bytes * (size_t)n, error)) != NULL;
+}
+
+void mi_context_stage_part(MiOwnedContext *c, int i)
+{
+    c->staging_at = c->staging_bytes * (size_t)i;
+    c->staging_end = c->staging_at + c->staging_bytes;
+}
+
+static bool context_send(MiContext *ctx, void *dst, const void *src, size_t bytes, GError **error)
+{
+    MiOwnedContext *c = self(ctx);
+
+    if (unified(ctx)) {
+        if (dst != src)
+            memcpy(dst, src, bytes);
+        return true;
+    }
+    if (bytes > c->staging_end - c->staging_at) {
+        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "a step sends %zu bytes more than the %zu there is room for", bytes,
+                    c->staging_end - c->staging_at);
+        return false;
+    }
+    char *from = memcpy(c->staging + c->staging_at, src, bytes);
+    c->staging_at += mi_align(bytes);
+    return ctx->backend->copy(ctx->device, ctx->stream, dst, from, bytes, error);
+}
+
+/* ---- the whole -------------------------------------------------------------------- */
+
+bool mi_context_init(MiOwnedContext *c, const MiBackend *backend, void *device, GError **error)
 {
     *c = (MiOwnedContext){
         .pub = { .struct_size = sizeof c->pub, .backend = backend, .device = device, .n_ranks = 1,
-                 .alloc = context_alloc, .free = context_free, .upload = context_upload },
+                 .alloc = context_alloc, .free = context_free, .upload = context_upload, .put = context_put,
+                 .send = context_send },
         .blocks = g_hash_table_new_full(NULL, NULL, NULL, g_free),
     };
+    return backend->stream_new(device, &c->pub.stream, error);
 }
 
 void mi_context_clear(MiOwnedContext *c)
@@ -59,8 +146,10 @@ void mi_context_clear(MiOwnedContext *c)
 
     if (!c->blocks)
         return;
+    (void)mi_context_load_end(c, NULL);
     g_hash_table_iter_init(&it, c->blocks);
     while (g_hash_table_iter_next(&it, &p, &b))
         c->pub.backend->free(c->pub.device, ((Block *)b)->kind, p);
     g_clear_pointer(&c->blocks, g_hash_table_unref);
+    c->pub.backend->stream_free(c->pub.device, c->pub.stream);
 }

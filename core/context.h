@@ -1,18 +1,40 @@
-/* context.h - the memory that the engine hands out, counted. */
+/* context.h - the memory that the engine hands out, counted, and the ways into
+ * the device's: weights while loading, a step's numbers while running. */
 #ifndef MI_CORE_CONTEXT_H
 #define MI_CORE_CONTEXT_H
 
-#include <miniinfer/context.h>
+#include <miniinfer/format.h>
+
+typedef struct MiLoader MiLoader;
 
 typedef struct {
     MiContext   pub; /* first: what plugins see */
     GHashTable *blocks; /* address -> bytes */
-    size_t      allocated, peak;
+    size_t      allocated, pinned, peak; /* bytes now, those of them that are pinned host memory; the most */
+    MiLoader   *loader;  /* while weights load, where the device has memory of its own */
+    char       *staging; /* what send() copies from: [n] parts of staging_bytes, pinned */
+    size_t      staging_bytes, staging_at; /* of a part; where the next send() goes, from `staging` on */
+    size_t      staging_end;
 } MiOwnedContext;
 
 /* device: what backend->open() gave. */
-void mi_context_init(MiOwnedContext *, const MiBackend *, void *device);
+bool mi_context_init(MiOwnedContext *, const MiBackend *, void *device, GError **error);
 /* Frees what is left. */
 void mi_context_clear(MiOwnedContext *);
+
+/* Room for what n steps under way send, `bytes` each; nothing where memory is shared. */
+bool mi_context_stage(MiOwnedContext *, size_t bytes, int n, GError **error);
+/* What is sent from here on goes through part i. */
+void mi_context_stage_part(MiOwnedContext *, int i);
+
+/* Between these two upload() and put() copy through pinned buffers on threads of their own. */
+bool mi_context_load_begin(MiOwnedContext *, GError **error);
+/* Waits until everything has arrived. */
+bool mi_context_load_end(MiOwnedContext *, GError **error);
+
+/* "bf16" -> MI_BF16; false: a storage that is no plain array of numbers. */
+bool mi_plain_dtype(const char *format, MiDType *out);
+/* Bytes of a weight's elements as dtype. */
+size_t mi_weight_bytes_as(const MiWeight *, MiDType dtype);
 
 #endif

@@ -5,9 +5,8 @@
  * Nothing is allocated in a step once its bucket has run before. */
 #include "engine.h"
 #include "chat.h"
-#include "sequence.h"
+#include "runner.h"
 
-#include <math.h>
 #include <string.h>
 
 typedef struct {
@@ -21,15 +20,15 @@ typedef struct {
     uint64_t    last_id;
     bool        stopping;
     MiStats     stats;
+    char       *dead; /* why no step will ever run again; NULL: all is well */
 
     /* The engine thread's. */
     GPtrArray  *known; /* MiRequested *: all that are not finished, oldest first */
-    void       *cache, *scheduler, *step_memory, *rows, *arena;
+    MiRunner   *runner;
+    void       *scheduler;
     MiLimits    limits;
-    MiKvView   *views; /* [n_layers] */
-    MiBatch     batch;
-    MiStep      step;
-    int32_t    *out_seq; /* [max_out] index in step.seqs of each output row */
+    MiFlight   *flying[MI_FLIGHTS]; /* steps under way, oldest first */
+    int         n_flying;
     MiTemplate *template;
     char       *template_error, *name;
     GArray     *phases; /* MiPhase */
@@ -39,211 +38,39 @@ typedef struct {
 static Engine *engine(MiEngine *e) { return (Engine *)(void *)e; }
 static MiRequested *requested(const MiSequence *s) { return s->owner; }
 
-/* ---- a step: what goes in ------------------------------------------------------- */
-
-/* A sequence that wants every row of its prompt takes no more of them than outputs are left,
- * with one output kept for each of the others.  Where all is recomputed it takes all rows, and
- * fill_batch() asks for the outputs of some. */
-static void limit_scored(Engine *e)
-{
-    int left = e->a->max_out - e->step.shape.n_seqs;
-
-    for (int i = 0; i < e->step.shape.n_seqs && !((const MiCache *)e->a->cache->vtable)->recomputes; i++) {
-        if (!requested(e->step.seqs[i])->prompt_logprobs)
-            continue;
-        e->step.count[i] = MIN(e->step.count[i], 1 + left);
-        left -= e->step.count[i] - 1;
-    }
-}
-
-static int32_t *writable(const int32_t *p) { return (int32_t *)(uintptr_t)p; }
-
-static void add_output(Engine *e, int row, int seq, int32_t target)
-{
-    const int i = e->batch.shape.n_out++;
-
-    writable(e->batch.out_rows)[i] = row;
-    writable(e->batch.out_slot)[i] = target < 0 ? e->step.seqs[seq]->slot : -1;
-    writable(e->batch.targets)[i] = target;
-    e->out_seq[i] = seq;
-}
-
-/* The outputs of a sequence whose first row is `row`: those of its prompt that are not scored
- * yet, and the one that is drawn from once all are.  left: of the outputs that any may take. */
-static void add_outputs(Engine *e, int i, int row, int *left)
-{
-    const MiSequence *s = e->step.seqs[i];
-    const MiRequested *q = requested(s);
-    const int         end = s->n_cached + e->step.count[i], before = e->batch.shape.n_out;
-    int               own = 1 + *left, at = MAX(s->n_cached, q->n_scored);
-
-    for (; q->prompt_logprobs && at < MIN(end, s->n_prompt - 1) && own > 0; at++, own--)
-        add_output(e, row + at - s->n_cached, i, s->tokens[at + 1]);
-    if (end == s->n_tokens && s->max_tokens > 0 && own > 0 && (!q->prompt_logprobs || at >= s->n_prompt - 1))
-        add_output(e, row + end - 1 - s->n_cached, i, -1);
-    *left -= MAX(e->batch.shape.n_out - before - 1, 0);
-}
-
-static void fill_batch(Engine *e)
-{
-    MiBatch *b = &e->batch;
-    int      row = 0, left = e->a->max_out - e->step.shape.n_seqs;
-
-    b->shape = (MiShape){ .n_seqs = e->step.shape.n_seqs, .decode = true };
-    for (int i = 0; i < b->shape.n_seqs; i++) {
-        const MiSequence *s = e->step.seqs[i];
-        const int         n = e->step.count[i];
-
-        writable(b->seq_start)[i] = row;
-        writable(b->n_prompt)[s->slot] = s->n_prompt;
-        memcpy(writable(b->history) + (size_t)s->slot * (size_t)b->max_history + s->n_cached, s->tokens + s->n_cached,
-               (size_t)n * sizeof *s->tokens);
-        add_outputs(e, i, row, &left);
-        for (int k = 0; k < n; k++, row++) {
-            writable(b->tokens)[row] = s->tokens[s->n_cached + k];
-            writable(b->positions)[row] = s->n_cached + k;
-        }
-        b->shape.max_kv = MAX(b->shape.max_kv, s->n_cached + n);
-        b->shape.decode = b->shape.decode && n == 1;
-    }
-    writable(b->seq_start)[b->shape.n_seqs] = row;
-    b->shape.n_tokens = row;
-    e->step.shape = b->shape;
-}
-
-/* Until an answer has min_tokens, a bias makes its ends impossible. */
-static void forbid_stops(const MiRequested *q, const MiLink *l, char *row)
-{
-    if (q->pub.n_tokens - q->pub.n_prompt >= q->min_tokens)
-        return;
-    for (const MiOption *o = l->sampler->params; o && o->key; o++) {
-        MiBiases *b = (MiBiases *)(void *)(row + o->offset);
-        for (int i = 0; o->type == MI_BIASES && i < q->n_stop_ids && b->n < MI_MAX_BIASES; i++) {
-            b->at[b->n].id = q->stop_ids[i];
-            b->at[b->n++].bias = -INFINITY;
-        }
-    }
-}
-
-/* The parameters of every output row; returns the links that take part. */
-static uint32_t fill_rows(Engine *e)
-{
-    const MiAssembly *a = e->a;
-    uint32_t          links = 1u << (a->n_links - 1);
-
-    for (int i = 0; i < e->batch.shape.n_out; i++)
-        if (e->batch.out_slot[i] >= 0)
-            links |= requested(e->step.seqs[e->out_seq[i]])->links;
-    for (int l = 0; l < a->n_links; l++) {
-        const size_t size = a->links[l].row_size;
-        char        *rows = (char *)e->rows + mi_rows_offset(a, l);
-        if (!size || !(links >> l & 1))
-            continue;
-        for (int i = 0; i < e->batch.shape.n_out; i++) {
-            const MiRequested *q = requested(e->step.seqs[e->out_seq[i]]);
-            memcpy(rows + (size_t)i * size, q->rows[l], size);
-            if (e->batch.out_slot[i] >= 0)
-                forbid_stops(q, &a->links[l], rows + (size_t)i * size);
-        }
-    }
-    return links;
-}
-
-/* ---- a step: running -------------------------------------------------------------- */
-
-static const void *rows_of(void *user, const char *sampler)
-{
-    const Engine *e = user;
-    for (int i = 0; i < e->a->n_links; i++)
-        if (strcmp(e->a->links[i].feature->name, sampler) == 0)
-            return (char *)e->rows + mi_rows_offset(e->a, i);
-    return NULL;
-}
-
-static void bind(Engine *e, MiBucket *b)
-{
-    const MiBinding where = { .arena = e->arena, .batch = &e->batch, .kv = e->views, .attention = e->a->attention_self,
-                              .cache = e->cache, .rows = rows_of, .user = e };
-    mi_schedule_bind(b->schedule, &where);
-    b->bound = true;
-}
-
-/* The bucket of this step.  One whose values happen not to fit the arena gives way to the
- * full chain's, whose links that nobody asks for change nothing. */
-static MiBucket *bucket(Engine *e, uint32_t links, bool logprobs, GError **error)
-{
-    MiBucket *b = mi_assembly_bucket(e->a, links, logprobs, e->batch.shape, error);
-    if (b && b->schedule->bytes > e->a->arena_bytes)
-        b = mi_assembly_bucket(e->a, (1u << e->a->n_links) - 1, logprobs, e->batch.shape, error);
-    if (b && !b->bound)
-        bind(e, b);
-    return b;
-}
-
-static bool wants_logprobs(const Engine *e)
-{
-    for (int i = 0; i < e->batch.shape.n_out; i++) {
-        const MiRequested *q = requested(e->step.seqs[e->out_seq[i]]);
-        if (q->logprobs || q->prompt_logprobs)
-            return true;
-    }
-    return false;
-}
-
-static MiTensor output(const Engine *e, const MiBucket *b, const char *name)
-{
-    return mi_schedule_tensor(b->schedule, e->arena, mi_recording_output(b->schedule->program, name));
-}
-
-static MiBucket *run(Engine *e, bool *logprobs, GError **error)
-{
-    const MiCache     *cache = e->a->cache->vtable;
-    const MiAttention *attention = e->a->attention->vtable;
-    MiContext         *ctx = &e->a->ctx.pub;
-    MiBucket          *b;
-
-    limit_scored(e);
-    fill_batch(e);
-    *logprobs = wants_logprobs(e);
-    if (!(b = bucket(e, fill_rows(e), *logprobs, error)) || !cache->plan(e->cache, ctx, &e->step, &e->batch, error) ||
-        (MI_HAS(attention, plan) && !attention->plan(e->a->attention_self, ctx, &e->step, &e->batch, error)))
-        return NULL;
-    mi_schedule_shape(b->schedule, e->batch.shape);
-    return mi_schedule_run(b->schedule, ctx, error) ? b : NULL;
-}
-
 /* ---- a step: what comes out --------------------------------------------------------- */
 
+/* It takes no part any more; a step under way may still name it, and then it goes with that. */
 static void forget(Engine *e, MiRequested *q)
 {
-    ((const MiScheduler *)e->a->scheduler->vtable)->remove(e->scheduler, &q->pub);
-    g_ptr_array_remove(e->known, q);
-    g_mutex_lock(&e->lock);
-    e->stats.running = (int32_t)e->known->len;
-    g_mutex_unlock(&e->lock);
-    mi_requested_free(q);
+    if (!q->gone) {
+        ((const MiScheduler *)e->a->scheduler->vtable)->remove(e->scheduler, &q->pub);
+        g_ptr_array_remove(e->known, q);
+        g_mutex_lock(&e->lock);
+        e->stats.running = (int32_t)e->known->len;
+        g_mutex_unlock(&e->lock);
+        q->gone = true;
+    }
+    if (!q->n_flights)
+        mi_requested_free(q);
 }
 
-static void deliver(Engine *e, const MiBucket *b, bool with_logprobs)
+static void deliver(Engine *e, const MiFlight *f)
 {
-    const MiShape  shape = e->batch.shape;
-    const int32_t *tokens = shape.n_out ? output(e, b, "tokens").data : NULL;
-    const float   *logprobs = with_logprobs ? output(e, b, "logprobs").data : NULL;
-    const int32_t *ids = with_logprobs ? output(e, b, "logprob_ids").data : NULL;
-    const bool     recomputes = ((const MiCache *)e->a->cache->vtable)->recomputes;
+    const MiShape shape = f->shape;
 
-    for (int i = 0; i < shape.n_seqs; i++)
-        e->step.seqs[i]->n_cached += recomputes ? 0 : e->step.count[i];
     for (int i = 0; i < shape.n_out; i++) {
-        MiRequested  *q = requested(e->step.seqs[e->out_seq[i]]);
+        MiRequested  *q = requested(f->step.seqs[f->out_seq[i]]);
         const size_t  at = (size_t)i * (1 + MI_MAX_TOPS);
-        const int32_t position = e->batch.positions[e->batch.out_rows[i]];
+        const int32_t position = f->out_position[i];
+        const float  *values = f->logprobs ? f->values + at : NULL;
+        const int32_t *ids = f->logprobs ? f->ids + at : NULL;
         if (q->finished)
             continue;
-        if (e->batch.out_slot[i] < 0)
-            mi_requested_scored(q, position + 1, 1, logprobs + at, ids + at);
+        if (f->out_slot[i] < 0)
+            mi_requested_scored(q, position + 1, 1, values, ids);
         else
-            mi_requested_drawn(q, e->a, tokens[i], logprobs ? logprobs + at : NULL, ids ? ids + at : NULL);
+            mi_requested_drawn(q, e->a, f->tokens[i], values, ids);
     }
     g_mutex_lock(&e->lock);
     e->stats.steps++;
@@ -251,19 +78,36 @@ static void deliver(Engine *e, const MiBucket *b, bool with_logprobs)
     e->stats.tokens_out += (uint64_t)shape.n_out;
     g_mutex_unlock(&e->lock);
     for (int i = 0; i < shape.n_seqs; i++) {
-        MiRequested *q = requested(e->step.seqs[i]);
-        const int32_t seen = e->batch.positions[e->batch.seq_start[i + 1] - 1] + 1;
-        if (!q->pub.max_tokens && seen == q->pub.n_tokens && (!q->prompt_logprobs || q->n_scored >= seen - 1))
+        MiRequested *q = requested(f->step.seqs[i]);
+        q->n_flights--;
+        if (!q->finished && !q->pub.max_tokens && f->seen[i] == q->pub.n_tokens &&
+            (!q->prompt_logprobs || q->n_scored >= f->seen[i] - 1))
             mi_requested_finish(q, MI_FINISH_LENGTH);
         if (q->finished)
             forget(e, q);
     }
 }
 
-static void fail_step(Engine *e, const char *message)
+static void fail_step(Engine *e, const MiStep *step, const char *message)
 {
-    for (int i = 0; i < e->step.shape.n_seqs; i++) {
-        MiRequested *q = requested(e->step.seqs[i]);
+    for (int i = 0; i < step->shape.n_seqs; i++) {
+        MiRequested *q = requested(step->seqs[i]);
+        if (q->gone)
+            continue;
+        mi_requested_fail(q, message);
+        forget(e, q);
+    }
+}
+
+/* A device that failed stays so: everybody is told, and whoever comes later. */
+static void fail_all(Engine *e, const char *message)
+{
+    g_mutex_lock(&e->lock);
+    if (!e->dead)
+        e->dead = g_strdup(message);
+    g_mutex_unlock(&e->lock);
+    while (e->known->len) {
+        MiRequested *q = e->known->pdata[0];
         mi_requested_fail(q, message);
         forget(e, q);
     }
@@ -279,29 +123,79 @@ static void fail_stuck(Engine *e)
     forget(e, q);
 }
 
-static void one_step(Engine *e)
+/* ---- a step ----------------------------------------------------------------------- */
+
+static void mark_started(const MiFlight *f)
+{
+    for (int i = 0; i < f->step.shape.n_seqs; i++) {
+        MiRequested *q = requested(f->step.seqs[i]);
+        if (q->started_us)
+            continue;
+        q->started_us = g_get_monotonic_time();
+        q->n_found = q->pub.n_cached;
+    }
+}
+
+/* The next step is enqueued; false: there is nothing to do, or it failed. */
+static bool launch(Engine *e)
+{
+    MiFlight         *f = mi_runner_flight(e->runner);
+    g_autoptr(GError) error = NULL;
+
+    if (!((const MiScheduler *)e->a->scheduler->vtable)->next(e->scheduler, &f->step))
+        return false;
+    mark_started(f);
+    if (mi_runner_launch(e->runner, f, &error)) {
+        e->flying[e->n_flying++] = f;
+        return true;
+    }
+    fail_step(e, &f->step, error->message);
+    if (!e->a->ctx.pub.backend->unified && g_error_matches(error, MI_ERROR, MI_ERROR_DEVICE))
+        fail_all(e, error->message);
+    return false;
+}
+
+/* The oldest step under way is waited for and delivered. */
+static void land(Engine *e)
 {
     const MiScheduler *s = e->a->scheduler->vtable;
+    MiFlight          *f = e->flying[0];
     g_autoptr(GError)  error = NULL;
-    bool               logprobs = false;
+    const bool         ok = mi_runner_wait(e->runner, f, &error);
 
-    if (!s->next(e->scheduler, &e->step)) {
-        fail_stuck(e);
-        return;
-    }
-    const int64_t now = g_get_monotonic_time();
-    for (int i = 0; i < e->step.shape.n_seqs; i++)
-        if (!requested(e->step.seqs[i])->started_us) {
-            requested(e->step.seqs[i])->started_us = now;
-            requested(e->step.seqs[i])->n_found = e->step.seqs[i]->n_cached;
-        }
-    const MiBucket *b = run(e, &logprobs, &error);
+    e->flying[0] = e->flying[--e->n_flying];
     if (MI_HAS(s, took)) /* while the step's sequences are all there: delivering ends some */
-        s->took(e->scheduler, &e->step, g_get_monotonic_time() - now);
-    if (b)
-        deliver(e, b, logprobs);
-    else
-        fail_step(e, error->message);
+        s->took(e->scheduler, &f->step, g_get_monotonic_time() - f->launched_us);
+    if (!ok)
+        fail_all(e, error->message);
+    deliver(e, f);
+}
+
+/* A sequence that lost its place must not take another while its last token is on its way: it stands
+ * in a slot that somebody else may have by then.  What that slot knew of it is told anew. */
+static bool lost_in_flight(const Engine *e)
+{
+    bool lost = false;
+
+    for (guint i = 0; i < e->known->len; i++) {
+        MiRequested *q = e->known->pdata[i];
+        if (q->pub.slot >= 0)
+            continue;
+        q->n_told = 0;
+        lost = lost || q->n_flights;
+    }
+    return lost;
+}
+
+static void one_step(Engine *e)
+{
+    while (lost_in_flight(e))
+        land(e);
+    const bool launched = e->known->len && launch(e);
+    if (e->n_flying && (!launched || e->n_flying == mi_runner_depth(e->runner)))
+        land(e);
+    else if (!launched && !e->n_flying && e->known->len)
+        fail_stuck(e);
 }
 
 /* ---- the thread ----------------------------------------------------------------------- */
@@ -341,16 +235,16 @@ static gpointer loop(gpointer data)
 
     for (;;) {
         g_mutex_lock(&e->lock);
-        while (!e->stopping && !e->incoming->len && !e->cancelled->len && !e->known->len)
+        while (!e->stopping && !e->incoming->len && !e->cancelled->len && !e->known->len && !e->n_flying)
             g_cond_wait(&e->wake, &e->lock);
         take_incoming(e);
         const bool stopping = e->stopping;
         g_mutex_unlock(&e->lock);
         end_cancelled(e, stopping);
-        if (stopping)
-            return NULL;
-        if (e->known->len)
+        if (e->known->len || e->n_flying)
             one_step(e);
+        else if (stopping)
+            return NULL;
     }
 }
 
@@ -363,7 +257,12 @@ static uint64_t submit(MiEngine *self, const MiRequest *r, GError **error)
 
     g_mutex_lock(&e->lock);
     id = ++e->last_id;
+    if (e->dead)
+        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "the device failed before: %s", e->dead);
+    const bool dead = e->dead != NULL;
     g_mutex_unlock(&e->lock);
+    if (dead)
+        return 0;
     MiRequested *q = mi_requested_new(e->a, r, id, error);
     if (!q)
         return 0;
@@ -487,33 +386,51 @@ static bool read_text(Engine *e, GError **error)
     return true;
 }
 
-static bool allocate(Engine *e, GError **error)
+static bool start_scheduler(Engine *e, GError **error)
 {
-    MiAssembly    *a = e->a;
-    MiContext     *ctx = &a->ctx.pub;
-    const MiCache *cache = a->cache->vtable;
+    MiAssembly        *a = e->a;
+    const MiScheduler *s = a->scheduler->vtable;
 
-    if (!MI_HAS(ctx->backend, unified)) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "device '%s' has memory of its own, which this engine does not feed",
-                    a->backend->name);
+    e->limits = (MiLimits){ a->max_seqs, a->max_tokens, a->prefill_step, a->cache->vtable, mi_runner_cache(e->runner) };
+    return (e->scheduler = s->create(&e->limits, a->scheduler_options, error)) != NULL;
+}
+
+/* Said before anything is copied, with what would help. */
+static bool fits(MiAssembly *a, GError **error)
+{
+    const MiBackend *b = a->ctx.pub.backend;
+    const size_t     wanted = a->plan.device - (a->ctx.allocated - a->ctx.pinned);
+    size_t           free, total;
+
+    if (b->unified)
+        return true;
+    if (!b->memory(a->device, &free, &total, error))
         return false;
-    }
-    if (!(e->cache = cache->create(ctx, &a->cache_spec, a->cache_options, error)) ||
-        !(e->arena = ctx->alloc(ctx, MI_MEM_DEVICE, a->arena_bytes, error)) ||
-        !(e->step_memory = ctx->alloc(ctx, MI_MEM_DEVICE, a->step_bytes, error)) ||
-        (a->rows_bytes && !(e->rows = ctx->alloc(ctx, MI_MEM_DEVICE, a->rows_bytes, error))))
+    if (wanted <= free)
+        return true;
+    g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY,
+                "the model needs %.1f GB on device '%s', where %.1f of %.1f GB are free; lower [engine] max_len or max_seqs "
+                "(the cache takes %.1f GB)",
+                (double)wanted / 1e9, a->backend->name, (double)free / 1e9, (double)total / 1e9,
+                (double)((const MiCache *)a->cache->vtable)->bytes(&a->cache_spec, a->cache_options) / 1e9);
+    return false;
+}
+
+static bool load(Engine *e, MiLoadProgress *progress, void *user, GError **error)
+{
+    MiAssembly *a = e->a;
+    bool        ok;
+
+    if (!fits(a, error) || !mi_context_load_begin(&a->ctx, error))
         return false;
-    memset(e->step_memory, 0, a->step_bytes);
-    mi_step_carve(a, &e->batch, e->step_memory);
-    e->views = g_new0(MiKvView, a->n_layers);
-    for (int i = 0; i < a->n_layers; i++)
-        cache->view(e->cache, i, &e->views[i]);
-    e->step.seqs = g_new0(MiSequence *, a->max_seqs);
-    e->step.count = g_new0(int32_t, a->max_seqs);
-    e->out_seq = g_new0(int32_t, a->max_out);
-    e->limits = (MiLimits){ a->max_seqs, a->max_tokens, a->prefill_step, cache, e->cache };
-    e->scheduler = ((const MiScheduler *)a->scheduler->vtable)->create(&e->limits, a->scheduler_options, error);
-    return e->scheduler != NULL;
+    ok = mi_weights_load(a->weights, &a->ctx.pub, progress, user, error);
+    phase(e, "weights");
+    ok = ok && (e->runner = mi_runner_new(a, error)) && start_scheduler(e, error);
+    phase(e, "memory");
+    ok = mi_context_load_end(&a->ctx, ok ? error : NULL) && ok;
+    if (!a->ctx.pub.backend->unified)
+        phase(e, "weights arrive");
+    return ok;
 }
 
 MiEngine *mi_engine_start(MiAssembly *a, MiLoadProgress *progress, void *user, GError **error)
@@ -534,13 +451,7 @@ MiEngine *mi_engine_start(MiAssembly *a, MiLoadProgress *progress, void *user, G
 
     bool ok = read_text(e, &why);
     phase(e, "tokenizer and template");
-    ok = ok && mi_weights_load(a->weights, &a->ctx.pub, progress, user, &why);
-    phase(e, "weights");
-    ok = ok && allocate(e, &why);
-    for (guint i = 0; i < a->buckets->len && ok; i++)
-        bind(e, a->buckets->pdata[i]);
-    phase(e, "memory");
-    if (ok && (e->thread = g_thread_try_new("engine", loop, e, &why)))
+    if (ok && load(e, progress, user, &why) && (e->thread = g_thread_try_new("engine", loop, e, &why)))
         return &e->pub;
     g_propagate_error(error, g_steal_pointer(&why));
     mi_engine_stop(&e->pub);
@@ -551,7 +462,6 @@ void mi_engine_stop(MiEngine *self)
 {
     Engine     *e = engine(self);
     MiAssembly *a = e->a;
-    MiContext  *ctx = &a->ctx.pub;
 
     g_mutex_lock(&e->lock);
     e->stopping = true;
@@ -561,20 +471,13 @@ void mi_engine_stop(MiEngine *self)
         g_thread_join(e->thread);
     if (e->scheduler && MI_HAS((const MiScheduler *)a->scheduler->vtable, destroy))
         ((const MiScheduler *)a->scheduler->vtable)->destroy(e->scheduler);
-    if (e->cache && MI_HAS((const MiCache *)a->cache->vtable, destroy))
-        ((const MiCache *)a->cache->vtable)->destroy(e->cache);
-    ctx->free(ctx, MI_MEM_DEVICE, e->arena);
-    ctx->free(ctx, MI_MEM_DEVICE, e->step_memory);
-    ctx->free(ctx, MI_MEM_DEVICE, e->rows);
+    mi_runner_free(e->runner);
     mi_template_free(e->template);
     g_ptr_array_unref(e->incoming);
     g_array_unref(e->cancelled);
     g_ptr_array_unref(e->known);
     g_array_unref(e->phases);
-    g_free(e->views);
-    g_free(e->step.seqs);
-    g_free(e->step.count);
-    g_free(e->out_seq);
+    g_free(e->dead);
     g_free(e->template_error);
     g_free(e->name);
     g_mutex_clear(&e->lock);

@@ -17,6 +17,7 @@ core_libcore_a_SOURCES = \
 	core/options.c core/options.h \
 	core/parts.h core/plan.c \
 	core/image.c core/image.h \
+	core/loader.c core/loader.h \
 	core/plugin.c \
 	core/plugin_check.c core/plugin_check.h \
 	core/program.c core/program.h \
@@ -24,6 +25,7 @@ core_libcore_a_SOURCES = \
 	core/reference.c \
 	core/report.c core/report.h core/report_model.c \
 	core/rope.c core/rope.h \
+	core/runner.c core/runner.h \
 	core/schedule.c core/schedule.h \
 	core/sequence.c core/sequence.h \
 	core/weights.c core/weights.h \

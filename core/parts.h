@@ -7,13 +7,14 @@
 #include "schedule.h"
 #include "weights.h"
 
-enum { MI_MAX_LINKS = 31 };
+enum { MI_MAX_LINKS = 31, MI_MAX_SIZES = 24 };
 
 /* A link of the sampling chain. */
 typedef struct {
     const MiFeature *feature;
     const MiSampler *sampler;
     void            *defaults; /* [row_size] a row as the configuration has it */
+    void            *scratch;  /* [row_size] */
     size_t           row_size;
 } MiLink;
 
@@ -24,11 +25,18 @@ typedef struct {
     MiRecording *program;
 } MiVariant;
 
+/* A step that was recorded: everything that one shape enqueues. */
+typedef struct {
+    MiShape shape;
+    void   *graph; /* NULL: it ran once, so that all of its code is loaded, and is recorded next time */
+} MiGraph;
+
 /* A schedule for up to so many rows. */
 typedef struct {
     int          variant, size; /* indices of variants and sizes */
     MiSchedule  *schedule;
-    bool         bound;
+    GArray      *graphs; /* MiGraph */
+    bool         bound, eager; /* eager: something in it cannot be recorded */
 } MiBucket;
 
 struct MiAssembly {
@@ -53,11 +61,11 @@ struct MiAssembly {
 
     MiWeights *weights;
     MiParts    parts;
-    MiShape    sizes[3]; /* the largest shape of each bucket, smallest first */
+    MiShape    sizes[MI_MAX_SIZES]; /* the largest shape of each bucket, smallest first */
     int        n_sizes;
     GPtrArray *variants; /* MiVariant *; the first is all of it */
     GPtrArray *buckets;  /* MiBucket * */
-    size_t     arena_bytes, step_bytes, rows_bytes;
+    size_t     arena_bytes, step_bytes, rows_bytes, drawn_bytes, history_bytes, constant_bytes, staging_bytes;
 
     MiPlan        plan;
     GArray       *lines, *choices; /* MiPlanLine, MiPlanChoice */
@@ -70,8 +78,14 @@ MiBucket *mi_assembly_bucket(MiAssembly *, uint32_t links, bool logprobs, MiShap
 /* Lines of the plan, from what was chosen. */
 void mi_assembly_count(MiAssembly *);
 
-/* Where a step's metadata lies in one block; counts when base is NULL. */
+/* Where a step's metadata lies in one block that is sent whole, `positions` last; counts when base is NULL.
+ * What outlives a step, drawn and history, lies elsewhere. */
 size_t mi_step_carve(const MiAssembly *, MiBatch *, void *base);
+
+enum { MI_FLIGHTS = 2 }; /* steps under way at most */
+
+/* Host memory for what a step gives back: tokens, and where asked for their log probabilities. */
+size_t mi_results_bytes(const MiAssembly *);
 /* The rows of link i in the block of all links' rows. */
 size_t mi_rows_offset(const MiAssembly *, int link);
 

@@ -5,6 +5,8 @@
 #include "arena.h"
 #include "parts.h"
 
+#include <string.h>
+
 static size_t carve(char *base, size_t *at, size_t bytes, void *member)
 {
     if (base)
@@ -18,15 +20,18 @@ size_t mi_step_carve(const MiAssembly *a, MiBatch *b, void *base)
     size_t       at = 0;
 
     b->max_history = a->max_len + 1;
-    carve(base, &at, rows, &b->tokens);
-    carve(base, &at, rows, &b->positions);
     carve(base, &at, seqs + 4, &b->seq_start);
     carve(base, &at, outs, &b->out_rows);
     carve(base, &at, outs, &b->out_slot);
     carve(base, &at, outs, &b->targets);
-    carve(base, &at, seqs, &b->drawn);
-    carve(base, &at, seqs * (size_t)b->max_history, &b->history);
-    return carve(base, &at, seqs, &b->n_prompt);
+    carve(base, &at, seqs, &b->n_prompt);
+    carve(base, &at, rows, &b->tokens);
+    return carve(base, &at, rows, &b->positions);
+}
+
+size_t mi_results_bytes(const MiAssembly *a)
+{
+    return mi_align((size_t)a->max_out * 4) + 2 * mi_align((size_t)a->max_out * (1 + MI_MAX_TOPS) * 4);
 }
 
 size_t mi_rows_offset(const MiAssembly *a, int link)
@@ -44,6 +49,8 @@ static void line(MiAssembly *a, const char *part, const char *what, size_t bytes
         return;
     g_array_append_val(a->lines, l);
     *(allocated ? &a->plan.allocated : &a->plan.mapped) += bytes;
+    if (allocated && strcmp(part, "host, pinned") != 0)
+        a->plan.device += bytes;
 }
 
 static void linears(MiAssembly *a)
@@ -64,6 +71,18 @@ static void linears(MiAssembly *a)
     }
 }
 
+static size_t constants(const MiVariant *v)
+{
+    size_t bytes = 0;
+
+    for (guint i = 1; i < v->program->values->len; i++) {
+        const MiValue *c = &g_array_index(v->program->values, MiValue, i);
+        if (c->data && c->base.id == (int32_t)i)
+            bytes += mi_align((size_t)c->type.n_rows * (size_t)mi_row_size(&c->type) * mi_dtype_size(c->type.dtype));
+    }
+    return bytes;
+}
+
 void mi_assembly_count(MiAssembly *a)
 {
     static const char *const names[] = { [MI_F32] = "f32", [MI_F16] = "f16", [MI_BF16] = "bf16", [MI_F8] = "f8",
@@ -73,8 +92,15 @@ void mi_assembly_count(MiAssembly *a)
                                                   a->max_seqs, a->max_len);
     MiBatch                  unused = { 0 };
 
+    const bool unified = ((const MiBackend *)a->backend->vtable)->unified;
+
     a->step_bytes = mi_step_carve(a, &unused, NULL);
     a->rows_bytes = mi_rows_offset(a, a->n_links);
+    a->drawn_bytes = mi_align((size_t)a->max_seqs * sizeof(int32_t));
+    a->history_bytes = (size_t)a->max_seqs * (size_t)unused.max_history * sizeof(int32_t);
+    a->constant_bytes = unified ? 0 : constants(a->variants->pdata[a->variants->len - 1]);
+    /* Of what plugins send for a step, a cache's tables are the most: a slot for each row, a block list. */
+    a->staging_bytes = unified ? 0 : 2 * (a->step_bytes + a->rows_bytes) + ((size_t)1 << 20);
     line(a, "weights mapped", "from the file", a->weights->mapped_bytes, false);
     linears(a);
     line(a, "weights converted", "vectors as f32", a->weights->vector_bytes, true);
@@ -82,7 +108,11 @@ void mi_assembly_count(MiAssembly *a)
     line(a, "kv cache", kv, cache->bytes(&a->cache_spec, a->cache_options), true);
     line(a, "attention", a->attention->name, a->ctx.allocated, true);
     line(a, "activations", "one arena", a->arena_bytes, true);
-    line(a, "step", "tokens, positions, history", a->step_bytes, true);
+    line(a, "constants", "rope tables and the like", a->constant_bytes, true);
+    line(a, "step", "tokens, positions, what was drawn", a->step_bytes + a->drawn_bytes, true);
+    line(a, unified ? "step" : "host, pinned", "history", a->history_bytes, true);
+    line(a, "host, pinned", "what steps send and give back",
+         unified ? 0 : MI_FLIGHTS * (mi_align(a->staging_bytes) + mi_results_bytes(a)), true);
     line(a, "sampling", "parameters of the rows", a->rows_bytes, true);
     a->plan.lines = (const MiPlanLine *)(void *)a->lines->data;
     a->plan.n_lines = (int)a->lines->len;

@@ -126,6 +126,7 @@ MiRequested *mi_requested_new(const MiAssembly *a, const MiRequest *r, uint64_t 
         .priority = r->priority, .fresh = r->prompt_logprobs, .arrived = g_get_monotonic_time(), .owner = q,
     };
     memcpy(q->pub.tokens, r->tokens, r->n_tokens * sizeof *r->tokens);
+    q->n_known = n;
     q->event = r->event;
     q->user = r->user;
     q->min_tokens = r->min_tokens;
@@ -220,7 +221,7 @@ static void send_text(MiRequested *q, size_t len, MiEvent *e)
 static void append_piece(MiRequested *q, const MiAssembly *a, int32_t token)
 {
     const MiTokenizerData *t = &a->text.data;
-    const int32_t          before = q->pub.tokens[q->pub.n_tokens - 2];
+    const int32_t          before = q->pub.tokens[q->n_known - 2];
     size_t                 len;
 
     if (!a->text.vt || token < 0 || (uint32_t)token >= t->n_pieces || t->pieces[token].type == MI_PIECE_CONTROL)
@@ -254,7 +255,7 @@ bool mi_requested_drawn(MiRequested *q, const MiAssembly *a, int32_t token, cons
     MiEvent   e = { .type = MI_EVENT_TEXT, .tokens = &token, .n_tokens = 1 };
     MiTop     tops[MI_MAX_TOPS];
     bool      complete;
-    const int drawn = q->pub.n_tokens - q->pub.n_prompt;
+    const int drawn = q->n_known - q->pub.n_prompt;
 
     if (!q->first_us)
         q->first_us = g_get_monotonic_time();
@@ -262,7 +263,8 @@ bool mi_requested_drawn(MiRequested *q, const MiAssembly *a, int32_t token, cons
         mi_requested_finish(q, MI_FINISH_STOP);
         return true;
     }
-    q->pub.tokens[q->pub.n_tokens++] = token;
+    q->pub.tokens[q->n_known++] = token;
+    q->pub.n_tokens = MAX(q->pub.n_tokens, q->n_known);
     append_piece(q, a, token);
     fill_tops(q, logprobs, ids, tops, &e);
     const size_t stop = find_stop(q, q->held->str, q->held->len, &complete);
@@ -303,7 +305,7 @@ void mi_requested_finish(MiRequested *q, MiFinish finish)
     const int64_t started = q->started_us ? q->started_us : now, first = q->first_us ? q->first_us : now;
     e = (MiEvent){
         .type = MI_EVENT_DONE, .finish = finish, .n_prompt = q->pub.n_prompt, .n_cached = q->n_found,
-        .n_drawn = q->pub.n_tokens - q->pub.n_prompt, .queued_us = started - q->arrived_us,
+        .n_drawn = q->n_known - q->pub.n_prompt, .queued_us = started - q->arrived_us,
         .prompt_us = first - started, .decode_us = now - first,
     };
     tell(q, &e);

@@ -13,9 +13,13 @@ typedef struct {
     char   **stop;     /* NULL-terminated; may be NULL */
     int32_t *stop_ids; /* [n_stop_ids] the request's and, unless ignore_eos, the model's */
     int32_t  n_stop_ids, min_tokens, logprobs;
+    int32_t  n_known;  /* of pub.tokens; what stands behind them is being drawn */
+    int32_t  n_told;   /* of them that its slot's history has */
+    int32_t  n_flights; /* steps under way that it is part of */
+    int32_t  n_asked;  /* like n_scored, counting those of steps under way */
     int32_t  n_scored; /* tokens of the prompt whose log probability was delivered, not counting the first */
     int32_t  n_found; /* positions that the cache had when it was first scheduled */
-    bool     prompt_logprobs, cancelled, finished;
+    bool     prompt_logprobs, cancelled, finished, gone; /* gone: the engine only waits for its steps */
     uint32_t links;               /* those whose parameters ask for something */
     void    *rows[MI_MAX_LINKS];  /* its parameters, by link; NULL: the link has none */
     GString *held;                /* bytes decoded and not delivered: a part of a character, perhaps of a stop string */

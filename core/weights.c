@@ -1,5 +1,6 @@
 #include "weights.h"
 #include "arena.h"
+#include "context.h"
 
 #include <string.h>
 
@@ -114,50 +115,65 @@ static bool usable_where_it_lies(const MiWeight *w, bool unified)
     return unified && w->data && ((uintptr_t)w->data % 4 == 0 || strcmp(w->format, "f32") != 0);
 }
 
-static bool plain_dtype(const char *format, MiDType *out)
+static bool decodes(const MiWeight *w, GError **error)
 {
-    static const struct { const char *name; MiDType dtype; } plain[] = { { "f32", MI_F32 }, { "f16", MI_F16 },
-                                                                         { "bf16", MI_BF16 } };
-    for (size_t i = 0; i < G_N_ELEMENTS(plain); i++)
-        if (strcmp(plain[i].name, format) == 0)
-            return *out = plain[i].dtype, true;
+    if (w->source && MI_HAS(w->source->vt, decode))
+        return true;
+    g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s is stored as %s, which its format does not decode", w->name,
+                w->format);
     return false;
 }
 
-static bool add_other(MiWeights *ws, const MiWeight *w, bool unified, GError **error)
+/* Norms and biases: f32, where they lie or converted. */
+static bool add_vector(MiWeights *ws, const MiWeight *w, MiOperand *o, bool unified, GError **error)
+{
+    o->tensor.dtype = MI_F32;
+    if (strcmp(w->format, "f32") == 0 && usable_where_it_lies(w, unified)) {
+        o->tensor.data = (void *)(uintptr_t)w->data;
+        ws->mapped_bytes += w->bytes;
+        return true;
+    }
+    if (strcmp(w->format, "f32") != 0 && !decodes(w, error))
+        return false;
+    ws->vector_bytes += vector_bytes(w);
+    g_ptr_array_add(ws->vectors, (void *)(uintptr_t)w);
+    return true;
+}
+
+/* The plain rows that a linear packed of the same weight, which an embedding reads, too. */
+static const MiPack *shared_rows(const MiWeights *ws, const MiWeight *w)
+{
+    const MiPack *p = g_hash_table_lookup(ws->pack_of, w->name);
+    return p && strcmp(p->linear->layout, "plain") == 0 ? p : NULL;
+}
+
+/* As it is stored where the device reads the file's memory; elsewhere as plain rows of `dtype`. */
+static bool add_other(MiWeights *ws, const MiWeight *w, bool unified, MiDType dtype, GError **error)
 {
     MiOperand *o;
+    MiDType    stored;
+    const bool plain = mi_plain_dtype(w->format, &stored);
 
     if (g_hash_table_contains(ws->operands, w->name))
         return true;
     g_hash_table_insert(ws->operands, (char *)w->name, o = operand_of(w));
-    if (w->ndim == 1) {
-        o->tensor.dtype = MI_F32;
-        if (strcmp(w->format, "f32") == 0 && usable_where_it_lies(w, unified)) {
-            o->tensor.data = (void *)(uintptr_t)w->data;
-            ws->mapped_bytes += w->bytes;
-            return true;
-        }
-        if (strcmp(w->format, "f32") != 0 && !(w->source && MI_HAS(w->source->vt, decode))) {
-            g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s is stored as %s, which its format does not decode",
-                        w->name, w->format);
-            return false;
-        }
-        ws->vector_bytes += vector_bytes(w);
-        g_ptr_array_add(ws->vectors, (void *)(uintptr_t)w);
-        return true;
-    }
-    if (!plain_dtype(w->format, &o->tensor.dtype)) {
-        o->layout = w->format;
-        memset(o->tensor.stride, 0, sizeof o->tensor.stride);
-    }
+    if (w->ndim == 1)
+        return add_vector(ws, w, o, unified, error);
+    o->tensor.dtype = unified && plain ? stored : dtype;
     if (unified) {
+        if (!plain) {
+            o->layout = w->format;
+            memset(o->tensor.stride, 0, sizeof o->tensor.stride);
+        }
         o->tensor.data = (void *)(uintptr_t)w->data;
         ws->mapped_bytes += w->bytes;
-    } else {
-        ws->uploaded_bytes += mi_align(w->bytes);
-        g_ptr_array_add(ws->others, (void *)(uintptr_t)w);
+        return true;
     }
+    if ((!plain || stored != dtype) && !decodes(w, error))
+        return false;
+    if (!shared_rows(ws, w))
+        ws->uploaded_bytes += mi_align(mi_weight_bytes_as(w, dtype));
+    g_ptr_array_add(ws->others, (void *)(uintptr_t)w);
     return true;
 }
 
@@ -186,7 +202,7 @@ MiWeights *mi_weights_new(const MiRecording *r, MiRegistry *registry, const MiCo
         const MiNode *node = mi_recording_node(r, i);
         for (int k = of[i] ? 1 : 0; k < MI_MAX_WEIGHTS && ok; k++)
             if (node->weight[k])
-                ok = add_other(ws, node->weight[k], unified, error);
+                ok = add_other(ws, node->weight[k], unified, r->pub.dtype, error);
     }
     if (ok)
         return ws;
@@ -217,16 +233,11 @@ static bool load_vectors(MiWeights *ws, MiContext *ctx, GError **error)
     if (!(ws->vector_memory = ctx->alloc(ctx, MI_MEM_DEVICE, ws->vector_bytes, error)))
         return false;
     for (guint i = 0; i < ws->vectors->len; i++) {
-        const MiWeight   *w = ws->vectors->pdata[i];
-        MiOperand        *o = g_hash_table_lookup(ws->operands, w->name);
-        g_autofree float *values = g_new(float, w->shape[0]);
+        const MiWeight *w = ws->vectors->pdata[i];
+        MiOperand      *o = g_hash_table_lookup(ws->operands, w->name);
 
-        if (strcmp(w->format, "f32") == 0)
-            memcpy(values, w->data, (size_t)w->shape[0] * sizeof *values);
-        else if (!w->source->vt->decode(w->source->self, w, 0, w->shape[0], values, error))
-            return false;
         o->tensor.data = (char *)ws->vector_memory + at;
-        if (!ctx->upload(ctx, o->tensor.data, values, (size_t)w->shape[0] * sizeof *values, error))
+        if (!ctx->put(ctx, o->tensor.data, MI_F32, w, error))
             return false;
         at += vector_bytes(w);
     }
@@ -238,8 +249,12 @@ static bool load_others(MiWeights *ws, MiContext *ctx, GError **error)
     for (guint i = 0; i < ws->others->len; i++) {
         const MiWeight *w = ws->others->pdata[i];
         MiOperand      *o = g_hash_table_lookup(ws->operands, w->name);
-        if (!(o->tensor.data = ctx->alloc(ctx, MI_MEM_DEVICE, mi_align(w->bytes), error)) ||
-            !ctx->upload(ctx, o->tensor.data, w->data, w->bytes, error))
+        const MiPack   *p = shared_rows(ws, w);
+        for (int k = 0; p && k < p->n; k++)
+            if (strcmp(p->parts[k].name, w->name) == 0)
+                *o = p->operands[k];
+        if (!p && (!(o->tensor.data = ctx->alloc(ctx, MI_MEM_DEVICE, mi_align(mi_weight_bytes_as(w, o->tensor.dtype)), error)) ||
+                   !ctx->put(ctx, o->tensor.data, o->tensor.dtype, w, error)))
             return false;
     }
     return true;

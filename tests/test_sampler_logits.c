@@ -91,7 +91,7 @@ static void penalties_stay_inside(void **state)
     set(s, rows, 0, "frequency_penalty", "1");
     set(s, rows, 0, "repetition_penalty", "2");
     for (int t = 0; t < MAX_HISTORY; t++)
-        r.history[0][t] = t % 3 == 0 ? 64 : t % 3 == 1 ? 65 : INT32_MIN;
+        r.history[0][t] = t % 3 == 0 ? 64 : t % 3 == 1 ? 65 : INT32_MAX;
     r.position[0] = 1000;
     r.n_prompt[0] = -5;
     apply(s, rows, &r);

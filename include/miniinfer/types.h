@@ -63,7 +63,7 @@ typedef struct {
     const int32_t *out_slot;  /* [n_out] */
     const int32_t *targets;   /* [n_out] whose log probability is wanted; -1: the one drawn */
     int32_t       *drawn;     /* [max_seqs] by slot: the token drawn last */
-    const int32_t *history;   /* [max_seqs][max_history] by slot: prompt, then drawn */
+    const int32_t *history;   /* [max_seqs][max_history] by slot: prompt, then drawn; read by mi_batch_history() */
     int32_t        max_history;
     const int32_t *n_prompt;  /* [max_seqs] by slot: how many of its history are prompt */
 } MiBatch;
@@ -73,6 +73,13 @@ typedef struct {
 MI_INLINE int32_t mi_batch_token(const MiBatch *b, int row)
 {
     int32_t t = b->tokens[row];
+    return t >= 0 ? t : b->drawn[-1 - t];
+}
+
+/* Token i of what the sequence in a slot has said so far; the newest may be one the host does not know. */
+MI_INLINE int32_t mi_batch_history(const MiBatch *b, int slot, int i)
+{
+    int32_t t = b->history[(int64_t)slot * b->max_history + i];
     return t >= 0 ? t : b->drawn[-1 - t];
 }
 

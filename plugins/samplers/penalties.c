@@ -34,19 +34,19 @@ static void row(const MiCall *call, int i, float *x, int n)
 {
     const Row     *p = ROW(Row, call, i);
     const MiBatch *b = call->batch;
-    const int32_t  slot = b->out_slot[i], *history = b->history + (int64_t)slot * b->max_history;
+    const int32_t  slot = b->out_slot[i];
     const int32_t  known = b->positions[b->out_rows[i]] + 1, n_tokens = CLAMP(known, 0, b->max_history);
     uint64_t      *set = (uint64_t *)call->workspace + (size_t)i * set_words(n);
 
     memset(set, 0, set_words(n) * sizeof *set);
     for (int32_t t = 0; p->repetition_penalty != 1 && t < n_tokens; t++) {
-        const int32_t id = history[t];
+        const int32_t id = mi_batch_history(b, slot, t);
         if (id >= 0 && id < n && first_time(set, id))
             x[id] = x[id] > 0 ? x[id] / p->repetition_penalty : x[id] * p->repetition_penalty;
     }
     memset(set, 0, set_words(n) * sizeof *set);
     for (int32_t t = MAX(b->n_prompt[slot], 0); t < n_tokens; t++) {
-        const int32_t id = history[t];
+        const int32_t id = mi_batch_history(b, slot, t);
         if (id >= 0 && id < n)
             x[id] -= p->frequency_penalty + (first_time(set, id) ? p->presence_penalty : 0);
     }

@@ -1,0 +1,571 @@
+/* runner.c - see runner.h.  Nothing is allocated in a step once its shape has run before. */
+#include "runner.h"
+#include "arena.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct {
+    const void *data; /* the program's */
+    size_t      bytes;
+    void       *device;
+} Constant;
+
+struct MiRunner {
+    MiAssembly *a;
+    void       *cache, *arena, *step_memory, *rows, *drawn;
+    char       *host_rows; /* what `rows` holds; rows itself where memory is shared */
+    int32_t    *history;
+    MiKvView   *views;     /* [n_layers] */
+    MiBatch     batch;     /* what ops see */
+    MiBatch     host;      /* where the host writes: the same memory where it is shared */
+    void       *host_step;
+    GArray     *constants; /* Constant */
+    MiFlight    flights[MI_FLIGHTS];
+    int         depth, next;
+};
+
+static MiRequested *requested(const MiSequence *s) { return s->owner; }
+static bool         unified(const MiRunner *r) { return r->a->ctx.pub.backend->unified; }
+static int32_t     *writable(const int32_t *p) { return (int32_t *)(uintptr_t)p; }
+static const MiCache *cache_of(const MiRunner *r) { return r->a->cache->vtable; }
+
+/* ---- what goes in ------------------------------------------------------------------ */
+
+/* A sequence that wants every row of its prompt takes no more of them than outputs are left,
+ * with one output kept for each of the others.  Where all is recomputed it takes all rows, and
+ * fill_batch() asks for the outputs of some. */
+static void limit_scored(const MiRunner *r, MiStep *step)
+{
+    int left = r->a->max_out - step->shape.n_seqs;
+
+    for (int i = 0; i < step->shape.n_seqs && !cache_of(r)->recomputes; i++) {
+        if (!requested(step->seqs[i])->prompt_logprobs)
+            continue;
+        step->count[i] = MIN(step->count[i], 1 + left);
+        left -= step->count[i] - 1;
+    }
+}
+
+static void add_output(MiRunner *r, MiFlight *f, int row, int seq, int32_t target)
+{
+    const int i = r->host.shape.n_out++;
+
+    f->out_seq[i] = seq;
+    f->out_slot[i] = target < 0 ? f->step.seqs[seq]->slot : -1;
+    f->out_position[i] = r->host.positions[row];
+    writable(r->host.out_rows)[i] = row;
+    writable(r->host.out_slot)[i] = f->out_slot[i];
+    writable(r->host.targets)[i] = target;
+}
+
+/* The outputs of a sequence whose first row is `row`: those of its prompt that are not scored
+ * yet, and the one that is drawn from once all are.  left: of the outputs that any may take. */
+static void add_outputs(MiRunner *r, MiFlight *f, int i, int row, int *left)
+{
+    const MiSequence *s = f->step.seqs[i];
+    MiRequested      *q = requested(s);
+    const int         end = s->n_cached + f->step.count[i], before = r->host.shape.n_out;
+    int               own = 1 + *left, at = MAX(s->n_cached, q->n_asked);
+
+    for (; q->prompt_logprobs && at < MIN(end, s->n_prompt - 1) && own > 0; at++, own--)
+        add_output(r, f, row + at - s->n_cached, i, s->tokens[at + 1]);
+    q->n_asked = MAX(q->n_asked, at);
+    if (end == s->n_tokens && s->max_tokens > 0 && own > 0 && (!q->prompt_logprobs || at >= s->n_prompt - 1))
+        add_output(r, f, row + end - 1 - s->n_cached, i, -1);
+    *left -= MAX(r->host.shape.n_out - before - 1, 0);
+}
+
+/* What a slot's history does not have yet, and what stood there for a token that is known by now. */
+static void tell_history(MiBatch *b, const MiSequence *s, int end)
+{
+    MiRequested *q = requested(s);
+
+    if (s->n_cached < q->n_told) /* begun again, perhaps in another slot */
+        q->n_told = 0;
+    memcpy(writable(b->history) + (size_t)s->slot * (size_t)b->max_history + q->n_told, s->tokens + q->n_told,
+           (size_t)(end - q->n_told) * sizeof *s->tokens);
+    q->n_told = MIN(end, q->n_known);
+}
+
+static void fill_batch(MiRunner *r, MiFlight *f)
+{
+    MiBatch *b = &r->host;
+    int      row = 0, left = r->a->max_out - f->step.shape.n_seqs;
+
+    b->shape = (MiShape){ .n_seqs = f->step.shape.n_seqs, .decode = true };
+    for (int i = 0; i < b->shape.n_seqs; i++) {
+        const MiSequence *s = f->step.seqs[i];
+        const int         n = f->step.count[i], first = row;
+
+        writable(b->seq_start)[i] = row;
+        writable(b->n_prompt)[s->slot] = s->n_prompt;
+        tell_history(b, s, s->n_cached + n);
+        for (int k = 0; k < n; k++, row++) {
+            writable(b->tokens)[row] = s->tokens[s->n_cached + k];
+            writable(b->positions)[row] = s->n_cached + k;
+        }
+        add_outputs(r, f, i, first, &left);
+        f->seen[i] = s->n_cached + n;
+        b->shape.max_kv = MAX(b->shape.max_kv, s->n_cached + n);
+        b->shape.decode = b->shape.decode && n == 1;
+    }
+    writable(b->seq_start)[b->shape.n_seqs] = row;
+    b->shape.n_tokens = row;
+    f->step.shape = f->shape = b->shape;
+}
+
+/* Until an answer has min_tokens, a bias makes its ends impossible. */
+static void forbid_stops(const MiRequested *q, const MiLink *l, char *row)
+{
+    if (q->pub.n_tokens - q->pub.n_prompt >= q->min_tokens)
+        return;
+    for (const MiOption *o = l->sampler->params; o && o->key; o++) {
+        MiBiases *b = (MiBiases *)(void *)(row + o->offset);
+        for (int i = 0; o->type == MI_BIASES && i < q->n_stop_ids && b->n < MI_MAX_BIASES; i++) {
+            b->at[b->n].id = q->stop_ids[i];
+            b->at[b->n++].bias = -INFINITY;
+        }
+    }
+}
+
+/* The parameters of every output row, sent where they are not those of the step before. */
+static bool send_rows(MiRunner *r, const MiFlight *f, int link, GError **error)
+{
+    const MiLink *l = &r->a->links[link];
+    const size_t  at = mi_rows_offset(r->a, link), size = l->row_size;
+    char         *rows = r->host_rows + at, *row = l->scratch;
+    int           first = -1, last = -1;
+
+    for (int i = 0; i < f->shape.n_out; i++) {
+        const MiRequested *q = requested(f->step.seqs[f->out_seq[i]]);
+        memcpy(row, q->rows[link], size);
+        if (f->out_slot[i] >= 0)
+            forbid_stops(q, l, row);
+        if (memcmp(rows + (size_t)i * size, row, size) == 0)
+            continue;
+        memcpy(rows + (size_t)i * size, row, size);
+        first = first < 0 ? i : first;
+        last = i;
+    }
+    return first < 0 || unified(r) ||
+           r->a->ctx.pub.send(&r->a->ctx.pub, (char *)r->rows + at + (size_t)first * size, rows + (size_t)first * size,
+                              (size_t)(last - first + 1) * size, error);
+}
+
+/* The links that take part, with their rows; 0 with *error. */
+static uint32_t fill_rows(MiRunner *r, const MiFlight *f, GError **error)
+{
+    const MiAssembly *a = r->a;
+    uint32_t          links = 1u << (a->n_links - 1);
+
+    for (int i = 0; i < f->shape.n_out; i++)
+        if (f->out_slot[i] >= 0)
+            links |= requested(f->step.seqs[f->out_seq[i]])->links;
+    for (int l = 0; l < a->n_links; l++)
+        if (a->links[l].row_size && (links >> l & 1) && !send_rows(r, f, l, error))
+            return 0;
+    return links;
+}
+
+static bool wants_logprobs(const MiFlight *f)
+{
+    for (int i = 0; i < f->shape.n_out; i++) {
+        const MiRequested *q = requested(f->step.seqs[f->out_seq[i]]);
+        if (q->logprobs || q->prompt_logprobs)
+            return true;
+    }
+    return false;
+}
+
+/* ---- buckets and graphs ---------------------------------------------------------------- */
+
+static const void *rows_of(void *user, const char *sampler)
+{
+    const MiRunner *r = user;
+    for (int i = 0; i < r->a->n_links; i++)
+        if (strcmp(r->a->links[i].feature->name, sampler) == 0)
+            return (char *)r->rows + mi_rows_offset(r->a, i);
+    return NULL;
+}
+
+static size_t constant_bytes(const MiValue *v)
+{
+    return (size_t)v->type.n_rows * (size_t)mi_row_size(&v->type) * mi_dtype_size(v->type.dtype);
+}
+
+/* A program's constants on the device; those of another variant of it are there already. */
+static bool place_constants(MiRunner *r, MiRecording *p, GError **error)
+{
+    MiContext *ctx = &r->a->ctx.pub;
+
+    for (guint i = 1; i < p->values->len && !unified(r); i++) {
+        MiValue *v = &g_array_index(p->values, MiValue, i);
+        Constant c = { v->data, 0, NULL };
+        if (!v->data || v->device || v->base.id != (int32_t)i)
+            continue;
+        c.bytes = constant_bytes(v);
+        for (guint k = 0; k < r->constants->len && !c.device; k++) {
+            const Constant *have = &g_array_index(r->constants, Constant, k);
+            if (have->bytes == c.bytes && memcmp(have->data, c.data, c.bytes) == 0)
+                c.device = have->device;
+        }
+        if (!c.device) {
+            if (!(c.device = ctx->alloc(ctx, MI_MEM_DEVICE, mi_align(c.bytes), error)) ||
+                !ctx->upload(ctx, c.device, c.data, c.bytes, error))
+                return false;
+            g_array_append_val(r->constants, c);
+        }
+        v->device = c.device;
+    }
+    return true;
+}
+
+static bool bind(MiRunner *r, MiBucket *b, GError **error)
+{
+    const MiBinding where = { .arena = r->arena, .batch = &r->batch, .kv = r->views, .attention = r->a->attention_self,
+                              .cache = r->cache, .rows = rows_of, .user = r };
+    const MiVariant *v = r->a->variants->pdata[b->variant];
+
+    if (b->bound)
+        return true;
+    if (!place_constants(r, v->program, error))
+        return false;
+    mi_schedule_bind(b->schedule, &where);
+    return b->bound = true;
+}
+
+/* The bucket of this step.  One whose values happen not to fit the arena gives way to the full
+ * chain's, whose links that nobody asks for change nothing, and that to the largest. */
+static MiBucket *bucket(MiRunner *r, uint32_t links, bool logprobs, GError **error)
+{
+    const uint32_t all = (1u << r->a->n_links) - 1;
+    MiBucket      *b = mi_assembly_bucket(r->a, links, logprobs, r->host.shape, error);
+
+    if (b && b->schedule->bytes > r->a->arena_bytes)
+        b = mi_assembly_bucket(r->a, all, logprobs, r->host.shape, error);
+    if (b && b->schedule->bytes > r->a->arena_bytes)
+        b = mi_assembly_bucket(r->a, all, logprobs, r->a->sizes[r->a->n_sizes - 1], error);
+    return b && bind(r, b, error) ? b : NULL;
+}
+
+/* A step that only decodes is padded to its bucket, so that few shapes are recorded. */
+static bool pad(MiRunner *r, const MiBucket *b)
+{
+    MiShape  *s = &r->host.shape;
+    const int n = r->a->sizes[b->size].n_tokens, from = s->n_tokens;
+    int32_t   kv = 256;
+
+    if (!MI_HAS(r->a->ctx.pub.backend, capture_begin) || b->size == r->a->n_sizes - 1 || !s->decode ||
+        s->n_out != s->n_tokens || s->n_seqs != s->n_tokens)
+        return false;
+    while (kv < s->max_kv)
+        kv *= 2;
+    for (int i = from; i < n; i++) {
+        writable(r->host.tokens)[i] = writable(r->host.positions)[i] = 0;
+        writable(r->host.seq_start)[i + 1] = i + 1;
+        writable(r->host.out_rows)[i] = i;
+        writable(r->host.out_slot)[i] = writable(r->host.targets)[i] = -1;
+    }
+    *s = (MiShape){ n, n, n, MIN(kv, r->a->max_len), true };
+    return true;
+}
+
+static MiGraph *graph_of(const MiBucket *b, MiShape shape)
+{
+    for (guint i = 0; i < b->graphs->len; i++) {
+        MiGraph *g = &g_array_index(b->graphs, MiGraph, i);
+        if (memcmp(&g->shape, &shape, sizeof shape) == 0)
+            return g;
+    }
+    return NULL;
+}
+
+/* Says which op broke the recording: each is recorded alone. */
+static void blame(MiRunner *r, MiBucket *b)
+{
+    MiContext *ctx = &r->a->ctx.pub;
+
+    for (guint i = 0; i < b->schedule->runs->len; i++) {
+        g_autoptr(GError) why = NULL;
+        if (!ctx->backend->capture_begin(ctx->device, ctx->stream, &why))
+            return;
+        const bool ran = mi_schedule_run_one(b->schedule, i, ctx, &why);
+        void      *graph = ctx->backend->capture_end(ctx->device, ctx->stream, ran ? &why : NULL);
+        if (graph)
+            ctx->backend->graph_free(ctx->device, graph);
+        if (ran && graph)
+            continue;
+        g_message("%s cannot be recorded into a graph, so steps of %d rows run node by node, slower: %s",
+                  mi_schedule_at(b->schedule, i)->name, b->schedule->shape.n_tokens, why ? why->message : "no reason given");
+        return;
+    }
+}
+
+static void *record(MiRunner *r, MiBucket *b)
+{
+    MiContext        *ctx = &r->a->ctx.pub;
+    g_autoptr(GError) why = NULL;
+    void             *graph;
+
+    if (!ctx->backend->capture_begin(ctx->device, ctx->stream, &why))
+        return NULL;
+    const bool ran = mi_schedule_run(b->schedule, ctx, &why);
+    graph = ctx->backend->capture_end(ctx->device, ctx->stream, ran ? &why : NULL);
+    if (ran && graph)
+        return graph;
+    if (graph)
+        ctx->backend->graph_free(ctx->device, graph);
+    b->eager = true;
+    blame(r, b);
+    return NULL;
+}
+
+/* The first step of a shape runs node by node, the second is recorded, all others are replayed. */
+static bool run(MiRunner *r, MiBucket *b, bool recordable, GError **error)
+{
+    MiContext *ctx = &r->a->ctx.pub;
+    MiGraph   *g = recordable && !b->eager ? graph_of(b, r->host.shape) : NULL;
+
+    if (g && g->graph)
+        return ctx->backend->replay(ctx->device, ctx->stream, g->graph, error);
+    mi_schedule_shape(b->schedule, r->host.shape);
+    if (g && (g->graph = record(r, b)))
+        return ctx->backend->replay(ctx->device, ctx->stream, g->graph, error);
+    if (recordable && !b->eager && !g) {
+        const MiGraph first = { r->host.shape, NULL };
+        g_array_append_val(b->graphs, first);
+    }
+    return mi_schedule_run(b->schedule, ctx, error);
+}
+
+/* ---- what comes out ----------------------------------------------------------------------- */
+
+static MiTensor output(const MiRunner *r, const MiBucket *b, const char *name)
+{
+    return mi_schedule_tensor(b->schedule, r->arena, mi_recording_output(b->schedule->program, name));
+}
+
+static bool fetch_one(const MiRunner *r, const MiBucket *b, const char *name, char **at, size_t bytes, const void *out,
+                      GError **error)
+{
+    MiContext *ctx = &r->a->ctx.pub;
+    void      *data = output(r, b, name).data;
+
+    if (unified(r)) {
+        *(void **)(uintptr_t)out = data;
+        return true;
+    }
+    *(void **)(uintptr_t)out = *at;
+    *at += mi_align(bytes);
+    return ctx->backend->copy(ctx->device, ctx->stream, (void *)(*at - mi_align(bytes)), data, bytes, error);
+}
+
+static bool fetch(const MiRunner *r, const MiBucket *b, MiFlight *f, GError **error)
+{
+    const size_t n = (size_t)f->shape.n_out * 4, tops = n * (1 + MI_MAX_TOPS);
+    MiContext   *ctx = &r->a->ctx.pub;
+    char        *at = f->results;
+
+    return (!n || fetch_one(r, b, "tokens", &at, n, &f->tokens, error)) &&
+           (!n || !f->logprobs || (fetch_one(r, b, "logprobs", &at, tops, &f->values, error) &&
+                                   fetch_one(r, b, "logprob_ids", &at, tops, &f->ids, error))) &&
+           ctx->backend->event_record(ctx->device, f->event, ctx->stream, error);
+}
+
+/* The host goes on as if the step were done: what was drawn it will know later. */
+static void advance(MiRunner *r, const MiFlight *f)
+{
+    for (int i = 0; i < f->shape.n_seqs; i++) {
+        f->step.seqs[i]->n_cached += cache_of(r)->recomputes ? 0 : f->step.count[i];
+        requested(f->step.seqs[i])->n_flights++;
+    }
+    for (int i = 0; i < f->shape.n_out; i++) {
+        MiSequence *s = f->step.seqs[f->out_seq[i]];
+        if (f->out_slot[i] >= 0 && s->n_tokens - s->n_prompt + 1 < s->max_tokens)
+            s->tokens[s->n_tokens++] = -1 - s->slot; /* else it is the last, and no step takes it up */
+    }
+}
+
+/* ---- a step ---------------------------------------------------------------------------------- */
+
+static bool send_step(MiRunner *r, GError **error)
+{
+    MiContext   *ctx = &r->a->ctx.pub;
+    const size_t used = (size_t)((const char *)r->host.positions - (const char *)r->host_step) +
+                        (size_t)r->host.shape.n_tokens * sizeof(int32_t);
+
+    r->batch.shape = r->host.shape;
+    return unified(r) || ctx->send(ctx, r->step_memory, r->host_step, used, error);
+}
+
+static bool enqueue(MiRunner *r, MiFlight *f, GError **error)
+{
+    const MiAttention *attention = r->a->attention->vtable;
+    MiContext         *ctx = &r->a->ctx.pub;
+    uint32_t           links;
+    MiBucket          *b;
+
+    mi_context_stage_part(&r->a->ctx, (int)(f - r->flights));
+    limit_scored(r, &f->step);
+    fill_batch(r, f);
+    f->logprobs = wants_logprobs(f);
+    if (!(links = fill_rows(r, f, error)) || !(b = bucket(r, links, f->logprobs, error)))
+        return false;
+    const bool recordable = pad(r, b);
+    return send_step(r, error) && cache_of(r)->plan(r->cache, ctx, &f->step, &r->batch, error) &&
+           (!MI_HAS(attention, plan) || attention->plan(r->a->attention_self, ctx, &f->step, &r->batch, error)) &&
+           run(r, b, recordable, error) && fetch(r, b, f, error);
+}
+
+MiFlight *mi_runner_flight(MiRunner *r) { return &r->flights[r->next]; }
+
+bool mi_runner_launch(MiRunner *r, MiFlight *f, GError **error)
+{
+    MiContext *ctx = &r->a->ctx.pub;
+
+    f->launched_us = g_get_monotonic_time();
+    if (!enqueue(r, f, error)) {
+        /* Some of it may be under way, from memory that the next step writes. */
+        if (ctx->backend->event_record(ctx->device, f->event, ctx->stream, NULL))
+            (void)ctx->backend->event_wait(ctx->device, f->event, NULL);
+        return false;
+    }
+    advance(r, f);
+    r->next = (r->next + 1) % MI_FLIGHTS;
+    return true;
+}
+
+bool mi_runner_wait(MiRunner *r, MiFlight *f, GError **error)
+{
+    return r->a->ctx.pub.backend->event_wait(r->a->ctx.pub.device, f->event, error);
+}
+
+/* ---- start and stop ---------------------------------------------------------------------------- */
+
+static bool new_flight(MiRunner *r, MiFlight *f, GError **error)
+{
+    const MiAssembly *a = r->a;
+    MiContext        *ctx = &r->a->ctx.pub;
+
+    f->step.seqs = g_new0(MiSequence *, a->max_seqs);
+    f->step.count = g_new0(int32_t, a->max_seqs);
+    f->seen = g_new0(int32_t, a->max_seqs);
+    f->out_seq = g_new0(int32_t, a->max_out);
+    f->out_slot = g_new0(int32_t, a->max_out);
+    f->out_position = g_new0(int32_t, a->max_out);
+    return ctx->backend->event_new(ctx->device, &f->event, error) &&
+           (unified(r) || (f->results = ctx->alloc(ctx, MI_MEM_PINNED, mi_results_bytes(a), error)));
+}
+
+static bool new_step_memory(MiRunner *r, GError **error)
+{
+    const MiAssembly *a = r->a;
+    MiContext        *ctx = &r->a->ctx.pub;
+
+    if (!(r->step_memory = ctx->alloc(ctx, MI_MEM_DEVICE, a->step_bytes, error)) ||
+        !(r->drawn = ctx->alloc(ctx, MI_MEM_DEVICE, a->drawn_bytes, error)) ||
+        !(r->history = ctx->alloc(ctx, MI_MEM_PINNED, a->history_bytes, error)) ||
+        (a->rows_bytes && !(r->rows = ctx->alloc(ctx, MI_MEM_DEVICE, a->rows_bytes, error))))
+        return false;
+    r->host_step = unified(r) ? r->step_memory : g_malloc0(a->step_bytes);
+    r->host_rows = unified(r) ? r->rows : g_malloc0(a->rows_bytes);
+    mi_step_carve(a, &r->batch, r->step_memory);
+    mi_step_carve(a, &r->host, r->host_step);
+    r->batch.drawn = r->host.drawn = r->drawn;
+    r->batch.history = r->host.history = r->history;
+    memset(r->host_step, 0, a->step_bytes);
+    memset(r->history, 0, a->history_bytes);
+    if (r->host_rows)
+        memset(r->host_rows, 0, a->rows_bytes);
+    /* What is on the device is what the host thinks is there. */
+    return unified(r) || !a->rows_bytes || ctx->upload(ctx, r->rows, r->host_rows, a->rows_bytes, error);
+}
+
+static bool new_memory(MiRunner *r, GError **error)
+{
+    MiAssembly    *a = r->a;
+    MiContext     *ctx = &a->ctx.pub;
+    const MiCache *cache = cache_of(r);
+
+    if (!(r->cache = cache->create(ctx, &a->cache_spec, a->cache_options, error)) ||
+        !(r->arena = ctx->alloc(ctx, MI_MEM_DEVICE, a->arena_bytes, error)) || !new_step_memory(r, error) ||
+        !mi_context_stage(&a->ctx, a->staging_bytes, MI_FLIGHTS, error))
+        return false;
+    for (int i = 0; i < MI_FLIGHTS; i++)
+        if (!new_flight(r, &r->flights[i], error))
+            return false;
+    r->views = g_new0(MiKvView, a->n_layers);
+    for (int i = 0; i < a->n_layers; i++)
+        cache->view(r->cache, i, &r->views[i]);
+    for (guint i = 0; i < a->buckets->len; i++)
+        if (!bind(r, a->buckets->pdata[i], error))
+            return false;
+    return true;
+}
+
+MiRunner *mi_runner_new(MiAssembly *a, GError **error)
+{
+    MiRunner *r = g_new0(MiRunner, 1);
+
+    r->a = a;
+    r->depth = unified(r) || cache_of(r)->recomputes ? 1 : MI_FLIGHTS; /* who recomputes must know all tokens */
+    r->constants = g_array_new(FALSE, FALSE, sizeof(Constant));
+    if (new_memory(r, error))
+        return r;
+    mi_runner_free(r);
+    return NULL;
+}
+
+static void free_flight(MiRunner *r, MiFlight *f)
+{
+    MiContext *ctx = &r->a->ctx.pub;
+
+    if (f->event)
+        ctx->backend->event_free(ctx->device, f->event);
+    ctx->free(ctx, MI_MEM_PINNED, f->results);
+    g_free(f->step.seqs);
+    g_free(f->step.count);
+    g_free(f->seen);
+    g_free(f->out_seq);
+    g_free(f->out_slot);
+    g_free(f->out_position);
+}
+
+void mi_runner_free(MiRunner *r)
+{
+    if (!r)
+        return;
+    MiAssembly *a = r->a;
+    MiContext  *ctx = &a->ctx.pub;
+
+    for (int i = 0; i < MI_FLIGHTS; i++)
+        free_flight(r, &r->flights[i]);
+    for (guint i = 0; i < a->buckets->len; i++) {
+        const MiBucket *b = a->buckets->pdata[i];
+        for (guint k = 0; k < b->graphs->len; k++)
+            if (g_array_index(b->graphs, MiGraph, k).graph)
+                ctx->backend->graph_free(ctx->device, g_array_index(b->graphs, MiGraph, k).graph);
+        g_array_set_size(b->graphs, 0);
+    }
+    if (r->cache && MI_HAS(cache_of(r), destroy))
+        cache_of(r)->destroy(r->cache);
+    for (guint i = 0; i < r->constants->len; i++)
+        ctx->free(ctx, MI_MEM_DEVICE, g_array_index(r->constants, Constant, i).device);
+    ctx->free(ctx, MI_MEM_DEVICE, r->arena);
+    ctx->free(ctx, MI_MEM_DEVICE, r->step_memory);
+    ctx->free(ctx, MI_MEM_DEVICE, r->rows);
+    ctx->free(ctx, MI_MEM_DEVICE, r->drawn);
+    ctx->free(ctx, MI_MEM_PINNED, r->history);
+    ctx->free(ctx, MI_MEM_PINNED, g_steal_pointer(&a->ctx.staging));
+    if (!unified(r)) {
+        g_free(r->host_step);
+        g_free(r->host_rows);
+    }
+    g_array_unref(r->constants);
+    g_free(r->views);
+    g_free(r);
+}
+
+void *mi_runner_cache(const MiRunner *r) { return r->cache; }
+int   mi_runner_depth(const MiRunner *r) { return r->depth; }
