@@ -15,6 +15,7 @@ int mi_cmd_plan(MiCommandLine *);
 int mi_cmd_tokenize(MiCommandLine *);
 int mi_cmd_perplexity(MiCommandLine *);
 int mi_cmd_convert(MiCommandLine *);
+int mi_cmd_bench(MiCommandLine *);
 
 /* Prints "miniinfer: message", frees the error, gives its exit status; NULL: 0. */
 int mi_cmd_report(GError *);

@@ -121,6 +121,23 @@ static const char *const convert_examples[] = {
     NULL,
 };
 
+static const MiFlag bench_flags[] = {
+    { 0, "context", "N,...", NULL, "positions that a sequence has before it is measured (128)" },
+    { 0, "batch", "N,...", NULL, "sequences at once (1,8,32)" },
+    { 0, "prompt-tokens", "N,...", NULL, "lengths of the prompts of prefill (512)" },
+    { 0, "tokens", "N", NULL, "steps of a round (128)" },
+    { 0, "rounds", "N", NULL, "rounds; figures are their medians (5)" },
+    { 0, "json", NULL, NULL, "print one JSON object" },
+    { 0 },
+};
+static const char *const bench_examples[] = {
+    "miniinfer bench -m model.gguf", "all of it: one sequence, batches, a prompt",
+    "miniinfer bench decode -m bench/shapes/qwen2-7b.json --model.load dummy --context 128,4096",
+    "one sequence of a 7B model of random weights",
+    "miniinfer bench prefill -m model.gguf --prompt-tokens 8192 --engine.prefill_step 8192 --json", "a long prompt in one step",
+    NULL,
+};
+
 static const char *const bare_examples[] = {
     "miniinfer --config etc/qwen2.ini", "chat with what the file describes",
     "echo 'Why is the sky blue?' | miniinfer --config etc/qwen2.ini", "one answer for each line",
@@ -165,6 +182,12 @@ const MiCommand mi_commands[] = {
     { "convert", "SRC DST", 2, 2, "write a model in another format",
       "Between GGUF and a directory of safetensors, with configuration and tokenizer. DST must not exist.", convert_flags,
       convert_examples },
+    { "bench", "[decode | batch | prefill]", 0, 1, "measure how fast it is",
+      "Through the engine, with prompts of random ids, greedy unless [sampler] chain says more: milliseconds of a step and "
+      "tokens/s for one sequence (decode) or several at once (batch), tokens/s of a prompt (prefill), and the phases of the "
+      "start. [engine] max_seqs and max_len are raised where they are too small. A decode step is set against the time that "
+      "reading its weights, keys and values takes at the memory's speed, where the backend can measure that.",
+      bench_flags, bench_examples },
     { "help", "[COMMAND]", 0, 1, "explain a command", "", help_flags, NULL },
     { 0 },
 };

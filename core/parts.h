@@ -1,4 +1,5 @@
-/* parts.h - what an assembly holds; for assembly.c, plan.c and the engine. */
+/* parts.h - what an assembly holds; for assembly.c, plan.c, the engine and
+ * the commands that look inside. */
 #ifndef MI_CORE_PARTS_H
 #define MI_CORE_PARTS_H
 

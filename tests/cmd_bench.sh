@@ -1,0 +1,56 @@
+#!/bin/sh
+# `bench` on a tiny model: what it prints adds up, and what it refuses.
+. "$MI_SRCDIR/tests/tap.sh"
+"$mi" inspect format:safetensors >/dev/null 2>&1 || skip_all "built without jansson"
+"$MI_BUILDDIR/tests/tiny_model" model silu gate || skip_all "no tiny model"
+
+status 0 "$mi" bench -m model --context 16 --batch 1,3 --prompt-tokens 40 --tokens 20 --rounds 3 --json
+check "all of it" $?
+if command -v python3 >/dev/null; then
+	cp out bench.json
+	python3 - <<-'END' >err 2>&1
+	import json
+	o = json.load(open('bench.json'))
+	assert o['model'] == 'model' and o['device'] and o['cache'] and o['bytes_per_s'] > 0, o
+	assert o['ready_ms'] >= sum(o['start_ms'].values()) * 0.99 and o['first_token_ms'] > o['ready_ms'], o
+	r = o['results']
+	assert [(x['work'], x['batch']) for x in r] == [('decode', 1), ('decode', 3), ('prefill', 1)], r
+	assert [x.get('context') or x['prompt'] for x in r] == [16, 16, 40]
+	for x in r:
+	    assert 0 < x['ms_least'] <= x['ms'] <= x['ms_most'], x
+	    tokens = 40 if x['work'] == 'prefill' else x['batch']
+	    assert abs(x['tokens_per_s'] * x['ms'] / 1e3 - tokens) < 1e-3 * tokens, x
+	# tiny_model: 2 layers, 7 matrices f32, tied or not a head of 96 x 32; 2 heads of 8
+	matrices = 2 * (32 * 32 * 2 + 16 * 32 * 2 + 3 * 32 * 48) + 96 * 32
+	limit = (matrices * 4 + 26 * 2 * 2 * 2 * 8 * 2) / o['bytes_per_s'] * 1e3
+	assert 0.7 * limit < r[0]['limit_ms'] < 1.4 * limit, (limit, r[0])
+	END
+	check "its figures add up" $?
+	# 15 rounds, and one that is not counted, of 90 steps each: no more than the whole command took.
+	python3 - "$mi" <<-'END' >err 2>&1
+	import json, subprocess, sys, time
+	t = time.time()
+	o = json.loads(subprocess.run([sys.argv[1], 'bench', 'decode', '-m', 'model', '--tokens', '90', '--context', '8',
+	                               '--rounds', '15', '--json'],
+	                              capture_output=True, check=True).stdout)
+	ms = (time.time() - t) * 1e3
+	x, = o['results']
+	assert x['ms_least'] * 90 * 15 <= ms, (x, ms)
+	END
+	check "no more time than there was" $?
+else
+	skip "its figures add up" "no python3"
+	skip "no more time than there was" "no python3"
+fi
+status 0 "$mi" bench batch -m model --tokens 4 --rounds 1 --batch 5 --context 70 --engine.max_seqs 2 --engine.max_len 32 &&
+	grep -q '^decode  *5  *70 ' out && ! grep -q '^prefill' out
+check "room is made" $?
+status 0 "$mi" bench prefill -m model --prompt-tokens 7,9 --rounds 1 && [ "`grep -c '^prefill' out`" = 2 ] && ! grep -q '^decode' out
+check "two prompts" $?
+refuses 64 'did you mean prefill?' "$mi" bench perfill -m model; check "no such work" $?
+refuses 64 '1 to 1000' "$mi" bench -m model --rounds 0; check "no rounds" $?
+refuses 64 "'x'" "$mi" bench -m model --batch 1,x; check "a batch that is none" $?
+refuses 64 'wants numbers' "$mi" bench -m model --batch ,; check "no batch" $?
+refuses 64 'of prefill' "$mi" bench decode -m model --prompt-tokens 4; check "a prompt for decode" $?
+refuses 78 'max_len' "$mi" bench decode -m model --context 5000000; check "more than the model can" $?
+done_testing
