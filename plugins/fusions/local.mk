@@ -3,3 +3,12 @@ plugins_fusion_gated_cpu_so_SOURCES  = plugins/fusions/gated_cpu.c
 plugins_fusion_gated_cpu_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_gated_cpu_so_LDFLAGS  = $(plugin_ldflags)
 plugins_fusion_gated_cpu_so_LDADD    = kernels/libfloats.a kernels/libcpu.a $(plugin_ldadd)
+
+if MI_CUDA
+plugins += plugins/fusion_prefill_cuda.so
+endif
+plugins_fusion_prefill_cuda_so_SOURCES = plugins/fusions/prefill_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm.h \
+	kernels/cuda/gemm_bias.cu kernels/cuda/prefill.cu kernels/cuda/prefill.h
+plugins_fusion_prefill_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
+plugins_fusion_prefill_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_fusion_prefill_cuda_so_LDADD    = -lcublasLt $(plugin_ldadd) $(CUDA_LIBS)
