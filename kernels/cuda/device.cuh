@@ -28,23 +28,37 @@ static inline bool mi_overlaps()
     return on;
 }
 
-/* kernel<<<grid, block, smem, stream>>>(args...), overlapping its predecessor.  smem above 48 KB is
- * allowed for the kernel once, by mi_allow_smem(). */
+/* kernel<<<grid, block, smem, stream>>>(args...), overlapping its predecessor, in clusters of so many blocks
+ * (sm_90; 1 anywhere).  smem above 48 KB is allowed for the kernel once, by mi_allow_smem(). */
 template <typename... P, typename... A>
-static inline int mi_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, void *stream, A... args)
+static inline int mi_launch_clusters(void (*kernel)(P...), dim3 grid, dim3 block, unsigned cluster, size_t smem,
+                                     void *stream, A... args)
 {
-    cudaLaunchConfig_t    c = {};
-    cudaLaunchAttribute overlap = {};
+    cudaLaunchConfig_t  c = {};
+    cudaLaunchAttribute attrs[2] = {};
 
     c.gridDim = grid;
     c.blockDim = block;
     c.dynamicSmemBytes = smem;
     c.stream = (cudaStream_t)stream;
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
-    c.attrs = &overlap;
-    c.numAttrs = mi_overlaps() ? 1 : 0;
+    c.attrs = attrs;
+    if (mi_overlaps()) {
+        attrs[c.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attrs[c.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (cluster > 1) {
+        attrs[c.numAttrs].id = cudaLaunchAttributeClusterDimension;
+        attrs[c.numAttrs].val.clusterDim.x = cluster;
+        attrs[c.numAttrs].val.clusterDim.y = attrs[c.numAttrs].val.clusterDim.z = 1;
+        c.numAttrs++;
+    }
     return cudaLaunchKernelEx(&c, kernel, P(args)...);
+}
+
+template <typename... P, typename... A>
+static inline int mi_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, void *stream, A... args)
+{
+    return mi_launch_clusters(kernel, grid, block, 1, smem, stream, args...);
 }
 
 /* LOAD side, once a kernel: its dynamic shared memory may be up to this. */

@@ -47,3 +47,12 @@ plugins_sampler_typical_so_SOURCES = plugins/samplers/typical.c $(sampler_header
 plugins_sampler_typical_so_CFLAGS  = $(sampler_cflags)
 plugins_sampler_typical_so_LDFLAGS = $(plugin_ldflags)
 plugins_sampler_typical_so_LDADD   = $(plugin_ldadd)
+
+if MI_CUDA
+plugins += plugins/samplers_cuda.so
+endif
+plugins_samplers_cuda_so_SOURCES = plugins/samplers/cuda.c plugins/samplers/rows.h kernels/cuda/sampling.cu \
+	kernels/cuda/sampling.h kernels/cuda/team.cuh
+plugins_samplers_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
+plugins_samplers_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_samplers_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
