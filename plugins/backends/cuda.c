@@ -26,6 +26,12 @@ static bool ok(cudaError_t e, const char *what, GError **error)
     return false;
 }
 
+/* The runtime's current device is each thread's own: the engine's thread is not the one that opened. */
+static bool use(void *device, GError **error)
+{
+    return ok(cudaSetDevice(((const Device *)device)->index), "choosing the device", error);
+}
+
 static int probe(void)
 {
     int n = 0;
@@ -64,18 +70,17 @@ static void close_device(void *device)
 
 static bool memory(void *device, size_t *free, size_t *total, GError **error)
 {
-    (void)device;
-    return ok(cudaMemGetInfo(free, total), "asking for the memory", error);
+    return use(device, error) && ok(cudaMemGetInfo(free, total), "asking for the memory", error);
 }
 
 static void *alloc(void *device, MiMemory kind, size_t bytes, GError **error)
 {
-    (void)device;
     void *p = NULL;
     char  what[64];
 
     g_snprintf(what, sizeof what, "%zu bytes of %s memory", bytes, kind == MI_MEM_PINNED ? "pinned host" : "device");
-    if (!ok(kind == MI_MEM_PINNED ? cudaHostAlloc(&p, bytes, cudaHostAllocPortable) : cudaMalloc(&p, bytes), what, error))
+    if (!use(device, error) ||
+        !ok(kind == MI_MEM_PINNED ? cudaHostAlloc(&p, bytes, cudaHostAllocPortable) : cudaMalloc(&p, bytes), what, error))
         return NULL;
     return p;
 }
@@ -89,8 +94,7 @@ static void release(void *device, MiMemory kind, void *p)
 
 static bool stream_new(void *device, void **stream, GError **error)
 {
-    (void)device;
-    return ok(cudaStreamCreateWithFlags((cudaStream_t *)stream, cudaStreamNonBlocking), "making a stream", error);
+    return use(device, error) && ok(cudaStreamCreateWithFlags((cudaStream_t *)stream, cudaStreamNonBlocking), "making a stream", error);
 }
 
 static void stream_free(void *device, void *stream)
@@ -102,8 +106,7 @@ static void stream_free(void *device, void *stream)
 
 static bool event_new(void *device, void **event, GError **error)
 {
-    (void)device;
-    return ok(cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDefault), "making an event", error);
+    return use(device, error) && ok(cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDefault), "making an event", error);
 }
 
 static void event_free(void *device, void *event)
@@ -115,8 +118,7 @@ static void event_free(void *device, void *event)
 
 static bool copy(void *device, void *stream, void *dst, const void *src, size_t bytes, GError **error)
 {
-    (void)device;
-    return ok(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream), "copying", error);
+    return use(device, error) && ok(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream), "copying", error);
 }
 
 static bool event_record(void *device, void *event, void *stream, GError **error)
@@ -175,8 +177,7 @@ static bool read_rate(void *device, double *bytes, GError **error)
 
 static bool capture_begin(void *device, void *stream, GError **error)
 {
-    (void)device;
-    return ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "beginning a capture", error);
+    return use(device, error) && ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "beginning a capture", error);
 }
 
 static void *capture_end(void *device, void *stream, GError **error)
