@@ -23,6 +23,8 @@ struct MiRunner {
     GArray     *constants; /* Constant */
     MiFlight    flights[MI_FLIGHTS];
     int         depth, next;
+    MiRunNodes *watch; /* may be NULL */
+    void       *watcher;
 };
 
 static MiRequested *requested(const MiSequence *s) { return s->owner; }
@@ -221,17 +223,22 @@ static bool place_constants(MiRunner *r, MiRecording *p, GError **error)
     return true;
 }
 
+void mi_runner_bind(MiRunner *r, MiSchedule *s, void *arena)
+{
+    const MiBinding where = { .arena = arena, .batch = &r->batch, .kv = r->views, .attention = r->a->attention_self,
+                              .cache = r->cache, .rows = rows_of, .user = r };
+    mi_schedule_bind(s, &where);
+}
+
 static bool bind(MiRunner *r, MiBucket *b, GError **error)
 {
-    const MiBinding where = { .arena = r->arena, .batch = &r->batch, .kv = r->views, .attention = r->a->attention_self,
-                              .cache = r->cache, .rows = rows_of, .user = r };
     const MiVariant *v = r->a->variants->pdata[b->variant];
 
     if (b->bound)
         return true;
     if (!place_constants(r, v->program, error))
         return false;
-    mi_schedule_bind(b->schedule, &where);
+    mi_runner_bind(r, b->schedule, r->arena);
     return b->bound = true;
 }
 
@@ -327,6 +334,10 @@ static bool run(MiRunner *r, MiBucket *b, bool recordable, GError **error)
     MiContext *ctx = &r->a->ctx.pub;
     MiGraph   *g = recordable && !b->eager ? graph_of(b, r->host.shape) : NULL;
 
+    if (r->watch) {
+        mi_schedule_shape(b->schedule, r->host.shape);
+        return r->watch(r->watcher, b->schedule, error);
+    }
     if (g && g->graph)
         return ctx->backend->replay(ctx->device, ctx->stream, g->graph, error);
     mi_schedule_shape(b->schedule, r->host.shape);
@@ -412,7 +423,7 @@ static bool enqueue(MiRunner *r, MiFlight *f, GError **error)
     f->logprobs = wants_logprobs(f);
     if (!(links = fill_rows(r, f, error)) || !(b = bucket(r, links, f->logprobs, error)))
         return false;
-    const bool recordable = pad(r, b);
+    const bool recordable = !r->watch && pad(r, b);
     return send_step(r, error) && cache_of(r)->plan(r->cache, ctx, &f->step, &r->batch, error) &&
            (!MI_HAS(attention, plan) || attention->plan(r->a->attention_self, ctx, &f->step, &r->batch, error)) &&
            run(r, b, recordable, error) && fetch(r, b, f, error);
@@ -568,4 +579,12 @@ void mi_runner_free(MiRunner *r)
 }
 
 void *mi_runner_cache(const MiRunner *r) { return r->cache; }
+void *mi_runner_arena(const MiRunner *r) { return r->arena; }
+
+void mi_runner_watch(MiRunner *r, MiRunNodes *watch, void *user)
+{
+    r->watch = watch;
+    r->watcher = user;
+}
+
 int   mi_runner_depth(const MiRunner *r) { return r->depth; }

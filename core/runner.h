@@ -35,6 +35,14 @@ void      mi_runner_free(MiRunner *);
 void     *mi_runner_cache(const MiRunner *);
 int       mi_runner_depth(const MiRunner *); /* steps under way at once */
 
+/* For commands that look inside a step (verify, trace): called in place of running its nodes,
+ * when all that they read is enqueued; such a step is neither padded nor recorded.  NULL: as usual. */
+typedef bool MiRunNodes(void *user, MiSchedule *, GError **error);
+void mi_runner_watch(MiRunner *, MiRunNodes *, void *user);
+void *mi_runner_arena(const MiRunner *);
+/* A schedule of a program of this assembly, as the runner binds its own, but for the arena. */
+void mi_runner_bind(MiRunner *, MiSchedule *, void *arena);
+
 /* A free one for the scheduler to fill. */
 MiFlight *mi_runner_flight(MiRunner *);
 /* Enqueues it.  A sequence of which it draws ends in a token that nobody knows yet. */
