@@ -19,10 +19,9 @@ static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *optio
     *total = 0;
     for (int i = 0; i < n; i++) {
         gsize one;
-        if (parts[i].ndim != 2 || parts[i].shape[0] <= 0 || parts[i].shape[1] <= 0 || parts[i].shape[1] % 8) {
-            g_set_error(error, MI_ERROR, MI_ERROR_MODEL,
-                        "%s: linear 'dense' reads matrices whose rows are a multiple of 8; this has %d dimensions, rows of %"
-                        G_GINT64_FORMAT, parts[i].name, parts[i].ndim, parts[i].ndim > 1 ? parts[i].shape[1] : 0);
+        if (parts[i].ndim != 2 || parts[i].shape[0] <= 0 || parts[i].shape[1] <= 0) {
+            g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: linear 'dense' reads matrices; this has %d dimensions",
+                        parts[i].name, parts[i].ndim);
             return false;
         }
         if (!g_size_checked_mul(&one, (gsize)parts[i].shape[0], (gsize)parts[i].shape[1]) ||
