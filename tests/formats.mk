@@ -1,4 +1,7 @@
-test_programs += tests/test_blocks tests/test_gguf tests/test_gguf_hostile
+test_programs += tests/test_blocks tests/test_gguf tests/test_gguf_hostile tests/test_gguf_keys
+tests_test_gguf_keys_SOURCES  = tests/test_gguf_keys.c tests/formats_common.h tests/gguf_builder.h $(TEST_COMMON)
+tests_test_gguf_keys_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_gguf_keys_LDADD    = $(TEST_LDADD)
 tests_test_gguf_hostile_SOURCES  = tests/test_gguf_hostile.c tests/formats_common.h tests/gguf_builder.h $(TEST_COMMON)
 tests_test_gguf_hostile_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_gguf_hostile_LDADD    = $(TEST_LDADD)
@@ -9,9 +12,12 @@ tests_test_gguf_SOURCES  = tests/test_gguf.c $(TEST_COMMON)
 tests_test_gguf_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_gguf_LDADD    = $(TEST_LDADD)
 if HAVE_JANSSON
-test_programs += tests/test_safetensors tests/test_convert tests/fuzz_formats
+test_programs += tests/test_json_scan tests/test_safetensors tests/test_convert tests/fuzz_formats
 check_PROGRAMS += tests/plugins/small_shards.so
 endif
+tests_test_json_scan_SOURCES  = tests/test_json_scan.c plugins/formats/json_scan.c plugins/formats/json_scan.h
+tests_test_json_scan_CPPFLAGS = $(TEST_CPPFLAGS) $(JANSSON_CFLAGS)
+tests_test_json_scan_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
 tests_test_safetensors_SOURCES  = tests/test_safetensors.c tests/formats_common.h tests/data/tiny_safetensors.h $(TEST_COMMON)
 tests_test_safetensors_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_safetensors_LDADD    = $(TEST_LDADD)

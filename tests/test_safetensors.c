@@ -39,10 +39,11 @@ static void put_st(const char *name, const char *header, size_t bytes)
 static void reads_what_the_package_wrote(void **state)
 {
     static const float a[] = { 1, -2.5f, 0x1.f7p-16f, 65504, 0, -0x1.998p-4f };
-    g_autoptr(GError)  error = NULL;
-    const MiFormat    *f = format_of("safetensors");
-    MiWeight           w;
-    float              x[6];
+    static const int64_t outside[][2] = { { -1, 1 }, { 0, -1 }, { 7, 0 }, { INT64_MAX, INT64_MAX } };
+    g_autoptr(GError)    error = NULL;
+    const MiFormat      *f = format_of("safetensors");
+    MiWeight             w;
+    float                x[6];
 
     (void)state;
     put(folder, "model.safetensors", tiny_safetensors, sizeof tiny_safetensors);
@@ -61,10 +62,18 @@ static void reads_what_the_package_wrote(void **state)
     assert_true(x[0] == a[5]);
     assert_false(f->decode(self, &w, 5, 2, x, &error));
     assert_non_null(strstr(error->message, "a.weight: elements 5 and 2 more"));
+    for (size_t i = 0; i < G_N_ELEMENTS(outside); i++) {
+        g_clear_error(&error);
+        assert_false(f->decode(self, &w, outside[i][0], outside[i][1], x, &error));
+        assert_non_null(strstr(error->message, "are no whole blocks of 1 of its 6"));
+    }
     g_clear_error(&error);
     assert_true(f->find(self, "b", &w));
     f->drop(self, &w);
-    f->drop(self, &(MiWeight){ .data = x, .bytes = sizeof x }); /* not of the file: left alone */
+    /* Not of the file, before it, behind it, or in part: left alone. */
+    f->drop(self, &(MiWeight){ .data = x, .bytes = sizeof x });
+    f->drop(self, &(MiWeight){ .data = (const void *)1, .bytes = 1 });
+    f->drop(self, &(MiWeight){ .data = w.data, .bytes = SIZE_MAX });
     assert_true(f->decode(self, &w, 0, 2, x, &error));
     assert_true(x[0] == 0.1f && x[1] == 1e-40f);
     assert_true(f->find(self, "n", &w));
@@ -135,6 +144,10 @@ static void refuses_hostile_headers(void **state)
         {"{\"a\":{" T "},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[12,20]}}", 20,
          "one before it ends at 8"},
         {"{}", 1, "end at 0 of 1"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[]}}", 8, "has 0 data_offsets"},
+        {"{\"a\":{5:1}}", 8, "no a string here"},
+        {"{\"a\":{\"dtype\":\"F32\"", 8, "no a comma here"},
+        {"{\"__metadata__\":{5:1}}", 0, "no a string here"},
         {"{\"__metadata__\":1}", 0, "no an object here"},
         {"{\"__metadata__\":{\"a\":1}}", 0, "no a string here"},
         {"{\"__metadata__\":{\"a\":\"b\"", 0, "no a comma here"},
@@ -183,7 +196,15 @@ static void refuses_what_is_no_file_of_tensors(void **state)
     g_mkdir(path, 0700);
     refused(f, folder, "not a regular file");
     g_rmdir(path);
+    put(folder, "model.safetensors", "\1\xe1\xf5\5\0\0\0", 8); /* one byte more than may be, and a file of that */
+    assert_int_equal(truncate(path, 100000001 + 8), 0);
+    refused(f, folder, "a header of 100000001 bytes in a file of 100000009");
+    g_remove(path);
     assert_int_equal(f->probe(path), 90);
+    assert_int_equal(f->probe(folder), 50); /* by config.json */
+    put(folder, "model.safetensors.index.json", "{}", 2);
+    assert_int_equal(f->probe(folder), 100);
+    assert_int_equal(f->probe("/"), 0);
     refused(f, path, "No such file");
     assert_int_equal(f->probe("/dev/null"), 0);
 }
@@ -221,6 +242,7 @@ static void flattens_the_configuration(void **state)
     assert_string_equal(meta(nested, "f"), "false");
     assert_string_equal(meta(nested, "s"), "\303\251");
     assert_string_equal(meta(nested, "r"), "0.1");
+    assert_string_equal(meta("{\"r\":0.30000000000000004}", "r"), "0.30000000000000004");
     assert_null(meta(nested, "n"));
     assert_null(meta(nested, "a"));
     assert_string_equal(meta(v5, "rope_theta"), "500000");
@@ -307,6 +329,35 @@ static void joins_shards(void **state)
     f->close(self);
 }
 
+static void counts_have_a_limit(void **state)
+{
+    const MiFormat    *f = format_of("safetensors");
+    g_autoptr(GString) s = g_string_new("{\"weight_map\":{");
+
+    (void)state;
+    for (int i = 0; i <= 1024; i++) {
+        g_autofree char *name = g_strdup_printf("%d.safetensors", i);
+        put_st(name, "{}", 0);
+        g_string_append_printf(s, "%s\"%d\":\"%s\"", i ? "," : "", i, name);
+    }
+    g_string_append(s, "}}");
+    put(folder, "model.safetensors.index.json", s->str, s->len);
+    refused(f, folder, "more than 1024 files");
+    g_string_assign(s, "{\"weight_map\":{\"x\":\"1.safetensors\"");
+    for (int i = 0; i < 65536; i++)
+        g_string_append_printf(s, ",\"%d\":\"1.safetensors\"", i);
+    g_string_append(s, "}}");
+    put(folder, "model.safetensors.index.json", s->str, s->len);
+    refused(f, folder, "'weight_map' is no object of at most 65536 names");
+    g_string_assign(s, "{");
+    for (int i = 0; i <= 65536; i++)
+        g_string_append_printf(s, "%s\"%d\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%d,%d]}", i ? "," : "", i, i,
+                               i + 1);
+    g_string_append(s, "}");
+    put_st("model.safetensors", s->str, 65537);
+    refused(f, folder, "more than 65536 tensors");
+}
+
 /* The tokenizer's eos and the ids of both configurations, each once and each a token. */
 static void knows_what_ends_an_answer(void **state)
 {
@@ -358,6 +409,32 @@ static void knows_what_ends_an_answer(void **state)
     f->close(self);
 }
 
+static void has_64_ends_at_most(void **state)
+{
+    g_autoptr(GString) tokens = g_string_new("{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+                                             "\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{");
+    g_autoptr(GString) config = g_string_new("{\"eos_token_id\":[");
+    g_autoptr(GError)  error = NULL;
+    const MiFormat    *f = format_of("safetensors");
+    MiTokenizerData    t;
+
+    (void)state;
+    for (int i = 0; i < 65; i++) {
+        g_string_append_printf(tokens, "%s\"%d\":%d", i ? "," : "", i, i);
+        g_string_append_printf(config, "%s%d", i ? "," : "", i);
+    }
+    g_string_append(tokens, "}}}");
+    g_string_append(config, "]}");
+    put_st("model.safetensors", "{}", 0);
+    put(folder, "config.json", config->str, config->len);
+    put(folder, "tokenizer.json", tokens->str, tokens->len);
+    void *self = f->open(folder, NULL, &error);
+    assert_non_null(self);
+    assert_false(f->tokenizer(self, &t, &error));
+    assert_non_null(strstr(error->message, "more than 64 end tokens"));
+    f->close(self);
+}
+
 /* <repository>/snapshots/<commit>/x -> ../../blobs/<hash> is followed, a link elsewhere is not. */
 static void follows_links_within_the_repository(void **state)
 {
@@ -388,10 +465,19 @@ static void follows_links_within_the_repository(void **state)
     assert_int_equal(symlink(other, config), 0);
     refused(f, commit, "a link that leads out");
     remove_folder(outside);
+    /* Beside the repository, by a name that begins with the repository's. */
+    g_autofree char *beside = g_strconcat(folder, "2", NULL), *there = g_build_filename(beside, "x", NULL);
+    g_mkdir(beside, 0700);
+    put(beside, "x", "{}", 2);
+    g_remove(config);
+    assert_int_equal(symlink(there, config), 0);
+    refused(f, commit, "a link that leads out");
+    remove_folder(beside);
 }
 
 #define ALONE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 TEST_MAIN(ALONE(reads_what_the_package_wrote), ALONE(refuses_hostile_headers),
           ALONE(refuses_what_is_no_file_of_tensors), ALONE(flattens_the_configuration),
-          ALONE(refuses_a_broken_configuration), ALONE(joins_shards), ALONE(knows_what_ends_an_answer),
+          ALONE(refuses_a_broken_configuration), ALONE(joins_shards), ALONE(counts_have_a_limit),
+          ALONE(has_64_ends_at_most), ALONE(knows_what_ends_an_answer),
           ALONE(follows_links_within_the_repository));

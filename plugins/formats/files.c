@@ -55,7 +55,7 @@ void mi_map_drop(const MiMapped *m, const void *data, size_t bytes)
 {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)m->data, from = (uintptr_t)data;
 
-    if (!m->data || from < begin || from - begin > m->size || bytes > m->size - (from - begin))
+    if (from < begin || from - begin > m->size || bytes > m->size - (from - begin))
         return;
     const uintptr_t first = (from + page - 1) / page * page, end = (from + bytes) / page * page;
     if (end > first)

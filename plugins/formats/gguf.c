@@ -62,14 +62,14 @@ static bool scalar(const MiGgufKey *k, char out[32])
 
     if (k->array)
         return false;
-    if (k->type == MI_GGUF_BOOL && mi_gguf_int(k, 0, &n))
-        g_strlcpy(out, n ? "true" : "false", 32);
-    else if (mi_gguf_int(k, 0, &n))
-        g_snprintf(out, 32, "%" G_GINT64_FORMAT, n);
-    else if (mi_gguf_float(k, 0, &x))
-        mi_float_text((float)x, out);
-    else
+    if (!mi_gguf_float(k, 0, &x))
         return false;
+    if (!mi_gguf_int(k, 0, &n))
+        mi_float_text((float)x, out);
+    else if (k->type == MI_GGUF_BOOL)
+        g_strlcpy(out, n ? "true" : "false", 32);
+    else
+        g_snprintf(out, 32, "%" G_GINT64_FORMAT, n);
     return true;
 }
 
@@ -139,7 +139,16 @@ static int64_t count(const Gguf *g, const char *key)
 static bool number(const Gguf *g, const char *name, double *out, GError **error)
 {
     const MiGgufKey *k = arch_key(g, name);
-    return !k || (!k->array && mi_gguf_float(k, 0, out)) || fail(g, error, "'%s.%s' is no number", g->arch->gguf, name);
+    if (k && (k->array || !mi_gguf_float(k, 0, out)))
+        return fail(g, error, "'%s.%s' is no number", g->arch->gguf, name);
+    return true;
+}
+
+static bool add_text(Gguf *g, const char *key, const char *value, GError **error)
+{
+    if (!mi_meta_add(&g->meta, key, value))
+        return no_memory(g, error);
+    return true;
 }
 
 static bool add_float(Gguf *g, const char *key, double x, GError **error)
@@ -147,7 +156,7 @@ static bool add_float(Gguf *g, const char *key, double x, GError **error)
     char text[32];
 
     mi_float_text((float)x, text);
-    return mi_meta_add(&g->meta, key, text) || no_memory(g, error);
+    return add_text(g, key, text, error);
 }
 
 /* linear and yarn, as metadata; the frequencies of Llama 3 are a tensor (see below). */
@@ -196,9 +205,9 @@ static bool read_rope_freqs(Gguf *g, const MiGgufTensor *t, GError **error)
     float  freq[1024], factor = 1;
 
     if (!number(g, "rope.scaling.low_freq_factor", &low, error) ||
-        !number(g, "rope.scaling.high_freq_factor", &high, error) ||
-        !number(g, "rope.scaling.original_context_length", &length, error))
+        !number(g, "rope.scaling.high_freq_factor", &high, error))
         return false;
+    number(g, "rope.scaling.original_context_length", &length, error); /* a number: read_rope_scaling() has looked */
     if (!(high > low && low > 0 && length > 0))
         return fail(g, error, "'rope_freqs.weight' with factors from %g to %g over %g", low, high, length);
     if (t->n_dims != 1 || t->format->gguf != 0 || t->dim[0] > 1024)
@@ -214,7 +223,7 @@ static bool read_rope_freqs(Gguf *g, const MiGgufTensor *t, GError **error)
             return fail(g, error, "'rope_freqs.weight' %d is %g, which is not Llama 3's scaling by %g (%g)", i,
                         (double)freq[i], (double)factor, wanted);
     }
-    return (mi_meta_add(&g->meta, "rope_scaling.rope_type", "llama3") || no_memory(g, error)) &&
+    return add_text(g, "rope_scaling.rope_type", "llama3", error) &&
            add_float(g, "rope_scaling.factor", (double)factor, error) &&
            add_float(g, "rope_scaling.low_freq_factor", low, error) &&
            add_float(g, "rope_scaling.high_freq_factor", high, error) &&
@@ -229,7 +238,7 @@ static bool read_derived(Gguf *g, GError **error)
     const int64_t   hidden = count(g, "hidden_size"), heads = count(g, "num_attention_heads");
     char            name[MI_NAME_MAX];
     const MiWeight *embed;
-    double          turned = 0, key_length = 0, value_length = 0;
+    double          turned = 0, value_length = 0;
 
     if (!mi_meta_add(&g->meta, "architectures.0", arch->architecture) ||
         !mi_meta_add(&g->meta, "model_type", arch->model_type) ||
@@ -237,13 +246,13 @@ static bool read_derived(Gguf *g, GError **error)
         (heads && hidden % heads == 0 && !mi_meta_addf(&g->meta, "head_dim", "%" G_GINT64_FORMAT, hidden / heads)))
         return no_memory(g, error);
     g->theta = (float)g_ascii_strtod(mi_meta_find(&g->meta, "rope_theta"), NULL);
-    if (!number(g, "rope.dimension_count", &turned, error) || !number(g, "attention.key_length", &key_length, error) ||
+    const int64_t head = count(g, "head_dim");
+    if (!number(g, "rope.dimension_count", &turned, error) ||
         !number(g, "attention.value_length", &value_length, error))
         return false;
-    if (key_length && value_length && key_length != value_length)
-        return fail(g, error, "heads of %g for keys and %g for values; equal ones can be computed", key_length,
+    if (head && value_length && value_length != (double)head)
+        return fail(g, error, "heads of %d for keys and %g for values; equal ones can be computed", (int)head,
                     value_length);
-    const int64_t head = count(g, "head_dim");
     if (turned > 0 && head && turned < (double)head) {
         double part = turned / (double)head;
         if ((int)(part * (double)head) < (int)turned)
@@ -258,7 +267,9 @@ static bool read_derived(Gguf *g, GError **error)
         return no_memory(g, error);
     mi_name_from_gguf(g->arch, "token_embd.weight", 17, name);
     embed = mi_weights_find(&g->weights, name);
-    return !embed || mi_meta_addf(&g->meta, "vocab_size", "%" G_GINT64_FORMAT, embed->shape[0]) || no_memory(g, error);
+    if (embed && !mi_meta_addf(&g->meta, "vocab_size", "%" G_GINT64_FORMAT, embed->shape[0]))
+        return no_memory(g, error);
+    return true;
 }
 
 /* ---- weights ------------------------------------------------------------------ */
@@ -289,7 +300,9 @@ static bool add_weight(Gguf *g, const MiGgufTensor *t, GError **error)
     }
     for (uint32_t d = 0; d < t->n_dims; d++)
         w.shape[d] = t->dim[t->n_dims - 1 - d];
-    return mi_weights_add(&g->weights, &w) || no_memory(g, error);
+    if (!mi_weights_add(&g->weights, &w))
+        return no_memory(g, error);
+    return true;
 }
 
 /* GPT-NeoX's joined q, k, v have all of q first here and are per head in Hugging Face's
@@ -324,14 +337,17 @@ static bool is(const MiGgufTensor *t, const char *name)
     return t->name_len == strlen(name) && memcmp(t->name, name, t->name_len) == 0;
 }
 
+/* error: not NULL. */
 static bool read_all(Gguf *g, GError **error)
 {
     const MiGguf       *f = g->file;
     const MiGgufTensor *freqs = NULL;
     g_autofree char    *arch = mi_gguf_text(f, "general.architecture", error);
 
+    if (!arch && !*error)
+        return fail(g, error, "the file does not say its 'general.architecture'");
     if (!arch)
-        return error && *error ? false : fail(g, error, "the file does not say its 'general.architecture'");
+        return false;
     g->arch = mi_arch_gguf(arch, strlen(arch));
     for (size_t i = 0; i < f->n_tensors; i++)
         if (g->arch && is(&f->tensors[i], "rope_freqs.weight"))
@@ -341,7 +357,7 @@ static bool read_all(Gguf *g, GError **error)
     if (!mi_weights_sort(&g->weights, f->path, error))
         return false;
     if (!g->arch)
-        return (mi_meta_add(&g->meta, "architectures.0", arch) || no_memory(g, error)) && read_general(g, error);
+        return add_text(g, "architectures.0", arch, error) && read_general(g, error);
     return read_plain(g, error) && read_derived(g, error) && (!g->arch->layernorm || join_qkv(g, error)) &&
            read_rope_scaling(g, error) && (!freqs || read_rope_freqs(g, freqs, error)) && read_general(g, error);
 }

@@ -30,8 +30,9 @@ static size_t left(const Reader *r) { return r->f->file.size - r->at; }
 
 static bool need(const Reader *r, uint64_t n, const char *what)
 {
-    return n <= left(r) ||
-           fail(r, r->at, "%s takes %" G_GUINT64_FORMAT " bytes and the file has %zu more", what, n, left(r));
+    if (n > left(r))
+        return fail(r, r->at, "%s takes %" G_GUINT64_FORMAT " bytes and the file has %zu more", what, n, left(r));
+    return true;
 }
 
 static bool u32(Reader *r, uint32_t *out, const char *what)
@@ -211,12 +212,14 @@ static bool read_tensor(Reader *r, MiGgufTensor *t, uint64_t *offset)
 static bool alignment(Reader *r, size_t *out)
 {
     const MiGgufKey *k = mi_gguf_key(r->f, "general.alignment");
-    int64_t          n;
+    int64_t          n = 0;
 
     *out = 32;
     if (!k)
         return true;
-    if (k->type != MI_GGUF_U32 || !mi_gguf_int(k, 0, &n) || n < 1 || n > MI_GGUF_MAX_ALIGNMENT || (n & (n - 1)))
+    if (k->type == MI_GGUF_U32 && !k->array)
+        mi_gguf_int(k, 0, &n);
+    if (n < 1 || n > MI_GGUF_MAX_ALIGNMENT || (n & (n - 1)))
         return fail(r, (size_t)(k->at - r->f->file.data), "general.alignment is no power of two from 1 to %d",
                     MI_GGUF_MAX_ALIGNMENT);
     *out = (size_t)n;
@@ -310,7 +313,7 @@ void mi_gguf_close(MiGguf *f)
 const MiGgufKey *mi_gguf_key(const MiGguf *f, const char *key)
 {
     const MiGgufKey wanted = { .key = key, .key_len = (uint32_t)strlen(key) };
-    return f->n_keys ? bsearch(&wanted, f->keys, f->n_keys, sizeof *f->keys, by_key) : NULL;
+    return bsearch(&wanted, f->keys, f->n_keys, sizeof *f->keys, by_key);
 }
 
 /* The bytes of element i, as wide as the type is. */
@@ -336,8 +339,6 @@ static Number load(const MiGgufKey *k, uint64_t i)
 
 bool mi_gguf_int(const MiGgufKey *k, uint64_t i, int64_t *out)
 {
-    if (i >= k->n)
-        return false;
     const Number n = load(k, i);
     switch (k->type) {
     case MI_GGUF_U8: *out = n.u8; return true;
@@ -361,7 +362,7 @@ bool mi_gguf_float(const MiGgufKey *k, uint64_t i, double *out)
         *out = (double)n;
         return true;
     }
-    if (i >= k->n || (k->type != MI_GGUF_F32 && k->type != MI_GGUF_F64))
+    if (k->type != MI_GGUF_F32 && k->type != MI_GGUF_F64)
         return false;
     *out = k->type == MI_GGUF_F32 ? (double)load(k, i).f32 : load(k, i).f64;
     return true;

@@ -53,8 +53,8 @@ void    mi_gguf_close(MiGguf *);
 
 const MiGgufKey *mi_gguf_key(const MiGguf *, const char *key); /* NULL: absent */
 
-/* Element i of k as a number: any integer or bool (f64 for mi_gguf_float: floats too).
- * False: not of that kind, or i is past its end. */
+/* Element i < n of k as a number: any integer or bool (f64 for mi_gguf_float: floats too).
+ * False: not of that kind. */
 bool mi_gguf_int(const MiGgufKey *k, uint64_t i, int64_t *out);
 bool mi_gguf_float(const MiGgufKey *k, uint64_t i, double *out);
 

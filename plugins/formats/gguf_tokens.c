@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PIECES = 1 << 20, MAX_MERGES = 1 << 24, MAX_STOP = 16, UNUSED = 5 };
+enum { MAX_PIECES = 1 << 20, MAX_MERGES = 1 << 22, UNUSED = 5 };
+enum { N_END_KEYS = 2, N_END_TEXTS = 8, MAX_STOP = 1 + N_END_KEYS + N_END_TEXTS };
 
 struct MiGgufTokens {
     const MiGguf   *f;
@@ -70,16 +71,18 @@ char *mi_gguf_text(const MiGguf *f, const char *key, GError **error)
 }
 
 /* An array of the vocabulary's length; NULL without *error: absent. */
-static const MiGgufKey *column(const MiGgufTokens *t, const char *key, GError **error)
+static const MiGgufKey *column(const MiGgufTokens *t, const char *key, bool whole, GError **error)
 {
     const MiGgufKey *k = mi_gguf_key(t->f, key);
+    int64_t          n;
     double           x;
 
     if (!k)
         return NULL;
-    if (k->array && k->n == t->data.n_pieces && (k->n == 0 || mi_gguf_float(k, 0, &x)))
+    if (k->array && k->n == t->data.n_pieces && (whole ? mi_gguf_int(k, 0, &n) : mi_gguf_float(k, 0, &x)))
         return k;
-    fail(t->f, error, "'%s' is no array of %u numbers, one for each token", key, t->data.n_pieces);
+    fail(t->f, error, "'%s' is no array of %u %snumbers, one for each token", key, t->data.n_pieces,
+         whole ? "whole " : "");
     return NULL;
 }
 
@@ -94,8 +97,8 @@ static bool read_pieces(MiGgufTokens *t, GError **error)
     t->data.pieces = t->pieces = g_try_new0(MiPiece, t->data.n_pieces);
     if (!t->pieces)
         return no_memory(t->f, error);
-    types = column(t, "tokenizer.ggml.token_type", &bad);
-    scores = bad ? NULL : column(t, "tokenizer.ggml.scores", &bad);
+    types = column(t, "tokenizer.ggml.token_type", true, &bad);
+    scores = bad ? NULL : column(t, "tokenizer.ggml.scores", false, &bad);
     if (bad) {
         g_propagate_error(error, bad);
         return false;
@@ -109,7 +112,9 @@ static bool read_pieces(MiGgufTokens *t, GError **error)
         if (!mi_gguf_string(t->f, &at, &p->text, &len))
             return fail(t->f, error, "token %u leaves the file", i);
         p->len = (uint32_t)len;
-        if (types && (!mi_gguf_int(types, i, &type) || type < 1 || type > 6))
+        if (types)
+            mi_gguf_int(types, i, &type);
+        if (type < 1 || type > 6)
             return fail(t->f, error, "token %u has type %d; 1 to 6 are known", i, (int)type);
         if (scores)
             mi_gguf_float(scores, i, &score);
@@ -257,13 +262,16 @@ static bool read_id(const MiGgufTokens *t, const char *name, int32_t def, int32_
     return true;
 }
 
-static bool read_flag(const MiGgufTokens *t, const char *name, bool def)
+static bool read_flag(const MiGgufTokens *t, const char *name, bool def, bool *out, GError **error)
 {
     g_autofree char *key = g_strconcat("tokenizer.ggml.", name, NULL);
     const MiGgufKey *k = mi_gguf_key(t->f, key);
-    int64_t          n;
+    int64_t          n = def;
 
-    return k && !k->array && mi_gguf_int(k, 0, &n) ? n != 0 : def;
+    if (k && (k->array || !mi_gguf_int(k, 0, &n)))
+        return fail(t->f, error, "'%s' is neither true nor false", key);
+    *out = n != 0;
+    return true;
 }
 
 static void add_stop(MiGgufTokens *t, int32_t id)
@@ -271,7 +279,7 @@ static void add_stop(MiGgufTokens *t, int32_t id)
     for (uint32_t i = 0; i < t->data.n_stop; i++)
         if (t->stop[i] == id)
             return;
-    if (id >= 0 && t->data.n_stop < MAX_STOP)
+    if (id >= 0)
         t->stop[t->data.n_stop++] = id;
 }
 
@@ -279,9 +287,9 @@ static void add_stop(MiGgufTokens *t, int32_t id)
  * models often name only one of them. */
 static bool read_stops(MiGgufTokens *t, GError **error)
 {
-    static const char *const keys[] = { "eot_token_id", "eom_token_id" };
-    static const char *const texts[] = { "<|im_end|>",    "<|eot_id|>", "<|eom_id|>",      "<|endoftext|>",
-                                         "<|end_of_text|>", "<|end|>",  "<end_of_turn>", "<|end_of_turn|>" };
+    static const char *const keys[N_END_KEYS] = { "eot_token_id", "eom_token_id" };
+    static const char *const texts[N_END_TEXTS] = { "<|im_end|>",      "<|eot_id|>", "<|eom_id|>",    "<|endoftext|>",
+                                                    "<|end_of_text|>", "<|end|>",    "<end_of_turn>", "<|end_of_turn|>" };
     int32_t                  id;
 
     add_stop(t, t->data.eos);
@@ -336,16 +344,17 @@ static bool read_kind(MiGgufTokens *t, GError **error)
     }
     const bool bpe = i == 0, llama3 = bpe && g_strcmp0(t->pre, "llama-bpe") == 0;
     d->kind = kinds[i].kind;
-    d->pre = bpe ? t->pre ? t->pre : "gpt-2" : NULL;
+    if (bpe)
+        d->pre = t->pre ? t->pre : "gpt-2";
     d->chat_template = t->chat_template;
     d->escape_spaces = !bpe;
     d->ignore_merges = llama3;
     d->nfc = bpe && g_strcmp0(t->pre, "qwen2") == 0;
-    d->add_bos = read_flag(t, "add_bos_token", kinds[i].add_bos || llama3);
-    d->add_eos = read_flag(t, "add_eos_token", kinds[i].add_eos);
-    d->add_prefix_space = read_flag(t, "add_space_prefix", kinds[i].prefix);
-    d->collapse_spaces = i == 2 && read_flag(t, "remove_extra_whitespaces", true);
-    return read_pieces(t, error) && index_pieces(t, error) && (!bpe || read_merges(t, error)) &&
+    return read_flag(t, "add_bos_token", kinds[i].add_bos || llama3, &d->add_bos, error) &&
+           read_flag(t, "add_eos_token", kinds[i].add_eos, &d->add_eos, error) &&
+           read_flag(t, "add_space_prefix", kinds[i].prefix, &d->add_prefix_space, error) &&
+           (i != 2 || read_flag(t, "remove_extra_whitespaces", true, &d->collapse_spaces, error)) &&
+           read_pieces(t, error) && index_pieces(t, error) && (!bpe || read_merges(t, error)) &&
            read_id(t, "bos_token_id", kinds[i].bos, &d->bos, error) &&
            read_id(t, "eos_token_id", kinds[i].eos, &d->eos, error) &&
            read_id(t, "unknown_token_id", kinds[i].unk, &d->unk, error) &&

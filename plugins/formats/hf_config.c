@@ -64,7 +64,7 @@ static bool walk_inner(Walk *w, const char *key, const json_t *value)
     const char   *name;
     const json_t *child;
 
-    if (json_is_object(value)) {
+    if (json_typeof(value) == JSON_OBJECT) {
         for (void *i = json_object_iter((json_t *)(uintptr_t)value); i;
              i = json_object_iter_next((json_t *)(uintptr_t)value, i)) {
             name = json_object_iter_key(i);
@@ -86,9 +86,10 @@ static bool walk_inner(Walk *w, const char *key, const json_t *value)
 static bool walk(Walk *w, const char *key, const json_t *value)
 {
     char        text[64], form[8];
+    int         digits = 6;
     const char *out = text;
 
-    if (json_is_object(value) || json_is_array(value)) {
+    if (json_typeof(value) == JSON_OBJECT || json_typeof(value) == JSON_ARRAY) {
         if (w->depth == MI_CONFIG_MAX_DEPTH)
             return fail(w->path, w->error, "nested deeper than %d", MI_CONFIG_MAX_DEPTH);
         w->depth++;
@@ -101,19 +102,19 @@ static bool walk(Walk *w, const char *key, const json_t *value)
     case JSON_INTEGER: g_snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value)); break;
     case JSON_TRUE: out = "true"; break;
     case JSON_FALSE: out = "false"; break;
-    case JSON_REAL: /* the shortest that reads back as the same double */
-        for (int digits = 6; digits <= 17; digits++) {
-            g_snprintf(form, sizeof form, "%%.%dg", digits);
+    case JSON_REAL: /* the shortest that reads back as the same double, which 17 digits always do */
+        do {
+            g_snprintf(form, sizeof form, "%%.%dg", digits++);
             g_ascii_formatd(text, sizeof text, form, json_real_value(value));
-            if (g_ascii_strtod(text, NULL) == json_real_value(value))
-                break;
-        }
+        } while (g_ascii_strtod(text, NULL) != json_real_value(value));
         break;
     default: return true; /* null */
     }
     if (w->meta->n >= MI_CONFIG_MAX_VALUES)
         return fail(w->path, w->error, "more than %d values", MI_CONFIG_MAX_VALUES);
-    return mi_meta_add(w->meta, key, out) || no_memory(w->path, w->error);
+    if (!mi_meta_add(w->meta, key, out))
+        return no_memory(w->path, w->error);
+    return true;
 }
 
 bool mi_config_read(MiMeta *meta, const char *directory, const char *name, const char *prefix, GError **error)
@@ -149,5 +150,7 @@ bool mi_config_aliases(MiMeta *meta, const char *directory, GError **error)
             g_autofree char *key = g_strconcat("rope_scaling.", meta->at[i].key + strlen(from), NULL);
             ok = mi_meta_add(meta, key, meta->at[i].value);
         }
-    return ok || no_memory(directory, error);
+    if (!ok)
+        return no_memory(directory, error);
+    return true;
 }

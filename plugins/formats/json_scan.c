@@ -25,7 +25,7 @@ char mi_json_peek(MiJson *j)
 
 static bool expect(MiJson *j, char c, const char *wanted)
 {
-    if (j->wrong || mi_json_peek(j) != c || j->at == j->end)
+    if (j->wrong || mi_json_peek(j) != c)
         return wrong(j, wanted);
     j->at++;
     return true;
@@ -64,14 +64,16 @@ static int32_t hex4(const char *p, const char *end)
 static bool escape(MiJson *j, char **out)
 {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
-    const char       *name = j->at < j->end && *j->at ? strchr(names, *j->at) : NULL;
 
+    if (j->at == j->end)
+        return wrong(j, "an escape of a string");
+    const char *name = memchr(names, *j->at, sizeof names - 1);
     if (name) {
         *(*out)++ = values[name - names];
         j->at++;
         return true;
     }
-    if (j->at == j->end || *j->at != 'u')
+    if (*j->at != 'u')
         return wrong(j, "an escape of a string");
     int32_t c = hex4(j->at + 1, j->end);
     size_t  n = 5;
@@ -121,17 +123,19 @@ bool mi_json_key(MiJson *j, char **buffer, MiJsonText *out)
     return mi_json_string(j, buffer, out) && expect(j, ':', "a colon");
 }
 
+static bool in_number(char c) { return g_ascii_isalnum(c) || c == '+' || c == '-' || c == '.'; }
+
 /* Copies the number, so that it ends with NUL. */
 static bool number(MiJson *j, char out[64])
 {
     size_t n = 0;
 
     mi_json_peek(j);
-    while (j->at + n < j->end && n < 63 && (g_ascii_isalnum(j->at[n]) || strchr("+-.", j->at[n])) && j->at[n])
+    while (j->at + n < j->end && n < 63 && in_number(j->at[n]))
         n++;
     memcpy(out, j->at, n);
     out[n] = 0;
-    return n && (g_ascii_isdigit(out[0]) || (out[0] == '-' && g_ascii_isdigit(out[1])));
+    return g_ascii_isdigit(out[0]) || (out[0] == '-' && g_ascii_isdigit(out[1]));
 }
 
 bool mi_json_int(MiJson *j, int64_t *out)
@@ -154,7 +158,7 @@ bool mi_json_real(MiJson *j, double *out)
     if (j->wrong || !number(j, text))
         return wrong(j, "a number");
     *out = g_ascii_strtod(text, &end);
-    if (*end || text[0] == 'x' || strpbrk(text, "xX"))
+    if (*end || strpbrk(text, "xX"))
         return wrong(j, "a number");
     j->at += end - text;
     return true;
@@ -186,8 +190,10 @@ bool mi_json_skip(MiJson *j, MiJsonText *out)
     j->at = p;
     if (depth || (*start == '"' && (p - start < 2 || p[-1] != '"')))
         return wrong(j, depth ? "a closing bracket" : "the end of a string");
+    if (p == start)
+        return wrong(j, "a value");
     *out = (MiJsonText){ start, (size_t)(p - start) };
-    return out->len || wrong(j, "a value");
+    return true;
 }
 
 bool mi_json_is(const MiJsonText *t, const char *word)

@@ -149,9 +149,8 @@ static bool read_stops(Directory *d, const MiTokenizerData *t, GError **error)
 {
     static const char *const keys[] = { "generation_config.eos_token_id", "eos_token_id" };
 
-    for (uint32_t i = 0; i < t->n_stop; i++)
-        if (!add_stop(d, t->stop[i], "the tokenizer's eos", t->n_pieces, error))
-            return false;
+    for (uint32_t i = 0; i < t->n_stop; i++) /* one at most, which is a piece */
+        d->stop[d->n_stop++] = t->stop[i];
     for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
         const char *text = mi_meta_find(&d->meta, keys[i]);
         if (text && !add_stop(d, g_ascii_strtoll(text, NULL, 10), keys[i], t->n_pieces, error))

@@ -40,7 +40,7 @@ static bool fail(const Reader *r, const char *form, ...)
 
 static bool wanted(const Reader *r)
 {
-    return fail(r, "the header has no %s here", r->json.wrong ? r->json.wrong : "value");
+    return fail(r, "the header has no %s here", r->json.wrong);
 }
 
 static bool no_memory(const Reader *r)
@@ -72,8 +72,10 @@ static bool read_dtype(Reader *r, Entry *e)
     for (size_t i = 0; i < G_N_ELEMENTS(dtypes); i++)
         if (mi_json_is(&text, dtypes[i].dtype))
             e->dtype = (int)i;
-    return e->dtype >= 0 || fail(r, "tensor '%s' is of dtype '%s'; F32, F16 and BF16 can be read", e->name,
-                                 mi_shown(text.text, text.len, shown));
+    if (e->dtype < 0)
+        return fail(r, "tensor '%s' is of dtype '%s'; F32, F16 and BF16 can be read", e->name,
+                    mi_shown(text.text, text.len, shown));
+    return true;
 }
 
 /* At most max numbers from 0 on; how many, -1 with *error. */
@@ -110,7 +112,9 @@ static bool read_offsets(Reader *r, Entry *e)
         return fail(r, "tensor '%s' says its data_offsets twice", e->name);
     e->offsets = true;
     const int32_t n = read_numbers(r, e, "data_offsets", e->offset, 2);
-    return n == 2 || (n >= 0 && fail(r, "tensor '%s' has %d data_offsets; 2 are needed", e->name, n));
+    if (n == 0 || n == 1)
+        return fail(r, "tensor '%s' has %d data_offsets; 2 are needed", e->name, n);
+    return n == 2;
 }
 
 static bool add(Reader *r, const Entry *e)
@@ -142,7 +146,9 @@ static bool add(Reader *r, const Entry *e)
         w.shape[0] = 1; /* a scalar is a row of one */
     if (r->weights->n - r->first >= MI_ST_MAX_TENSORS)
         return fail(r, "the header has more than %d tensors", MI_ST_MAX_TENSORS);
-    return mi_weights_add(r->weights, &w) || no_memory(r);
+    if (!mi_weights_add(r->weights, &w))
+        return no_memory(r);
+    return true;
 }
 
 static bool read_tensor(Reader *r, Entry *e)
@@ -183,7 +189,9 @@ static bool read_metadata(Reader *r)
         if (!mi_json_key(&r->json, &r->free, &text) || !mi_json_string(&r->json, &r->free, &text))
             return wanted(r);
     }
-    return !r->json.wrong || wanted(r);
+    if (r->json.wrong)
+        return wanted(r);
+    return true;
 }
 
 /* ---- the file ------------------------------------------------------------------ */
@@ -194,8 +202,7 @@ static bool read_header(Reader *r)
     char       shown[64];
     size_t     n = 0;
 
-    if (!mi_json_open(&r->json, '{'))
-        return wanted(r);
+    mi_json_open(&r->json, '{'); /* it does begin so: mi_st_read() has looked */
     while (mi_json_more(&r->json, '}', &n)) {
         Entry e = { .dtype = -1, .ndim = -1 };
         r->free = r->buffer;
@@ -211,7 +218,9 @@ static bool read_header(Reader *r)
     if (r->json.wrong)
         return wanted(r);
     mi_json_peek(&r->json);
-    return r->json.at == r->json.end || fail(r, "there is something behind the header's end");
+    if (r->json.at != r->json.end)
+        return fail(r, "there is something behind the header's end");
+    return true;
 }
 
 static int by_data(const void *a, const void *b)
@@ -240,8 +249,9 @@ static bool check_span(Reader *r)
                         (size_t)(at - r->data), (size_t)(end - r->data));
         end = at + sorted[i]->bytes;
     }
-    return end == r->data + r->bytes ||
-           fail(r, "the tensors end at %zu of %zu bytes of data", (size_t)(end - r->data), r->bytes);
+    if (end != r->data + r->bytes)
+        return fail(r, "the tensors end at %zu of %zu bytes of data", (size_t)(end - r->data), r->bytes);
+    return true;
 }
 
 bool mi_st_read(const char *path, const MiSource *source, MiMapped *map, MiWeights *weights, GError **error)

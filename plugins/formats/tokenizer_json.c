@@ -67,12 +67,12 @@ static int32_t token_id(const MiTokenizerJson *t, const json_t *config, const ch
 static const char *template_of(const json_t *config)
 {
     const json_t *value = json_object_get(config, "chat_template");
-    json_t       *item;
-    size_t        i;
 
-    json_array_foreach (value, i, item)
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const json_t *item = json_array_get(value, i);
         if (!g_strcmp0(json_string_value(json_object_get(item, "name")), "default"))
             return json_string_value(json_object_get(item, "template"));
+    }
     return json_string_value(value);
 }
 
@@ -121,7 +121,7 @@ static bool take_ends(MiTokenizerJson *t, const json_t *config, GError **error)
             return mi_tokenizer_wrong(error, MI_ERROR_UNSUPPORTED, t->vocab.name,
                                       "post_processor: '%.40s' is not the token that %s is about", ends[i].text,
                                       ends[i].key);
-        *ends[i].add = json_is_boolean(say) ? json_is_true(say) : ends[i].text != NULL;
+        *ends[i].add = json_is_boolean(say) ? json_typeof(say) == JSON_TRUE : ends[i].text != NULL;
         *ends[i].add = *ends[i].add && *ends[i].id >= 0;
     }
     return true;
@@ -182,7 +182,9 @@ static bool cut(MiTokenizerJson *t, const char *text, size_t len, Members *m, GE
         j.wrong = "the end";
     if (!j.wrong && !t->vocab.vocab_text.len)
         j.wrong = "a member `model`";
-    return !j.wrong || mi_tokenizer_json_wrong(error, t->vocab.name, &j);
+    if (j.wrong)
+        return mi_tokenizer_json_wrong(error, t->vocab.name, &j);
+    return true;
 }
 
 static bool read_steps(MiTokenizerJson *t, const Members *m, GError **error)
@@ -218,7 +220,9 @@ static bool check(const MiTokenizerJson *t, GError **error)
         why = "a BPE model with neither ByteLevel nor U+2581 for blanks";
     else if (!t->vocab.is_unigram && t->steps.nfc && !t->steps.byte_level)
         why = "NFC before a model that is not of bytes";
-    return !why || mi_tokenizer_wrong(error, MI_ERROR_UNSUPPORTED, t->vocab.name, "%s is not known here", why);
+    if (why)
+        return mi_tokenizer_wrong(error, MI_ERROR_UNSUPPORTED, t->vocab.name, "%s is not known here", why);
+    return true;
 }
 
 static bool read_text(MiTokenizerJson *t, const char *text, size_t len, const char *config_name, const char *config,

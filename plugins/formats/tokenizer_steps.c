@@ -36,19 +36,18 @@ static bool if_true(const json_t *object, const char *key) { return json_is_true
 static bool each(MiSteps *s, const json_t *j, const char *key, const char *what, int depth,
                  bool (*one)(MiSteps *, const json_t *, const char *type, GError **), GError **error)
 {
-    const char *type = text_of(j, "type");
-    json_t     *inner;
-    size_t      i;
+    const char   *type = text_of(j, "type");
+    const json_t *list = json_object_get(j, key);
 
-    if (!j || json_is_null(j))
+    if (!j || json_typeof(j) == JSON_NULL)
         return true;
     if (strcmp(type, "Sequence"))
         return one(s, j, type, error);
-    if (depth == MAX_DEPTH || !json_is_array(json_object_get(j, key)))
+    if (depth == MAX_DEPTH || !json_is_array(list))
         return mi_tokenizer_wrong(error, MI_ERROR_MODEL, s->name, "%s: a Sequence %s", what,
                                   depth == MAX_DEPTH ? "too deep" : "without its list");
-    json_array_foreach (json_object_get(j, key), i, inner)
-        if (!each(s, inner, key, what, depth + 1, one, error))
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (!each(s, json_array_get(list, i), key, what, depth + 1, one, error))
             return false;
     return true;
 }
@@ -156,17 +155,16 @@ static void name_splits(MiSteps *s)
 /* ---- post_processor -------------------------------------------------------- */
 static bool post_process(MiSteps *s, const json_t *j, const char *type, GError **error)
 {
-    json_t *item;
-    size_t  i;
-    bool    text = false;
+    const json_t *single = json_object_get(j, "single");
+    bool          text = false;
 
     if (!strcmp(type, "ByteLevel"))
         return true; /* of offsets only */
     if (strcmp(type, "TemplateProcessing"))
         return unknown(s, "post_processor", type, error);
     s->has_template = true;
-    json_array_foreach (json_object_get(j, "single"), i, item) {
-        const char *special = text_of(json_object_get(item, "SpecialToken"), "id");
+    for (size_t i = 0; i < json_array_size(single); i++) {
+        const char *special = text_of(json_object_get(json_array_get(single, i), "SpecialToken"), "id");
         char      **into = text ? &s->last_special : &s->first_special;
         if (!*special) {
             text = true;

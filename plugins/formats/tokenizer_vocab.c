@@ -108,10 +108,14 @@ static bool read_pieces(MiVocab *v, MiJson *j, Entries *entries, GError **error)
         in_pair = 0;
         e->id = (int64_t)entries->n - 1;
         if (mi_json_open(j, '[') && mi_json_more(j, ']', &in_pair) && mi_json_string(j, &v->buffer, &e->text) &&
-            mi_json_more(j, ']', &in_pair) && mi_json_real(j, &e->score) && mi_json_more(j, ']', &in_pair))
+            mi_json_more(j, ']', &in_pair) && mi_json_real(j, &e->score))
+            mi_json_more(j, ']', &in_pair);
+        if (!j->wrong && in_pair != 2)
             j->wrong = "a pair of piece and score";
     }
-    return !j->wrong || mi_tokenizer_json_wrong(error, v->name, j);
+    if (j->wrong)
+        return mi_tokenizer_json_wrong(error, v->name, j);
+    return true;
 }
 
 /* How large ids may be: files have gaps, but not many. */
@@ -119,8 +123,6 @@ static bool count_pieces(MiVocab *v, const Entries *entries, const json_t *added
 {
     const int64_t largest = 4 * ((int64_t)entries->n + (int64_t)json_array_size(added)) + 65536;
     int64_t       n = 0;
-    json_t       *token;
-    size_t        i;
 
     for (size_t k = 0; k < entries->n; k++) {
         if (entries->at[k].id < 0 || entries->at[k].id > largest)
@@ -129,16 +131,16 @@ static bool count_pieces(MiVocab *v, const Entries *entries, const json_t *added
                                       entries->at[k].id, largest);
         n = MAX(n, entries->at[k].id + 1);
     }
-    json_array_foreach (added, i, token) {
-        const json_t *id = json_object_get(token, "id");
+    for (size_t i = 0; i < json_array_size(added); i++) {
+        const json_t *id = json_object_get(json_array_get(added, i), "id");
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > largest)
             return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name,
                                       "added_tokens[%zu]: id: wanted an integer, 0 to %" G_GINT64_FORMAT, i, largest);
         n = MAX(n, json_integer_value(id) + 1);
     }
-    if (!n || n > INT32_MAX / 2)
-        return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "a vocabulary of %" G_GINT64_FORMAT " pieces", n);
-    v->n_pieces = (uint32_t)n;
+    if (!n)
+        return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "a vocabulary of 0 pieces");
+    v->n_pieces = (uint32_t)n; /* below 2^30: a piece takes 5 bytes of a file of at most 2^29 */
     return true;
 }
 
@@ -153,7 +155,9 @@ static bool make_tables(MiVocab *v, GError **error)
     v->pieces = g_try_new0(MiPiece, v->n_pieces);
     v->added = g_try_new0(bool, v->n_pieces);
     v->by_text = g_try_new0(uint32_t, size);
-    return (v->pieces && v->added && v->by_text) || no_memory(v, error);
+    if (!v->pieces || !v->added || !v->by_text)
+        return no_memory(v, error);
+    return true;
 }
 
 /* The texts of a JSON object differ, so each is entered once; of two for one id neither is right. */
@@ -162,8 +166,6 @@ static bool enter_pieces(MiVocab *v, const Entries *entries, GError **error)
     for (size_t i = 0; i < entries->n; i++) {
         const Entry *e = &entries->at[i];
         MiPiece     *p = &v->pieces[e->id];
-        if (e->text.len > UINT32_MAX)
-            return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "piece %d is too long", (int)e->id);
         if (p->text)
             return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "two pieces have the id %d", (int)e->id);
         uint32_t *at = place(v, e->text.text, e->text.len);
@@ -186,7 +188,7 @@ static bool enter_added(MiVocab *v, const json_t *token, size_t i, GError **erro
     const size_t  len = json_string_length(content);
     MiPiece      *p = &v->pieces[id];
 
-    if (!json_is_string(content) || len > UINT32_MAX)
+    if (!json_is_string(content))
         return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "added_tokens[%zu]: content: wanted a string", i);
     if (json_is_true(json_object_get(token, "single_word")))
         return mi_tokenizer_wrong(error, MI_ERROR_UNSUPPORTED, v->name,
@@ -216,9 +218,10 @@ static bool read_halves(MiVocab *v, MiJson *j, MiJsonText half[2])
     size_t n = 0;
 
     if (mi_json_peek(j) == '[') {
-        if (mi_json_open(j, '[') && mi_json_more(j, ']', &n) && mi_json_string(j, &v->buffer, &half[0]) &&
-            mi_json_more(j, ']', &n) && mi_json_string(j, &v->buffer, &half[1]) && mi_json_more(j, ']', &n))
-            j->wrong = "a pair of pieces";
+        mi_json_open(j, '[');
+        if (mi_json_more(j, ']', &n) && mi_json_string(j, &v->buffer, &half[0]) &&
+            mi_json_more(j, ']', &n) && mi_json_string(j, &v->buffer, &half[1]))
+            mi_json_more(j, ']', &n);
         if (!j->wrong && n != 2)
             j->wrong = "a pair of pieces";
         return !j->wrong;
@@ -245,7 +248,7 @@ static bool read_merges(MiVocab *v, GError **error)
     while (mi_json_more(&j, ']', &n) && read_halves(v, &j, half)) {
         if (n > capacity) {
             capacity = capacity ? 2 * capacity : 4096;
-            void *p = capacity < UINT32_MAX / 2 ? g_try_realloc_n(v->merges, capacity, sizeof *v->merges) : NULL;
+            void *p = g_try_realloc_n(v->merges, capacity, sizeof *v->merges);
             if (!p)
                 return no_memory(v, error);
             v->merges = p;
@@ -258,7 +261,9 @@ static bool read_merges(MiVocab *v, GError **error)
         }
         v->n_merges = (uint32_t)n;
     }
-    return !j.wrong || mi_tokenizer_json_wrong(error, v->name, &j);
+    if (j.wrong)
+        return mi_tokenizer_json_wrong(error, v->name, &j);
+    return true;
 }
 
 /* ---- the model ------------------------------------------------------------- */
@@ -271,19 +276,19 @@ static bool read_member(MiVocab *v, const MiJsonText *key, const MiJsonText *val
     if (!j)
         return mi_tokenizer_wrong(error, MI_ERROR_MODEL, v->name, "model.%.*s: %s", (int)MIN(key->len, 40), key->text,
                                   why.text);
-    const bool has_text = json_is_string(j) && json_string_length(j);
-    if (mi_json_is(key, "type") && has_text && !v->type)
-        v->type = g_strdup(json_string_value(j));
-    else if (mi_json_is(key, "unk_token") && has_text && !v->unk_token)
-        v->unk_token = g_strdup(json_string_value(j));
-    else if (mi_json_is(key, "unk_id") && json_is_integer(j))
+    const bool has_text = json_string_length(j) > 0; /* of what is no text: 0 */
+    char     **text = mi_json_is(key, "type") ? &v->type : mi_json_is(key, "unk_token") ? &v->unk_token : NULL;
+    if (text && has_text) { /* of a key that is there twice the last one counts, as in most readers */
+        g_free(*text);
+        *text = g_strdup(json_string_value(j));
+    } else if (mi_json_is(key, "unk_id") && json_typeof(j) == JSON_INTEGER)
         v->unk = (int32_t)CLAMP(json_integer_value(j), -1, INT32_MAX);
     else if (mi_json_is(key, "byte_fallback"))
-        v->byte_fallback = json_is_true(j);
+        v->byte_fallback = json_typeof(j) == JSON_TRUE;
     else if (mi_json_is(key, "ignore_merges"))
-        v->ignore_merges = json_is_true(j);
+        v->ignore_merges = json_typeof(j) == JSON_TRUE;
     else if (mi_json_is(key, "dropout"))
-        v->has_dropout = json_is_number(j) && json_number_value(j) != 0;
+        v->has_dropout = json_number_value(j) != 0; /* of what is no number: 0 */
     else if (mi_json_is(key, "continuing_subword_prefix") || mi_json_is(key, "end_of_word_suffix"))
         v->has_affix = v->has_affix || has_text;
     json_decref(j);
@@ -327,7 +332,9 @@ bool mi_vocab_cut(MiVocab *v, MiJson *j, GError **error)
         else if (!read_member(v, &key, &value, error))
             return false;
     }
-    return (!j->wrong || mi_tokenizer_json_wrong(error, v->name, j)) && check_settings(v, error);
+    if (j->wrong)
+        return mi_tokenizer_json_wrong(error, v->name, j);
+    return check_settings(v, error);
 }
 
 static bool name_unknown(MiVocab *v, GError **error)
@@ -345,14 +352,12 @@ static bool read_all(MiVocab *v, const json_t *added, GError **error)
 {
     MiJson  j = { .start = v->file, .at = v->vocab_text.text, .end = v->vocab_text.text + v->vocab_text.len };
     Entries entries = { 0 };
-    json_t *token;
-    size_t  i;
 
     bool ok = read_pieces(v, &j, &entries, error) && count_pieces(v, &entries, added, error) &&
               make_tables(v, error) && enter_pieces(v, &entries, error);
     g_free(entries.at);
-    json_array_foreach (added, i, token)
-        ok = ok && enter_added(v, token, i, error);
+    for (size_t i = 0; ok && i < json_array_size(added); i++)
+        ok = enter_added(v, json_array_get(added, i), i, error);
     return ok && name_unknown(v, error) && (!v->merges_text.len || read_merges(v, error));
 }
 
