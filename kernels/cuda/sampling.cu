@@ -1,10 +1,12 @@
-/* sampling.cu - the links that draw, and those that look at a logit at a time. */
+/* sampling.cu - the links that draw, those that look at a logit at a time, and those
+ * that change a few.  Every kernel that exchanges anything ends with the team together:
+ * nobody's shared memory goes while another block reads it. */
 #include "team.cuh"
 
 extern __shared__ float4 dynamic_memory[];
 #define ROOM ((float *)dynamic_memory)
 
-/* Every kernel ends with the team together: nobody's shared memory goes while another reads it. */
+/* ---- greedy ----------------------------------------------------------------------- */
 
 __global__ void __launch_bounds__(TEAM_THREADS) greedy(const Link l)
 {
@@ -28,4 +30,319 @@ int mi_cuda_greedy(const MiCudaLink *link)
     return launch_team(greedy, link, l);
 }
 
-int mi_cuda_sampling_prepare(void) { return 0; }
+/* ---- multinomial ------------------------------------------------------------------- */
+
+/* Philox4x32-10 (Salmon et al., SC 2011): in [0, 1), 53 bits, of a seed and a position. */
+__device__ __forceinline__ double uniform_of(u64 seed, uint32_t position)
+{
+    uint32_t c[4] = { position, 0, 0, 0 }, k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+
+    for (int round = 0; round < 10; round++) {
+        const uint32_t x0 = __umulhi(0xcd9e8d57u, c[2]) ^ c[1] ^ k0, x2 = __umulhi(0xd2511f53u, c[0]) ^ c[3] ^ k1;
+        c[1] = 0xcd9e8d57u * c[2];
+        c[3] = 0xd2511f53u * c[0];
+        c[0] = x0, c[2] = x2;
+        k0 += 0x9e3779b9u;
+        k1 += 0xbb67ae85u;
+    }
+    return (double)((u64)(c[0] >> 5) << 26 | c[1] >> 6) * 0x1p-53;
+}
+
+enum { RUN = 64 }; /* ids that a warp weighs at once, two a lane */
+
+struct Pair {
+    float w[2];
+};
+
+__device__ __forceinline__ Pair weigh_pair(const Slice &x, int at, float max)
+{
+    Pair p;
+    for (int k = 0; k < 2; k++)
+        p.w[k] = at + k < x.n ? weight_of(x.x[at + k], max) : 0;
+    return p;
+}
+
+__device__ __forceinline__ double warp_sum(double v)
+{
+#pragma unroll
+    for (int o = 16; o; o >>= 1)
+        v += __shfl_xor_sync(~0u, v, o);
+    return v;
+}
+
+/* The runs of a warp, [*first, *end). */
+__device__ __forceinline__ void runs_of(const Slice &x, int warp, int *first, int *end)
+{
+    const int runs = (x.n + RUN - 1) / RUN, share = (runs + TEAM_WARPS - 1) / TEAM_WARPS;
+    *first = min(warp * share, runs);
+    *end = min(*first + share, runs);
+}
+
+/* One warp: the id at which the sum of weights, `sum` before its runs, passes `at`; else its last one with a weight. */
+__device__ __forceinline__ int walk(const Slice &x, int warp, float max, double sum, double at)
+{
+    const int lane = (int)threadIdx.x % 32;
+    int       first, end, last = 0;
+
+    runs_of(x, warp, &first, &end);
+    for (int run = first; run < end; run++) {
+        const int  id = run * RUN + 2 * lane;
+        const Pair p = weigh_pair(x, id, max);
+        double     prefix = (double)p.w[0] + p.w[1];
+        const double all = warp_sum(prefix);
+
+#pragma unroll
+        for (int o = 1; o < 32; o *= 2) {
+            const double left = __shfl_up_sync(~0u, prefix, o);
+            prefix += lane >= o ? left : 0;
+        }
+        const double   second = sum + prefix, first_of_two = second - p.w[1];
+        const bool     hit0 = p.w[0] > 0 && first_of_two > at, hit1 = p.w[1] > 0 && second > at;
+        const unsigned hits = __ballot_sync(~0u, hit0 || hit1), some = __ballot_sync(~0u, p.w[0] > 0 || p.w[1] > 0);
+        if (some) {
+            const int best = __shfl_sync(~0u, p.w[1] > 0 ? id + 1 : id, 31 - __clz(some));
+            last = best;
+        }
+        if (hits)
+            return __shfl_sync(~0u, hit0 ? id : id + 1, __ffs(hits) - 1);
+        sum += all;
+    }
+    return last;
+}
+
+__global__ void __launch_bounds__(TEAM_THREADS) multinomial(const Link l, const uint64_t *seeds)
+{
+    __shared__ TeamShared shared;
+    __shared__ double     sums[TEAM_WARPS];
+    const int             slot = l.slots[blockIdx.y], lane = threadIdx.x % 32;
+    const uint32_t        position = (uint32_t)l.positions[l.out_rows[blockIdx.y]] + 1;
+
+    let_successor_start();
+    wait_for_predecessor();
+    if (slot < 0)
+        return;
+    const Slice x = take_slice(l, ROOM, false);
+    const u64   best = best_of(x, shared, 0);
+    const float max = key_float((uint32_t)(best >> 32));
+    double      sum = 0, mine = 0, total = 0;
+    int         first, end, owner = -1;
+    bool        found = false;
+
+    runs_of(x, threadIdx.x / 32, &first, &end);
+    for (int run = first; run < end && best; run++) {
+        const Pair p = weigh_pair(x, run * RUN + 2 * lane, max);
+        mine += warp_sum((double)p.w[0] + p.w[1]);
+    }
+    if (lane == 0)
+        sums[threadIdx.x / 32] = mine;
+    __syncthreads();
+    for (int w = 0; w < TEAM_WARPS; w++)
+        total += sums[w];
+    if (threadIdx.x == 0)
+        shared.exchange[1] = (u64)__double_as_longlong(total);
+    team_sync();
+    total = 0;
+    for (unsigned r = 0; r < team_size(); r++)
+        total += __longlong_as_double((long long)*of_block(&shared.exchange[1], r));
+    double at = uniform_of(seeds[blockIdx.y], position) * total;
+    /* the block, then the warp, in which the running sum passes `at`; else the last with a weight */
+    for (unsigned r = 0; r < team_size() && !found; r++) {
+        const double next = __longlong_as_double((long long)*of_block(&shared.exchange[1], r));
+        if (next > 0)
+            owner = (int)r;
+        found = sum + next > at;
+        sum += found ? 0 : next;
+    }
+    if (!found) /* a product that was rounded up to the total */
+        at = INFINITY;
+    if (!best) {
+        if (team_rank() == 0 && threadIdx.x == 0)
+            put_token(l, slot, 0);
+    } else if (owner == (int)team_rank()) {
+        int warp = 0;
+        found = false;
+        for (int w = 0; w < TEAM_WARPS && !found; w++) {
+            if (sums[w] > 0)
+                warp = w;
+            found = sum + sums[w] > at;
+            sum += found ? 0 : sums[w];
+        }
+        if (!found)
+            at = INFINITY;
+        if ((int)threadIdx.x / 32 == warp) {
+            const int id = walk(x, warp, max, sum, at);
+            if (lane == 0)
+                put_token(l, slot, x.first + id);
+        }
+    }
+    team_sync();
+}
+
+int mi_cuda_multinomial(const MiCudaLink *link, const uint64_t *seed)
+{
+    return launch_team(multinomial, link, link_of(link), seed);
+}
+
+/* ---- temperature, min_p -------------------------------------------------------------- */
+
+__global__ void __launch_bounds__(TEAM_THREADS) temperature(const Link l, const float *temperatures)
+{
+    __shared__ TeamShared shared;
+    const float           t = temperatures[blockIdx.y];
+
+    let_successor_start();
+    wait_for_predecessor();
+    if (l.slots[blockIdx.y] < 0 || (t == 1 && l.in == l.out))
+        return;
+    const Slice x = take_slice(l, ROOM, true);
+    const u64   best = best_of(x, shared, 0);
+    const float max = key_float((uint32_t)(best >> 32));
+    const bool  one = !(t > 0) || !isfinite(max / t); /* only the likeliest stays */
+    for (int i = threadIdx.x; i < x.n && best && t != 1; i += TEAM_THREADS)
+        x.x[i] = !one ? x.x[i] / t : x.first + i == id_of(best) ? 0 : -INFINITY;
+    give_slice(l, x);
+    team_sync();
+}
+
+__global__ void __launch_bounds__(TEAM_THREADS) min_p(const Link l, const float *shares)
+{
+    __shared__ TeamShared shared;
+    const float           p = shares[blockIdx.y];
+
+    let_successor_start();
+    wait_for_predecessor();
+    if (l.slots[blockIdx.y] < 0 || (!(p > 0) && l.in == l.out))
+        return;
+    const Slice  x = take_slice(l, ROOM, true);
+    const u64    best = best_of(x, shared, 0);
+    const double least = (double)key_float((uint32_t)(best >> 32)) + log((double)p); /* p e^max <= e^x */
+    for (int i = threadIdx.x; i < x.n && best && p > 0; i += TEAM_THREADS)
+        x.x[i] = x.x[i] >= least ? x.x[i] : -INFINITY;
+    give_slice(l, x);
+    team_sync();
+}
+
+int mi_cuda_temperature(const MiCudaLink *link, const float *t) { return launch_team(temperature, link, link_of(link), t); }
+int mi_cuda_min_p(const MiCudaLink *link, const float *p) { return launch_team(min_p, link, link_of(link), p); }
+
+/* ---- logit_bias, penalties: a few logits, in place ------------------------------------- */
+
+/* Biases of one id are added in the order of the list. */
+__global__ void __launch_bounds__(TEAM_THREADS) logit_bias(const Link l, const MiBiases *all)
+{
+    const MiBiases &b = all[blockIdx.y];
+    const int       n = b.n < MI_MAX_BIASES ? b.n : MI_MAX_BIASES, k = (int)threadIdx.x;
+
+    let_successor_start();
+    wait_for_predecessor();
+    if (l.slots[blockIdx.y] < 0)
+        return;
+    const Slice x = take_slice(l, NULL, true);
+    const int   at = k < n ? b.at[k].id - x.first : -1;
+    if (at < 0 || at >= x.n)
+        return;
+    for (int i = 0; i < k; i++)
+        if (b.at[i].id == b.at[k].id)
+            return; /* another thread's */
+    for (int i = k; i < n; i++)
+        if (b.at[i].id == b.at[k].id)
+            x.x[at] += b.at[i].bias;
+}
+
+int mi_cuda_logit_bias(const MiCudaLink *link, const MiBiases *biases)
+{
+    static_assert((int)MI_MAX_BIASES <= (int)TEAM_THREADS, "a thread for each");
+    Link l = link_of(link);
+    l.cached = false;
+    return launch_team(logit_bias, link, l, biases);
+}
+
+enum : uint32_t { IN_PROMPT = 0x80000000u }; /* beside the number of times in the answer */
+
+/* The history is host memory: the blocks of the team read a part each and show it to the others, which count the ids
+ * of their slice.  counts: [rows][team][slice] where there is no room in shared memory. */
+__global__ void __launch_bounds__(TEAM_THREADS)
+    penalties(const Link l, const float *all, const MiBatch batch, uint32_t *counts)
+{
+    __shared__ int32_t part[TEAM_THREADS];
+    const int          slot = l.slots[blockIdx.y];
+    const int          known = max(0, min(l.positions[l.out_rows[blockIdx.y]] + 1, batch.max_history));
+    const float       *p = all + 3 * blockIdx.y, repetition = p[0], presence = p[1], frequency = p[2];
+
+    let_successor_start();
+    wait_for_predecessor();
+    if (slot < 0)
+        return;
+    Link in_place = l;
+    in_place.cached = false;
+    const Slice x = take_slice(in_place, NULL, true);
+    const int   answer = max(batch.n_prompt[slot], 0);
+    uint32_t   *count = (uint32_t *)dynamic_memory;
+
+    if (repetition == 1 && presence == 0 && frequency == 0)
+        return;
+    if (!l.cached)
+        count = counts + ((int64_t)blockIdx.y * team_size() + team_rank()) * l.slice;
+    for (int i = threadIdx.x; i < x.n; i += TEAM_THREADS)
+        count[i] = 0;
+    for (int from = 0; from < known; from += TEAM_THREADS * (int)team_size()) {
+        const int mine = from + (int)(team_rank() * TEAM_THREADS + threadIdx.x);
+        part[threadIdx.x] = mine < known ? mi_batch_history(&batch, slot, mine) : -1;
+        team_sync();
+        for (unsigned r = 0; r < team_size(); r++) {
+            const int at = *of_block(&part[threadIdx.x], r) - x.first, t = from + (int)(r * TEAM_THREADS + threadIdx.x);
+            if (at < 0 || at >= x.n || t >= known)
+                continue;
+            if (t >= answer)
+                atomicAdd(&count[at], 1u);
+            else
+                atomicOr(&count[at], IN_PROMPT);
+        }
+        team_sync();
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < x.n; i += TEAM_THREADS) {
+        const uint32_t times = count[i] & ~IN_PROMPT;
+        if (!count[i])
+            continue;
+        float v = x.x[i];
+        if (repetition != 1)
+            v = v > 0 ? v / repetition : __fmul_rn(v, repetition);
+        if (times)
+            v = __fsub_rn(v, __fadd_rn(frequency, presence));
+        for (uint32_t k = 1; k < times && frequency != 0; k++)
+            v = __fsub_rn(v, frequency);
+        x.x[i] = v;
+    }
+}
+
+static Link link_of_row(int vocab)
+{
+    MiBatch    none = {};
+    MiCudaLink l = { NULL, { NULL, MI_F32, 2, { 1, vocab }, { vocab, 1 } }, { NULL, MI_F32, 2, { 1, vocab }, { vocab, 1 } },
+                     &none, NULL };
+    return link_of(&l);
+}
+
+size_t mi_cuda_penalties_workspace(int n_out, int vocab)
+{
+    const Link l = link_of_row(vocab);
+    return l.cached ? 0 : (size_t)n_out * team_sizes().blocks * (size_t)l.slice * sizeof(uint32_t);
+}
+
+int mi_cuda_penalties(const MiCudaLink *link, const float *values)
+{
+    return launch_team(penalties, link, link_of(link), values, *link->batch, (uint32_t *)link->workspace);
+}
+
+int mi_cuda_sampling_prepare(void)
+{
+    const size_t smem = team_sizes().smem;
+    int          e = 0;
+
+    for (auto kernel : { temperature, min_p })
+        e = e ? e : mi_allow_smem(kernel, smem);
+    e = e ? e : mi_allow_smem(multinomial, smem);
+    e = e ? e : mi_allow_smem(penalties, smem);
+    return e ? e : cuts_prepare();
+}

@@ -35,7 +35,7 @@ struct TeamSizes {
 static inline TeamSizes team_sizes()
 {
     static const TeamSizes sizes = [] {
-        enum { STATIC_SMEM = 32 * 1024 };
+        enum { STATIC_SMEM = 48 * 1024 };
         int device = 0, major = 0, smem = 48 * 1024;
         (void)cudaGetDevice(&device);
         (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
@@ -44,6 +44,8 @@ static inline TeamSizes team_sizes()
     }();
     return sizes;
 }
+
+int cuts_prepare(); /* of cuts.cu */
 
 static inline Link link_of(const MiCudaLink *l)
 {
@@ -109,6 +111,12 @@ struct TeamShared {
 struct Sum {
     __device__ static u64 of(u64 a, u64 b) { return a + b; }
 };
+struct SumOfDoubles {
+    __device__ static u64 of(u64 a, u64 b)
+    {
+        return (u64)__double_as_longlong(__longlong_as_double((long long)a) + __longlong_as_double((long long)b));
+    }
+};
 struct Most {
     __device__ static u64 of(u64 a, u64 b) { return a > b ? a : b; }
 };
@@ -142,6 +150,29 @@ template <typename Op> __device__ __forceinline__ u64 team_reduce(u64 v, TeamSha
     return v;
 }
 
+/* The sum over threads up to this one, in order; *all: of the block. */
+__device__ __forceinline__ u64 block_scan(u64 v, TeamShared &s, u64 *all)
+{
+    const int warp = (int)threadIdx.x / 32;
+    u64       before = 0, total = 0;
+
+#pragma unroll
+    for (int o = 1; o < 32; o *= 2) {
+        const u64 left = __shfl_up_sync(~0u, v, o);
+        v += (int)threadIdx.x % 32 >= o ? left : 0;
+    }
+    __syncthreads();
+    if (threadIdx.x % 32 == 31)
+        s.warps[warp] = v;
+    __syncthreads();
+    for (int i = 0; i < TEAM_WARPS; i++) {
+        before += i < warp ? s.warps[i] : 0;
+        total += s.warps[i];
+    }
+    *all = total;
+    return before + v;
+}
+
 /* ---- logits ---------------------------------------------------------------------- */
 
 __device__ __forceinline__ bool candidate(float x) { return x > -INFINITY; } /* false for NaN */
@@ -163,6 +194,36 @@ __device__ __forceinline__ u64 contender(float x, int id)
     return candidate(x) ? (u64)float_key(x) << 32 | ~(uint32_t)id : 0;
 }
 __device__ __forceinline__ int id_of(u64 contender) { return contender ? (int)~(uint32_t)contender : 0; }
+
+/* e^z for z <= 0 as the CPU's links compute it, step by step: no step may become a fused multiply-add.  Within 2 units
+ * in the last place; 0 below -87 and for NaN. */
+__device__ __forceinline__ float exp_negative(float z)
+{
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    const float safe = z > -87.0f ? z : -87.0f;
+    const float n = __fsub_rn(__fadd_rn(__fmul_rn(safe, 1.44269504f), magic), magic);
+    const float r = __fadd_rn(__fsub_rn(safe, __fmul_rn(n, 0.693359375f)), __fmul_rn(n, 2.12194440e-4f));
+    float       p = 1.98412698e-4f;
+
+    p = __fadd_rn(__fmul_rn(p, r), 1.38888889e-3f);
+    p = __fadd_rn(__fmul_rn(p, r), 8.33333333e-3f);
+    p = __fadd_rn(__fmul_rn(p, r), 4.16666667e-2f);
+    p = __fadd_rn(__fmul_rn(p, r), 1.66666667e-1f);
+    p = __fadd_rn(__fmul_rn(p, r), 0.5f);
+    p = __fadd_rn(__fmul_rn(p, r), 1.0f);
+    p = __fadd_rn(__fmul_rn(p, r), 1.0f);
+    return z > -87.0f ? __fmul_rn(p, __int_as_float(((int)n + 127) << 23)) : 0.0f;
+}
+
+/* e^(x - max); several +INFINITY are 1 each. */
+__device__ __forceinline__ float weight_of(float x, float max) { return exp_negative(x == max ? 0.0f : x - max); }
+
+/* Weights as integers whose sum over a row stays below 2^63. */
+struct Fixed {
+    double one;
+    __device__ explicit Fixed(int n) { one = (double)(1ull << (30 + __clz(n))); }
+    __device__ __forceinline__ u64 of(float weight) const { return __double2ull_rz((double)weight * one); }
+};
 
 /* This block's part of a row. */
 struct Slice {

@@ -3,6 +3,7 @@
  * Plain versions, a kernel each, launched so that it may begin while the one before
  * it ends; fusions stand in for them where a step is short of time. */
 #include <cuda/ops.h>
+#include <cuda/sampling.h>
 #include <cuda_runtime_api.h>
 #include <miniinfer/plugin.h>
 
@@ -227,9 +228,43 @@ static const MiOp op_rope = {
     .prepare = rope_prepare, .run = rope_run,
 };
 
+/* ---- logprobs ------------------------------------------------------------------------ */
+
+static bool logprobs_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    (void)ctx, (void)state, (void)workspace;
+    const MiLogprobs *a = call->at->node->attr;
+    const MiTensor   *in = call->at->in, *out = call->at->out;
+
+    if (in[0].dtype != MI_F32 || in[0].stride[1] != 1 || in[1].dtype != MI_I32 || out[0].dtype != MI_F32 ||
+        out[1].dtype != MI_I32 || a->n_top < 0 || a->n_top > MI_CUDA_MAX_TOP || out[0].shape[1] != 1 + a->n_top ||
+        out[1].shape[1] != 1 + a->n_top) {
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                    "op 'logprobs' on CUDA gives f32 values and i32 ids of the token and up to %d of the likeliest, not %d",
+                    MI_CUDA_MAX_TOP, a->n_top);
+        return false;
+    }
+    return launched(mi_cuda_logprobs_prepare(), error);
+}
+
+static bool logprobs_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    (void)state;
+    const MiArgs     *at = call->at;
+    const MiLogprobs *a = at->node->attr;
+
+    return launched(mi_cuda_logprobs(ctx->stream, at->in[0], at->in[1], call->batch, a->n_top, at->out[0], at->out[1]),
+                    error);
+}
+
+static const MiOp op_logprobs = {
+    .struct_size = sizeof op_logprobs, .n_in = 2, .n_out = 2, .attr_size = sizeof(MiLogprobs),
+    .prepare = logprobs_prepare, .run = logprobs_run,
+};
+
 #define OP(name) MI_FEATURE_OP(#name, "cuda", &op_##name, NULL)
 
 MI_PLUGIN("ops_cuda", "0.1", "Operations on f32, f16 and bf16",
-          OP(embed), OP(rmsnorm), OP(layernorm), OP(rope), OP(kv_append), OP(output_rows),
+          OP(embed), OP(rmsnorm), OP(layernorm), OP(rope), OP(kv_append), OP(output_rows), OP(logprobs),
           OP(add), OP(mul), OP(softmax),
           OP(silu), OP(gelu_tanh), OP(gelu_erf), OP(relu), OP(leaky_relu), OP(tanh), OP(sigmoid));

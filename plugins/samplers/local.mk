@@ -1,5 +1,5 @@
-sampler_headers = plugins/samplers/cut.h plugins/samplers/draw.h plugins/samplers/philox.h plugins/samplers/rows.h \
-	plugins/samplers/softmax.h
+sampler_headers = plugins/samplers/cut.h plugins/samplers/draw.h plugins/samplers/links.h plugins/samplers/philox.h \
+	plugins/samplers/rows.h plugins/samplers/softmax.h
 # What a seed draws does not depend on fused multiply-adds; a comparison that traps on NaN is no vector.
 sampler_cflags = $(AM_CFLAGS) -ffp-contract=off -fno-trapping-math
 plugins += plugins/sampler_greedy.so
@@ -51,8 +51,8 @@ plugins_sampler_typical_so_LDADD   = $(plugin_ldadd)
 if MI_CUDA
 plugins += plugins/samplers_cuda.so
 endif
-plugins_samplers_cuda_so_SOURCES = plugins/samplers/cuda.c plugins/samplers/rows.h kernels/cuda/sampling.cu \
-	kernels/cuda/sampling.h kernels/cuda/team.cuh
+plugins_samplers_cuda_so_SOURCES = plugins/samplers/cuda.c plugins/samplers/links.h plugins/samplers/rows.h \
+	kernels/cuda/cut.cuh kernels/cuda/cuts.cu kernels/cuda/sampling.cu kernels/cuda/sampling.h kernels/cuda/team.cuh
 plugins_samplers_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_samplers_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_samplers_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)

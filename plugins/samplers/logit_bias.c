@@ -2,23 +2,14 @@
  * Ids that the vocabulary does not have are ignored. */
 #include "rows.h"
 
-typedef struct { MiBiases logit_bias; } Row;
-
-static const MiOption params[] = {
-    MI_OPTION(Row, logit_bias, "", 0, 0, "added to the logits of tokens: \"151: -100, 42: 2.5\""),
-    MI_OPTION_END,
-};
-
 static void row(const MiCall *call, int i, float *x, int n)
 {
-    const MiBiases *b = &ROW(Row, call, i)->logit_bias;
+    const MiBiases *b = &ROW(LogitBiasRow, call, i)->logit_bias;
 
     for (int k = 0; k < b->n && k < MI_MAX_BIASES; k++)
         if (b->at[k].id >= 0 && b->at[k].id < n)
             x[b->at[k].id] += b->at[k].bias;
 }
-
-static bool wants(const void *row) { return ((const Row *)row)->logit_bias.n > 0; }
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
@@ -31,7 +22,7 @@ static const MiOp logit_bias_op = {
 };
 
 static const MiSampler logit_bias = {
-    .struct_size = sizeof logit_bias, .params = params, .row_size = sizeof(Row), .wants = wants, .op = &logit_bias_op,
+    .struct_size = sizeof logit_bias, .params = logit_bias_params, .row_size = sizeof(LogitBiasRow), .wants = logit_bias_wants, .op = &logit_bias_op,
 };
 
 MI_PLUGIN("logit_bias", "0.1", "Adds to the logits of given tokens",

@@ -2,16 +2,9 @@
  * the likeliest.  Nguyen et al., "Turning Up the Heat: Min-p Sampling", 2024. */
 #include "softmax.h"
 
-typedef struct { float min_p; } Row;
-
-static const MiOption params[] = {
-    MI_OPTION(Row, min_p, "0.05", 0, 1, "keeps what has this share of the likeliest token's probability; 0: all"),
-    MI_OPTION_END,
-};
-
 static void row(const MiCall *call, int i, float *x, int n)
 {
-    const float p = ROW(Row, call, i)->min_p, max = largest(x, n);
+    const float p = ROW(MinPRow, call, i)->min_p, max = largest(x, n);
     const double least = (double)max + log(p); /* p e^max <= e^x */
 
     if (!(p > 0) || !candidate(max))
@@ -19,8 +12,6 @@ static void row(const MiCall *call, int i, float *x, int n)
     for (int k = 0; k < n; k++)
         x[k] = x[k] >= least ? x[k] : -INFINITY;
 }
-
-static bool wants(const void *row) { return ((const Row *)row)->min_p > 0; }
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
@@ -33,7 +24,7 @@ static const MiOp min_p_op = {
 };
 
 static const MiSampler min_p = {
-    .struct_size = sizeof min_p, .params = params, .row_size = sizeof(Row), .wants = wants, .op = &min_p_op,
+    .struct_size = sizeof min_p, .params = min_p_params, .row_size = sizeof(MinPRow), .wants = min_p_wants, .op = &min_p_op,
 };
 
 MI_PLUGIN("min_p", "0.1", "Keeps tokens near the likeliest", MI_FEATURE_SAMPLER("min_p", "cpu", &min_p, NULL));

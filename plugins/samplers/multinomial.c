@@ -6,13 +6,6 @@
 #include "draw.h"
 #include "philox.h"
 
-typedef struct { uint64_t seed; } Row;
-
-static const MiOption params[] = {
-    MI_OPTION(Row, seed, "0", 0, 0, "fixes what is drawn; 0: the engine picks one for the request"),
-    MI_OPTION_END,
-};
-
 /* The first token of block b at which the sum of weights, `sum` before the block, passes `at`; else its
  * last one with a weight, since a block's sum may differ from the running one in the last bit. */
 static int within(const float *x, int n, int b, float max, double sum, double at)
@@ -48,7 +41,7 @@ static void row(const MiCall *call, int i, float *x, int n)
         block_weights(x, n, k, max, w);
         sum += sums[k] = block_sum(w);
     }
-    const double at = philox_uniform(ROW(Row, call, i)->seed, position) * sum;
+    const double at = philox_uniform(ROW(MultinomialRow, call, i)->seed, position) * sum;
     for (sum = 0; b < n_blocks(n) && sum + sums[b] <= at; b++) {
         if (sums[b] > 0)
             last = b;
@@ -77,8 +70,8 @@ static const MiOp multinomial_op = {
 
 static const MiSampler multinomial = {
     .struct_size = sizeof multinomial,
-    .params = params,
-    .row_size = sizeof(Row),
+    .params = multinomial_params,
+    .row_size = sizeof(MultinomialRow),
     .draws = true,
     .op = &multinomial_op,
 };

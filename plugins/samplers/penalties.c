@@ -9,15 +9,6 @@
  * The repetition penalty comes first: its sign is that of the model's logit. */
 #include "rows.h"
 
-typedef struct { float repetition_penalty, presence_penalty, frequency_penalty; } Row;
-
-static const MiOption params[] = {
-    MI_OPTION(Row, repetition_penalty, "1", 0.01, 100, "above 1: less of what prompt and answer have"),
-    MI_OPTION(Row, presence_penalty, "0", -100, 100, "subtracted from the logits of what the answer has"),
-    MI_OPTION(Row, frequency_penalty, "0", -100, 100, "subtracted for every time that the answer has it"),
-    MI_OPTION_END,
-};
-
 static size_t set_words(int64_t n_vocab) { return (size_t)(n_vocab + 63) / 64; }
 
 /* True the first time that a set of ids, a bit each, sees this one. */
@@ -32,11 +23,11 @@ static bool first_time(uint64_t *set, int32_t id)
 
 static void row(const MiCall *call, int i, float *x, int n)
 {
-    const Row     *p = ROW(Row, call, i);
-    const MiBatch *b = call->batch;
-    const int32_t  slot = b->out_slot[i];
-    const int32_t  known = b->positions[b->out_rows[i]] + 1, n_tokens = CLAMP(known, 0, b->max_history);
-    uint64_t      *set = (uint64_t *)call->workspace + (size_t)i * set_words(n);
+    const PenaltiesRow *p = ROW(PenaltiesRow, call, i);
+    const MiBatch      *b = call->batch;
+    const int32_t       slot = b->out_slot[i];
+    const int32_t       known = b->positions[b->out_rows[i]] + 1, n_tokens = CLAMP(known, 0, b->max_history);
+    uint64_t           *set = (uint64_t *)call->workspace + (size_t)i * set_words(n);
 
     memset(set, 0, set_words(n) * sizeof *set);
     for (int32_t t = 0; p->repetition_penalty != 1 && t < n_tokens; t++) {
@@ -60,12 +51,6 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     return true;
 }
 
-static bool wants(const void *row)
-{
-    const Row *p = row;
-    return p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
-}
-
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     (void)state, (void)error;
@@ -77,7 +62,7 @@ static const MiOp penalties_op = {
 };
 
 static const MiSampler penalties = {
-    .struct_size = sizeof penalties, .params = params, .row_size = sizeof(Row), .wants = wants, .op = &penalties_op,
+    .struct_size = sizeof penalties, .params = penalties_params, .row_size = sizeof(PenaltiesRow), .wants = penalties_wants, .op = &penalties_op,
 };
 
 MI_PLUGIN("penalties", "0.1", "Makes what was said less likely",

@@ -6,6 +6,8 @@
 #ifndef SAMPLERS_ROWS_H
 #define SAMPLERS_ROWS_H
 
+#include "links.h"
+
 #include <math.h>
 #include <miniinfer/plugin.h>
 #include <string.h>

@@ -4,16 +4,9 @@
  * likeliest token stays (of several the lowest id): what draws then has no choice. */
 #include "softmax.h"
 
-typedef struct { float temperature; } Row;
-
-static const MiOption params[] = {
-    MI_OPTION(Row, temperature, "0.7", 0, 100, "divides the logits; 0: the likeliest token only"),
-    MI_OPTION_END,
-};
-
 static void row(const MiCall *call, int i, float *x, int n)
 {
-    const float t = ROW(Row, call, i)->temperature, max = largest(x, n);
+    const float t = ROW(TemperatureRow, call, i)->temperature, max = largest(x, n);
 
     if (t == 1 || !candidate(max))
         return;
@@ -27,8 +20,6 @@ static void row(const MiCall *call, int i, float *x, int n)
         x[k] /= t;
 }
 
-static bool wants(const void *row) { return ((const Row *)row)->temperature != 1; }
-
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     (void)state, (void)error;
@@ -40,7 +31,7 @@ static const MiOp temperature_op = {
 };
 
 static const MiSampler temperature = {
-    .struct_size = sizeof temperature, .params = params, .row_size = sizeof(Row), .wants = wants, .op = &temperature_op,
+    .struct_size = sizeof temperature, .params = temperature_params, .row_size = sizeof(TemperatureRow), .wants = temperature_wants, .op = &temperature_op,
 };
 
 MI_PLUGIN("temperature", "0.1", "Divides the logits",

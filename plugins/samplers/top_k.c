@@ -1,13 +1,6 @@
 /* top_k.c - keeps the k largest logits, of equal ones the lower ids. */
 #include "cut.h"
 
-typedef struct { int32_t top_k; } Row;
-
-static const MiOption params[] = {
-    MI_OPTION(Row, top_k, "40", 0, INT32_MAX, "keeps so many of the likeliest tokens; 0: all"),
-    MI_OPTION_END,
-};
-
 enum { GROUPS = 2048 };
 
 /* Of each of some groups the largest; the k-th largest of these is at most that of all tokens. */
@@ -33,15 +26,13 @@ static void remove_surely(float *x, int n, int k)
 
 static void row(const MiCall *call, int i, float *x, int n)
 {
-    const int32_t k = ROW(Row, call, i)->top_k;
+    const int32_t k = ROW(TopKRow, call, i)->top_k;
 
     if (k == 0 || k >= n)
         return;
     remove_surely(x, n, k);
     cut(x, n, &(RowFacts){ .max = 0 }, by_logit, false, k);
 }
-
-static bool wants(const void *row) { return ((const Row *)row)->top_k > 0; }
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
@@ -54,7 +45,7 @@ static const MiOp top_k_op = {
 };
 
 static const MiSampler top_k = {
-    .struct_size = sizeof top_k, .params = params, .row_size = sizeof(Row), .wants = wants, .op = &top_k_op,
+    .struct_size = sizeof top_k, .params = top_k_params, .row_size = sizeof(TopKRow), .wants = top_k_wants, .op = &top_k_op,
 };
 
 MI_PLUGIN("top_k", "0.1", "Keeps the k likeliest tokens", MI_FEATURE_SAMPLER("top_k", "cpu", &top_k, NULL));

@@ -5,16 +5,9 @@
 
 #include <float.h>
 
-typedef struct { float top_p; } Row;
-
-static const MiOption params[] = {
-    MI_OPTION(Row, top_p, "0.95", 0, 1, "keeps the likeliest tokens that together have this probability; 1: all"),
-    MI_OPTION_END,
-};
-
 static void row(const MiCall *call, int i, float *x, int n)
 {
-    const float p = ROW(Row, call, i)->top_p, max = largest(x, n);
+    const float p = ROW(TopPRow, call, i)->top_p, max = largest(x, n);
 
     if (!(p < 1) || !candidate(max))
         return;
@@ -24,8 +17,6 @@ static void row(const MiCall *call, int i, float *x, int n)
         remove_below(x, n, (float)(max + log(spare / n) - 0.01));
     cut(x, n, &(RowFacts){ .max = max }, by_logit, true, fmax(p * sum, DBL_MIN));
 }
-
-static bool wants(const void *row) { return ((const Row *)row)->top_p < 1; }
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
@@ -38,7 +29,7 @@ static const MiOp top_p_op = {
 };
 
 static const MiSampler top_p = {
-    .struct_size = sizeof top_p, .params = params, .row_size = sizeof(Row), .wants = wants, .op = &top_p_op,
+    .struct_size = sizeof top_p, .params = top_p_params, .row_size = sizeof(TopPRow), .wants = top_p_wants, .op = &top_p_op,
 };
 
 MI_PLUGIN("top_p", "0.1", "Keeps the likeliest tokens up to a probability",

@@ -5,13 +5,6 @@
 
 #include <float.h>
 
-typedef struct { float typical_p; } Row;
-
-static const MiOption params[] = {
-    MI_OPTION(Row, typical_p, "1", 0, 1, "keeps the most typical tokens that together have this probability; 1: all"),
-    MI_OPTION_END,
-};
-
 /* How near a token's surprise is to the entropy. */
 static float by_typicality(float x, const RowFacts *f)
 {
@@ -21,7 +14,7 @@ static float by_typicality(float x, const RowFacts *f)
 
 static void row(const MiCall *call, int i, float *x, int n)
 {
-    const float p = ROW(Row, call, i)->typical_p, max = largest(x, n);
+    const float p = ROW(TypicalRow, call, i)->typical_p, max = largest(x, n);
     const double sum = candidate(max) ? sum_of_weights(x, n, max) : 0;
     double       mean = 0; /* of max - x */
     float        w[BLOCK];
@@ -37,8 +30,6 @@ static void row(const MiCall *call, int i, float *x, int n)
     cut(x, n, &(RowFacts){ max, log(sum), log(sum) + mean }, by_typicality, true, fmax(p * sum, DBL_MIN));
 }
 
-static bool wants(const void *row) { return ((const Row *)row)->typical_p < 1; }
-
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     (void)state, (void)error;
@@ -50,7 +41,7 @@ static const MiOp typical_op = {
 };
 
 static const MiSampler typical = {
-    .struct_size = sizeof typical, .params = params, .row_size = sizeof(Row), .wants = wants, .op = &typical_op,
+    .struct_size = sizeof typical, .params = typical_params, .row_size = sizeof(TypicalRow), .wants = typical_wants, .op = &typical_op,
 };
 
 MI_PLUGIN("typical", "0.1", "Keeps tokens of typical surprise",
