@@ -408,11 +408,11 @@ static bool fits(MiAssembly *a, GError **error)
         return false;
     if (wanted <= free)
         return true;
+    g_autofree char *need = g_format_size(wanted), *have = g_format_size(free), *all = g_format_size(total);
+    g_autofree char *cache = g_format_size(((const MiCache *)a->cache->vtable)->bytes(&a->cache_spec, a->cache_options));
     g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY,
-                "the model needs %.1f GB on device '%s', where %.1f of %.1f GB are free; lower [engine] max_len or max_seqs "
-                "(the cache takes %.1f GB)",
-                (double)wanted / 1e9, a->backend->name, (double)free / 1e9, (double)total / 1e9,
-                (double)((const MiCache *)a->cache->vtable)->bytes(&a->cache_spec, a->cache_options) / 1e9);
+                "the model needs %s on device '%s', where %s of %s are free; lower [engine] max_len or max_seqs (the cache takes %s)",
+                need, a->backend->name, have, all, cache);
     return false;
 }
 

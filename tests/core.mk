@@ -36,3 +36,8 @@ tests_test_engine_LDADD    = $(TEST_LDADD)
 tests_plugins_tiny_so_SOURCES = tests/plugins/tiny.c
 tests_plugins_tiny_so_LDFLAGS = $(plugin_ldflags)
 tests_plugins_tiny_so_LDADD   = $(plugin_ldadd)
+# The same tests on a device that works by itself.
+test_programs += tests/test_engine_remote
+tests_test_engine_remote_SOURCES  = tests/test_engine.c tests/remote.c tests/remote.h $(TEST_COMMON)
+tests_test_engine_remote_CPPFLAGS = $(TEST_CPPFLAGS) -DMI_TEST_REMOTE
+tests_test_engine_remote_LDADD    = $(TEST_LDADD)

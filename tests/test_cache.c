@@ -228,23 +228,29 @@ static void all_that_fit_agree(void **state)
     device_close(d);
 }
 
-/* A device whose memory is its own: what was not copied is not seen. */
+static int  n_sent;
+static bool send(MiContext *ctx, void *dst, const void *src, size_t bytes, GError **error)
+{
+    (void)ctx, (void)error;
+    memcpy(dst, src, bytes);
+    n_sent++;
+    return true;
+}
+
+/* A device whose memory is its own: what was not sent is not seen. */
 static void tables_are_copied_to_a_device(void **state)
 {
     (void)state;
-    g_autoptr(GError) error = NULL;
-    Device           *d = device_open("1");
-    MiBackend         far = *d->ctx.backend;
+    Device   *d = device_open("1");
+    MiBackend far = *d->ctx.backend;
 
     far.unified = false;
     d->ctx.backend = &far;
+    d->ctx.send = send;
     several(d, "none", "simple");
+    several(d, "batch", "simple");
     one_after_the_other(d, "simple");
-    assert_true(d->pinned > 0);
-    const MiCache    *batch = device_find(d, MI_KIND_CACHE, "batch");
-    const MiCacheSpec spec = spec_of(batch);
-    assert_null(batch->create(&d->ctx, &spec, NULL, &error));
-    assert_non_null(strstr(error->message, "cache 'batch' moves sequences in host memory"));
+    assert_true(n_sent > 0);
     device_close(d);
 }
 

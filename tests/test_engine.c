@@ -6,6 +6,12 @@
 #define _GNU_SOURCE
 #include "common.h"
 #include "engine.h"
+#ifdef MI_TEST_REMOTE
+#include "remote.h"
+#define DEVICE "remote"
+#else
+#define DEVICE "cpu"
+#endif
 
 #include <math.h>
 #include <dlfcn.h>
@@ -78,6 +84,10 @@ static bool start(Run *r, const char *model, const char *const *options, GError 
     *r = (Run){ .registry = load((const char *[]){ "tests/plugins/tiny.so", NULL }), .config = mi_config_new() };
     assert_true(mi_config_set(r->config, "model.path", path, error) &&
                 mi_config_set(r->config, "engine.linear", "reference", error));
+#ifdef MI_TEST_REMOTE
+    remote_add(r->registry);
+    assert_true(mi_config_set(r->config, "engine.device", "remote", error));
+#endif
     for (; options && *options; options += 2)
         if (!mi_config_set(r->config, options[0], options[1], error))
             fail_msg("%s", (*error)->message);
@@ -194,8 +204,8 @@ static void oracle(Answer *answers, const char *chain[4])
 {
     Run r;
 
-    started(&r, "", (const char *[]){ "engine.cache", "none", "engine.attention", "simple", "engine.dtype", "fp32",
-                                      "backend.cpu.threads", "1", chain[0], chain[1], chain[2], chain[3], NULL });
+    started(&r, "", (const char *[]){ "engine.device", "cpu", "engine.cache", "none", "engine.attention", "simple",
+                                      "engine.dtype", "fp32", "backend.cpu.threads", "1", chain[0], chain[1], chain[2], chain[3], NULL });
     for (int i = 0; i < MANY; i++)
         ask(&r, &answers[i], i, 1, NULL);
     stop(&r);
@@ -416,8 +426,8 @@ static void names_what_does_not_fit(void **state)
     fails_to_start("", (const char *[]){ "engine.cache", "full", "engine.max_seqs", "2", NULL },
                    "cache 'full' holds one sequence and [engine] max_seqs is 2; these fit");
     fails_to_start("", (const char *[]){ "engine.attention", "gqqa", NULL }, "no attention 'gqqa'");
-    fails_to_start("", (const char *[]){ "engine.linear", "blocks", NULL }, "is stored as f32, which linear 'blocks' on cpu does not read");
-    fails_to_start("", (const char *[]){ "engine.dtype", "bf16", NULL }, "device 'cpu' has no operations in it");
+    fails_to_start("", (const char *[]){ "engine.linear", "blocks", NULL }, "is stored as f32, which linear 'blocks' on " DEVICE " does not read");
+    fails_to_start("", (const char *[]){ "engine.dtype", "bf16", NULL }, "device '" DEVICE "' has no operations in it");
     fails_to_start("", (const char *[]){ "engine.device", "cpu:7", NULL }, "1 usable cpu device");
     fails_to_start("", (const char *[]){ "engine.max_len", "1000", NULL }, "the model goes to 512");
     fails_to_start("", (const char *[]){ "sampler.chain", "greedy, temperature", NULL }, "behind the link that draws");
@@ -495,9 +505,52 @@ static void cancels_at_once(void **state)
     stop(&r);
 }
 
+#ifdef MI_TEST_REMOTE
+static int warned;
+static GLogWriterOutput count_warnings(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer user)
+{
+    (void)user, (void)level;
+    for (gsize i = 0; i < n; i++)
+        if (strcmp(fields[i].key, "MESSAGE") == 0 && strstr(fields[i].value, "embed cannot be recorded into a graph"))
+            warned++;
+    return G_LOG_WRITER_HANDLED;
+}
+
+static void runs_what_cannot_be_recorded(void **state)
+{
+    (void)state;
+    Run    r;
+    Answer alone[MANY], a;
+
+    oracle(alone, (const char *[]){ GREEDY, NULL, NULL });
+    g_log_set_writer_func(count_warnings, NULL, NULL);
+    remote_no_graphs = true;
+    started(&r, "", (const char *[]){ "engine.dtype", "fp32", GREEDY, NULL });
+    ask(&r, &a, 0, 1, NULL);
+    same(&alone[0], &a, "without graphs");
+    assert_int_equal(warned, 1);
+    answer_clear(&a);
+    for (int i = 0; i < MANY; i++)
+        answer_clear(&alone[i]);
+    stop(&r);
+    remote_no_graphs = false;
+}
+
+static void says_how_much_it_needs(void **state)
+{
+    (void)state;
+    remote_bytes = 100000;
+    fails_to_start("", NULL, " on device 'remote', where 100.0\302\240kB of 100.0\302\240kB are free; lower [engine] max_len or max_seqs (the cache takes ");
+    remote_bytes = (size_t)1 << 40;
+}
+#define MORE , cmocka_unit_test(runs_what_cannot_be_recorded), cmocka_unit_test(says_how_much_it_needs)
+#else
+#define MORE
+#endif
+
 TEST_MAIN(cmocka_unit_test(nothing_changes_an_answer), cmocka_unit_test(scores_what_it_drew),
           cmocka_unit_test(scores_in_pieces),
           cmocka_unit_test(ends_where_it_is_told), cmocka_unit_test(holds_out_for_min_tokens),
           cmocka_unit_test(refuses_what_cannot_be), cmocka_unit_test(names_what_does_not_fit),
           cmocka_unit_test(takes_what_was_planned), cmocka_unit_test(allocates_nothing_while_it_decodes),
-          cmocka_unit_test(cancels_at_once));
+          cmocka_unit_test(cancels_at_once) MORE);

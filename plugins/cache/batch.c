@@ -3,8 +3,9 @@
  * Every sequence has a region of max_len positions.  One that joins begins so far
  * into its region that its prompt ends where the batch's longest ends: sequences
  * that decode together then write the same column.  One that comes to the end of
- * its region is moved to the beginning, which frees what stood before its start;
- * the move is a copy by the host, so that the backend's memory must be the host's. */
+ * its region is moved to the beginning, which frees what stood before its start; the
+ * move is a copy by the host.  On a device with memory of its own every sequence
+ * begins where its region does: nothing ever moves, and its kernels lose nothing. */
 #include "store.h"
 #include <string.h>
 
@@ -36,11 +37,6 @@ static void *create(MiContext *ctx, const MiCacheSpec *spec, const void *options
     (void)options;
     Batch *b;
 
-    if (!ctx->backend->unified) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "cache 'batch' moves sequences in host memory, and this "
-                    "device has its own; set [engine] cache = paged or full");
-        return NULL;
-    }
     b = g_new0(Batch, 1);
     if (!store_new(&b->store, ctx, spec, shape_of(spec), error)) {
         g_free(b);
@@ -70,8 +66,9 @@ static int region_of(const Batch *b, const MiSequence *seq)
 
 static int join(Batch *b, const MiSequence *seq, int n_tokens)
 {
-    const int n_seqs = b->store.spec.max_seqs, want = MAX(n_tokens, seq->n_tokens);
-    int       at = -1, end = 0;
+    const int  n_seqs = b->store.spec.max_seqs, want = MAX(n_tokens, seq->n_tokens);
+    const bool moves = b->store.ctx->backend->unified;
+    int        at = -1, end = 0;
 
     for (int i = n_seqs - 1; i >= 0; i--) {
         const Region *r = &b->regions[i];
@@ -81,7 +78,7 @@ static int join(Batch *b, const MiSequence *seq, int n_tokens)
             end = MAX(end, r->start + r->reserved);
     }
     if (at >= 0)
-        b->regions[at] = (Region){ seq->id, true, MAX(end - want, 0), 0 };
+        b->regions[at] = (Region){ seq->id, true, moves ? MAX(end - want, 0) : 0, 0 };
     return at;
 }
 
@@ -145,7 +142,7 @@ static bool plan(void *self, MiContext *ctx, const MiStep *step, const MiBatch *
         for (int k = 0; k < step->count[i]; k++)
             s->slots[row++] = at * s->spec.max_len + b->regions[at].start + n + k;
     }
-    return store_send(s, ctx, error);
+    return store_send(s, ctx, batch, error);
 }
 
 static int64_t room(void *self)

@@ -94,7 +94,7 @@ static bool plan(void *self, MiContext *ctx, const MiStep *step, const MiBatch *
             s->slots[i] = first + i;
         s->kv_len[0] = first + step->count[0];
     }
-    return store_send(s, ctx, error);
+    return store_send(s, ctx, batch, error);
 }
 
 static int64_t room(void *self)

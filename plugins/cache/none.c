@@ -62,7 +62,7 @@ static bool plan(void *self, MiContext *ctx, const MiStep *step, const MiBatch *
         for (int k = 0; k < step->count[i]; k++, row++)
             s->slots[row] = row;
     }
-    return store_send(s, ctx, error);
+    return store_send(s, ctx, batch, error);
 }
 
 static int64_t room(void *self) { return ((None *)self)->store.spec.max_tokens; }

@@ -58,22 +58,18 @@ bool store_new(Store *s, MiContext *ctx, const MiCacheSpec *spec, StoreShape sha
         return false;
     if (ctx->backend->unified)
         use_small_pages(s->data, all);
-    s->tables = (int32_t *)(void *)(s->data + all - s->table_bytes);
-    if (!ctx->backend->unified && !(s->tables = ctx->alloc(ctx, MI_MEM_PINNED, s->table_bytes, error))) {
-        ctx->free(ctx, MI_MEM_DEVICE, s->data);
-        return false;
-    }
-    s->slots = s->tables;
-    s->kv_len = s->slots + spec->max_tokens;
+    s->tables = ctx->backend->unified ? (int32_t *)(void *)(s->data + all - s->table_bytes) : g_malloc0(s->table_bytes);
+    s->kv_len = s->tables;
     s->kv_start = s->kv_len + spec->max_seqs;
     s->block = s->kv_start + spec->max_seqs;
+    s->slots = s->block + spec->max_seqs;
     return true;
 }
 
 void store_free(Store *s)
 {
     if (!s->ctx->backend->unified)
-        s->ctx->free(s->ctx, MI_MEM_PINNED, s->tables);
+        g_free(s->tables);
     s->ctx->free(s->ctx, MI_MEM_DEVICE, s->data);
 }
 
@@ -96,10 +92,10 @@ void store_view(const Store *s, int layer, MiKvView *out)
         .stride_block = (int64_t)s->shape.block_size * spec->head_dim * spec->n_kv_heads,
         .block_size = s->shape.block_size,
         .max_blocks = 1,
-        .slots = tables,
-        .kv_len = tables + spec->max_tokens,
-        .kv_start = tables + spec->max_tokens + spec->max_seqs,
-        .block_table = tables + spec->max_tokens + 2 * spec->max_seqs,
+        .kv_len = tables,
+        .kv_start = tables + spec->max_seqs,
+        .block_table = tables + 2 * spec->max_seqs,
+        .slots = tables + 3 * spec->max_seqs,
     };
 }
 
@@ -111,8 +107,8 @@ void store_clear(Store *s, const MiBatch *batch)
         s->kv_len[i] = s->kv_start[i] = s->block[i] = 0;
 }
 
-bool store_send(Store *s, MiContext *ctx, GError **error)
+bool store_send(Store *s, MiContext *ctx, const MiBatch *batch, GError **error)
 {
-    return ctx->backend->unified ||
-           ctx->backend->copy(ctx->device, ctx->stream, device_tables(s), s->tables, s->table_bytes, error);
+    const size_t used = (3 * (size_t)s->spec.max_seqs + (size_t)batch->shape.n_tokens) * sizeof(int32_t);
+    return ctx->backend->unified || ctx->send(ctx, device_tables(s), s->tables, used, error);
 }

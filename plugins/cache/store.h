@@ -19,12 +19,12 @@ typedef struct {
     MiContext  *ctx;
     size_t      side_bytes, table_bytes; /* keys, or values, of a layer; all tables */
     char       *data; /* device: [n_layers][k, v][n_blocks][n_kv_heads][block_size][head_dim], then tables */
-    int32_t    *tables;                  /* host side: where they lie on a unified backend, else pinned */
+    int32_t    *tables;                  /* host side: where they lie on a unified backend, else of its own */
     /* In tables; a step's plan() fills those of its rows and sequences. */
-    int32_t *slots;    /* [max_tokens] */
     int32_t *kv_len;   /* [max_seqs] */
     int32_t *kv_start; /* [max_seqs] */
     int32_t *block;    /* [max_seqs] */
+    int32_t *slots;    /* [max_tokens] */
 } Store;
 
 size_t store_bytes(const MiCacheSpec *, StoreShape); /* SIZE_MAX: more than there can be */
@@ -36,6 +36,6 @@ void   store_view(const Store *, int layer, MiKvView *out);
 /* Begins a step: all rows and sequences of the bucket are padding. */
 void store_clear(Store *, const MiBatch *);
 /* Ends it: the tables are on their way to the device. */
-bool store_send(Store *, MiContext *, GError **error);
+bool store_send(Store *, MiContext *, const MiBatch *, GError **error);
 
 #endif
