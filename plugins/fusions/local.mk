@@ -12,3 +12,12 @@ plugins_fusion_prefill_cuda_so_SOURCES = plugins/fusions/prefill_cuda.c kernels/
 plugins_fusion_prefill_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_fusion_prefill_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_prefill_cuda_so_LDADD    = -lcublasLt $(plugin_ldadd) $(CUDA_LIBS)
+
+if MI_CUDA
+plugins += plugins/fusion_decode_cuda.so
+endif
+plugins_fusion_decode_cuda_so_SOURCES  = plugins/fusions/decode_cuda.c kernels/cuda/gemv.cu kernels/cuda/gemv.cuh \
+	kernels/cuda/gemv.h
+plugins_fusion_decode_cuda_so_CPPFLAGS = $(kernel_cppflags)
+plugins_fusion_decode_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_fusion_decode_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)

@@ -1,0 +1,292 @@
+/* gemv.cu - how the kernel of gemv.cuh is laid out, and its launchers. */
+#include "gemv.cuh"
+
+using namespace mi_gemv;
+
+/* ---- the layout ------------------------------------------------------------------- */
+
+static int32_t tiles_of(const MiGemvPlan *p)
+{
+    return p->kind == MI_GEMV_GATED ? p->out : (p->out + 1) / 2;
+}
+
+static bool normed(const MiGemvPlan *p)
+{
+    return p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_QKV || p->kind == MI_GEMV_HEAD;
+}
+
+/* Rows of x that the chosen instantiation computes. */
+static int width(const MiGemvPlan *p) { return p->rows > 2 ? 4 : p->rows; }
+
+static int stage_bytes(const MiGemvPlan *p) { return (p->stage_rows * p->in * 2 + 127) / 128 * 128; }
+
+/* That a block goes through. */
+static int stages_of(const MiGemvPlan *p)
+{
+    const int most = (tiles_of(p) + p->grid - 1) / p->grid;
+    return p->stage_rows == 1 ? 2 * most : (2 * most + p->stage_rows - 1) / p->stage_rows;
+}
+
+static int fixed_bytes(const MiGemvPlan *p)
+{
+    const int most = (tiles_of(p) + p->grid - 1) / p->grid * width(p);
+    const int found = p->team * p->teams * (int)sizeof(MiCandidate), parts = most * 2 * p->team * (int)sizeof(float);
+    const int ahead = p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_HEAD ? 0 : most * (int)sizeof(float4);
+
+    return HEADER + width(p) * ((normed(p) ? p->in * 2 : 0) + ahead + (parts > found ? parts : found));
+}
+
+/* The kernel for a plan; those that are never direct have no such instantiation. */
+typedef void (*Kernel)(Args);
+
+template <int KIND> static Kernel kernel_of(const MiGemvPlan *p)
+{
+    if constexpr (KIND == MI_GEMV_RESIDUAL || KIND == MI_GEMV_QKV)
+        if (p->direct)
+            return width(p) == 1 ? gemv<bf16, KIND, 1, false> : width(p) == 2 ? gemv<bf16, KIND, 2, false> : NULL;
+    if (p->direct)
+        return NULL;
+    return width(p) == 1 ? gemv<bf16, KIND, 1, true> : width(p) == 2 ? gemv<bf16, KIND, 2, true> : gemv<bf16, KIND, 4, true>;
+}
+
+static Kernel kernel_for(const MiGemvPlan *p)
+{
+    switch (p->kind) {
+    case MI_GEMV_PLAIN: return kernel_of<MI_GEMV_PLAIN>(p);
+    case MI_GEMV_RESIDUAL: return kernel_of<MI_GEMV_RESIDUAL>(p);
+    case MI_GEMV_GATED: return kernel_of<MI_GEMV_GATED>(p);
+    case MI_GEMV_QKV: return kernel_of<MI_GEMV_QKV>(p);
+    case MI_GEMV_HEAD: return kernel_of<MI_GEMV_HEAD>(p);
+    }
+    return NULL;
+}
+
+extern "C" int mi_cuda_gemv_lay_out(MiGemvPlan *p)
+{
+    const int warps = p->team * p->teams, tiles = p->stage_rows / 2;
+
+    if (warps > MAX_WARPS || p->grid < 1 || p->team * STEPS * STEP_CHUNKS * 8 < p->in)
+        return cudaErrorInvalidValue;
+    if (p->direct) {
+        p->grid = (tiles_of(p) + p->teams - 1) / p->teams;
+        p->smem = fixed_bytes(p);
+    } else {
+        if (p->stage_rows != 1 && (p->stage_rows % 2 || p->teams % tiles))
+            return cudaErrorInvalidValue;
+        /* A barrier tells two phases apart, so a team that skips stages of other teams must always come back to the
+         * same ones: a ring that goes round is a whole number of rounds. */
+        const int round = p->stage_rows == 1 ? 2 * p->teams : p->teams / tiles;
+        if (p->teams > 1 && p->stages < stages_of(p))
+            p->stages -= p->stages % round;
+        p->flight = p->flight < p->stages ? p->flight : p->stages;
+        if (p->stages > MAX_STAGES || p->stages < 2 || p->flight < 1 || p->flight > p->stages)
+            return cudaErrorInvalidValue;
+        p->smem = fixed_bytes(p) + p->stages * stage_bytes(p);
+    }
+    const Kernel k = p->dtype == MI_BF16 ? kernel_for(p) : NULL;
+    return k ? mi_allow_smem(k, p->smem) : (int)cudaErrorNotSupported;
+}
+
+/* Measured on an H100: docs/performance.md. */
+extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
+{
+    const int steps = (p->in + 8 * STEP_CHUNKS - 1) / (8 * STEP_CHUNKS), tiles = tiles_of(p);
+    int       device, major, sms, most;
+
+    if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ||
+        cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device) ||
+        cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
+        return cudaGetLastError();
+    p->team = (steps + STEPS - 1) / STEPS;
+    if (major != 9 || p->dtype != MI_BF16 || p->in < 8 || p->in % 8 || p->team > MAX_WARPS || p->rows < 1 ||
+        p->rows > MI_GEMV_MAX_ROWS || p->out < 1)
+        return cudaErrorNotSupported;
+
+    const int64_t bytes = (int64_t)tiles * 2 * p->in * 2, row = p->in * 2;
+    p->teams = p->team >= 8 ? 1 : 8 / p->team;
+    /* Below 5 MB the weights of all blocks fit beside everything else, in registers. */
+    p->direct = bytes < 5 << 20 && p->rows <= 2 && (p->kind == MI_GEMV_RESIDUAL || p->kind == MI_GEMV_QKV);
+    if (p->direct) {
+        p->teams = p->team >= 4 ? 1 : 4 / p->team;
+        p->grid = 1;
+        return mi_cuda_gemv_lay_out(p);
+    }
+    p->stage_rows = 1;
+    while (p->stage_rows * row * 2 <= 18 << 10 && p->stage_rows < 2 * p->teams && (p->stage_rows == 1 || p->teams % p->stage_rows == 0))
+        p->stage_rows *= 2;
+
+    /* Two blocks an SM, so that one streams while the other ends; one where a stage is long. */
+    const int blocks = row > 24 << 10 ? sms : 2 * sms, each = (tiles + blocks - 1) / blocks;
+    p->grid = (tiles + each - 1) / each;
+    const int limit = blocks == sms ? 190 << 10 : 100 << 10, stage = stage_bytes(p);
+    p->stages = limit / stage < stages_of(p) ? limit / stage : stages_of(p);
+    if (p->stages > MAX_STAGES)
+        p->stages = MAX_STAGES;
+    if (p->stages < 2)
+        p->stages = 2;
+    while (p->stages > 2 && fixed_bytes(p) + p->stages * stage > (blocks == sms ? most : (most - 2048) / 2))
+        p->stages--;
+    p->flight = stage < 15 << 10 ? (15 << 10) / stage : 1;
+    return fixed_bytes(p) + p->stages * stage > most ? (int)cudaErrorNotSupported : mi_cuda_gemv_lay_out(p);
+}
+
+/* ---- launching -------------------------------------------------------------------- */
+
+static Args args_of(const MiGemvPlan *p, const MiTensor *x, const MiTensor *y)
+{
+    Args a = {};
+
+    a.in = p->in;
+    a.out = p->out;
+    a.tiles = tiles_of(p);
+    a.warps = p->team * p->teams;
+    a.team = p->team;
+    a.teams = p->teams;
+    a.stage_tiles = p->stage_rows / 2;
+    a.stages = p->stages;
+    a.stage_bytes = stage_bytes(p);
+    a.flight = p->flight;
+    a.x = (const char *)x->data;
+    a.x_stride = x->stride[0];
+    a.y = (char *)y->data;
+    a.y_stride = y->stride[0];
+    a.y_f32 = y->dtype == MI_F32;
+    a.rows = (int32_t)y->shape[0];
+    return a;
+}
+
+static void add_norm(Args *a, MiGemvNorm n)
+{
+    a->gain = n.gain;
+    a->eps = n.eps;
+    a->offset = n.offset;
+}
+
+static int start(void *stream, const MiGemvPlan *p, const Args &a)
+{
+    if (a.rows < 1 || a.rows > p->rows)
+        return a.rows ? cudaErrorInvalidValue : cudaSuccess;
+    return mi_launch(kernel_for(p), dim3(p->grid), dim3((a.warps + !p->direct) * 32), p->smem, stream, a);
+}
+
+extern "C" int mi_cuda_gemv(void *stream, const MiGemvPlan *p, MiTensor x, const void *w, const float *bias, MiTensor y)
+{
+    Args a = args_of(p, &x, &y);
+
+    a.w[0] = (const char *)w;
+    a.bias[0] = bias;
+    return start(stream, p, a);
+}
+
+extern "C" int mi_cuda_gemv_residual(void *stream, const MiGemvPlan *p, MiTensor x, const void *w, const float *bias,
+                                     MiTensor residual, MiTensor y)
+{
+    Args a = args_of(p, &x, &y);
+
+    a.w[0] = (const char *)w;
+    a.bias[0] = bias;
+    a.residual = (const char *)residual.data;
+    a.r_stride = residual.stride[0];
+    return start(stream, p, a);
+}
+
+extern "C" int mi_cuda_gemv_gated(void *stream, const MiGemvPlan *p, MiTensor x, MiGemvNorm n, const void *gate,
+                                  const void *up, MiTensor y)
+{
+    Args a = args_of(p, &x, &y);
+
+    a.w[0] = (const char *)gate;
+    a.w[1] = (const char *)up;
+    add_norm(&a, n);
+    return start(stream, p, a);
+}
+
+extern "C" bool mi_cuda_gemv_qkv_takes(int32_t head_dim, int32_t rope_dim, bool interleaved)
+{
+    (void)interleaved;
+    return head_dim > 0 && head_dim % 2 == 0 && rope_dim > 0 && rope_dim % 2 == 0 && rope_dim <= head_dim;
+}
+
+extern "C" int mi_cuda_gemv_qkv(void *stream, const MiGemvPlan *p, MiTensor x, MiGemvNorm n, const MiGemvQkv *q)
+{
+    Args a = args_of(p, &x, &q->q);
+
+    for (int i = 0; i < 3; i++) {
+        a.w[i] = (const char *)q->w[i];
+        a.bias[i] = q->bias[i];
+    }
+    add_norm(&a, n);
+    a.freqs = q->freqs;
+    a.positions = q->positions;
+    a.n_heads = q->n_heads;
+    a.n_kv_heads = q->n_kv_heads;
+    a.head_dim = q->head_dim;
+    a.rope_dim = q->rope_dim;
+    a.interleaved = q->interleaved;
+    a.magnitude = q->magnitude;
+    a.kv = q->kv;
+    return start(stream, p, a);
+}
+
+extern "C" int mi_cuda_gemv_head(void *stream, const MiGemvPlan *p, MiTensor x, const int32_t *out_rows, MiGemvNorm n,
+                                 const void *w, MiTensor logits, MiCandidate *candidates)
+{
+    Args a = args_of(p, &x, &logits);
+
+    a.w[0] = (const char *)w;
+    a.out_rows = out_rows;
+    a.best = candidates;
+    add_norm(&a, n);
+    return start(stream, p, a);
+}
+
+/* ---- the last step of greedy ------------------------------------------------------- */
+
+static __global__ void pick(const MiCandidate *candidates, int per_row, int32_t *token, int32_t *drawn, const int32_t *slot)
+{
+    __shared__ MiCandidate found[8];
+    const int              row = blockIdx.x, to = slot[row];
+    float                  v = -INFINITY;
+    int                    at = 0x7fffffff;
+
+    let_successor_start();
+    wait_for_predecessor();
+    for (int i = threadIdx.x; i < per_row; i += blockDim.x) {
+        const float2 c = __ldcg((const float2 *)(candidates + (int64_t)row * per_row) + i);
+        if (beats(c.x, __float_as_int(c.y), v, at)) {
+            v = c.x;
+            at = __float_as_int(c.y);
+        }
+    }
+    for (int o = 16; o; o /= 2) {
+        const float w = __shfl_xor_sync(~0u, v, o);
+        const int   j = __shfl_xor_sync(~0u, at, o);
+        if (beats(w, j, v, at)) {
+            v = w;
+            at = j;
+        }
+    }
+    if (threadIdx.x % 32 == 0)
+        found[threadIdx.x / 32] = { v, at };
+    __syncthreads();
+    if (threadIdx.x)
+        return;
+    for (int i = 1; i < (int)blockDim.x / 32; i++)
+        if (beats(found[i].logit, found[i].token, v, at)) {
+            v = found[i].logit;
+            at = found[i].token;
+        }
+    at = at == 0x7fffffff ? 0 : at; /* no number among them */
+    if (token)
+        token[row] = at;
+    if (to >= 0)
+        drawn[to] = at;
+}
+
+extern "C" int mi_cuda_gemv_pick(void *stream, const MiCandidate *candidates, int32_t per_row, int32_t rows, int32_t *token,
+                                 int32_t *drawn, const int32_t *slot)
+{
+    if (rows < 1)
+        return cudaSuccess;
+    return mi_launch(pick, dim3(rows), dim3(256), 0, stream, candidates, per_row, token, drawn, slot);
+}

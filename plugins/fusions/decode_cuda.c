@@ -1,0 +1,292 @@
+/* decode_cuda.c - the linears of a decode step with what comes before and after
+ * them, for NVIDIA cards from Hopper on.
+ *
+ * Up to MI_GEMV_MAX_ROWS rows of bf16 and weights of layout "plain"; a bucket of
+ * more rows, another dtype or another card takes the operations themselves. */
+#include <cuda/gemv.h>
+#include <miniinfer/plugin.h>
+#include <string.h>
+
+static const char *const layouts[] = { "plain", NULL };
+
+/* ---- what all of them share ------------------------------------------------------ */
+
+static bool launched(int e, GError **error)
+{
+    if (e == 0)
+        return true;
+    g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "launching the kernel: CUDA error %d", e);
+    return false;
+}
+
+/* Rows one after the other, each in one piece that 16-byte loads can read. */
+static bool packed(const MiTensor *t)
+{
+    int64_t n = 1;
+    for (int i = t->ndim - 1; i > 0; n *= t->shape[i--])
+        if (t->stride[i] != n)
+            return false;
+    return t->dtype == MI_BF16 && n % 8 == 0 && t->stride[0] % 8 == 0;
+}
+
+static bool has_bias(const MiArgs *linear) { return linear->node->weight[1] != NULL; }
+
+/* x: what the norm or the linear reads; n_out: rows of W. */
+static MiGemvPlan plan_of(MiGemvKind kind, const MiTensor *x, int64_t rows, int64_t in, int64_t n_out)
+{
+    return (MiGemvPlan){ .kind = kind, .dtype = x->dtype, .rows = (int32_t)MIN(rows, INT32_MAX),
+                         .in = (int32_t)MIN(in, INT32_MAX), .out = (int32_t)MIN(n_out, INT32_MAX) };
+}
+
+static bool possible(MiGemvPlan plan) { return mi_cuda_gemv_plan(&plan) == 0; }
+
+static bool keep(MiGemvPlan plan, void **state, GError **error)
+{
+    const int e = mi_cuda_gemv_plan(&plan);
+
+    *state = g_memdup2(&plan, sizeof plan);
+    return launched(e, error);
+}
+
+static MiGemvNorm norm_of(const MiArgs *at)
+{
+    const MiNorm *n = at->node->attr;
+    return (MiGemvNorm){ at->weight[0].tensor.data, n->eps, n->offset };
+}
+
+/* ---- norm, q, k, v, rope, append --------------------------------------------------- */
+
+enum { QKV_NORM, Q, K, V, ROPE_Q, ROPE_K, APPEND };
+static const MiPattern qkv_pattern[] = {
+    [QKV_NORM] = { "rmsnorm", { 0 } },
+    [Q] = { "linear", { 1 + QKV_NORM } },
+    [K] = { "linear", { 1 + QKV_NORM } },
+    [V] = { "linear", { 1 + QKV_NORM } },
+    [ROPE_Q] = { "rope", { 1 + Q } },
+    [ROPE_K] = { "rope", { 1 + K } },
+    [APPEND] = { "kv_append", { 1 + ROPE_K, 1 + V } },
+    { NULL, { 0 } },
+};
+
+static MiGemvPlan qkv_plan(const MiArgs *at)
+{
+    const MiTensor *x = &at[QKV_NORM].in[0];
+    return plan_of(MI_GEMV_QKV, x, x->shape[0], x->shape[1], at[Q].out[0].shape[1] + 2 * at[K].out[0].shape[1]);
+}
+
+static bool qkv_match(const MiArgs *at, MiShape shape)
+{
+    const MiTensor *x = &at[QKV_NORM].in[0], *q = &at[ROPE_Q].in[0], *k = &at[ROPE_K].in[0], *v = &at[APPEND].in[1];
+    const MiRotate *r = at[ROPE_Q].node->attr;
+
+    (void)shape;
+    return x->ndim == 2 && packed(x) && q->ndim == 3 && k->ndim == 3 && v->ndim == 3 && packed(&at[ROPE_Q].out[0]) &&
+           q->shape[1] * q->shape[2] == at[Q].out[0].shape[1] && k->shape[1] * k->shape[2] == at[K].out[0].shape[1] &&
+           v->shape[1] == k->shape[1] && v->shape[2] == k->shape[2] && q->shape[2] == k->shape[2] &&
+           at[V].out[0].shape[1] == at[K].out[0].shape[1] && memcmp(r, at[ROPE_K].node->attr, sizeof *r) == 0 &&
+           at[ROPE_Q].node->in[1].id == at[ROPE_K].node->in[1].id &&
+           mi_cuda_gemv_qkv_takes((int32_t)q->shape[2], r->dim, r->style == MI_ROPE_INTERLEAVED) && possible(qkv_plan(at));
+}
+
+static bool qkv_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    (void)ctx, (void)workspace;
+    return keep(qkv_plan(call->at), state, error);
+}
+
+static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    const MiArgs   *at = call->at;
+    const MiTensor *q = &at[ROPE_Q].out[0];
+    const MiRotate *r = at[ROPE_Q].node->attr;
+    MiGemvQkv       c = {
+        .freqs = at[ROPE_Q].in[1].data, .positions = call->batch->positions,
+        .n_heads = (int32_t)q->shape[1], .n_kv_heads = (int32_t)at[ROPE_K].in[0].shape[1],
+        .head_dim = (int32_t)q->shape[2], .rope_dim = r->dim, .interleaved = r->style == MI_ROPE_INTERLEAVED,
+        .magnitude = r->magnitude, .q = *q, .kv = *at[APPEND].kv,
+    };
+
+    if (c.kv.dtype != MI_BF16 && c.kv.dtype != MI_F16 && c.kv.dtype != MI_F32) {
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "it writes a cache of f32, f16 or bf16; set [engine] kv_dtype");
+        return false;
+    }
+    for (int i = 0; i < 3; i++) {
+        c.w[i] = at[Q + i].weight[0].tensor.data;
+        c.bias[i] = at[Q + i].weight[1].tensor.data;
+    }
+    return launched(mi_cuda_gemv_qkv(ctx->stream, state, at[QKV_NORM].in[0], norm_of(&at[QKV_NORM]), &c), error);
+}
+
+static const MiOp qkv_op = { .struct_size = sizeof qkv_op, .prepare = qkv_prepare, .run = qkv_run, .release = g_free };
+static const MiFusion qkv = {
+    .struct_size = sizeof qkv, .pattern = qkv_pattern, .layouts = layouts, .match = qkv_match, .op = &qkv_op,
+};
+
+/* ---- linear, add ---------------------------------------------------------------------- */
+
+enum { LINEAR, ADD };
+static const MiPattern residual_pattern[] = {
+    [LINEAR] = { "linear", { 0 } },
+    [ADD] = { "add", { 0, 1 + LINEAR } },
+    { NULL, { 0 } },
+};
+
+static MiGemvPlan residual_plan(const MiArgs *at)
+{
+    const MiTensor *x = &at[LINEAR].in[0];
+    return plan_of(MI_GEMV_RESIDUAL, x, x->shape[0], at[LINEAR].node->weight[0]->shape[1], at[LINEAR].out[0].shape[1]);
+}
+
+static bool residual_match(const MiArgs *at, MiShape shape)
+{
+    const MiTensor *y = &at[ADD].out[0], *r = &at[ADD].in[0];
+
+    (void)shape;
+    return packed(&at[LINEAR].in[0]) && y->ndim == 2 && packed(y) && r->ndim == 2 && packed(r) &&
+           possible(residual_plan(at));
+}
+
+static bool residual_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    (void)ctx, (void)workspace;
+    return keep(residual_plan(call->at), state, error);
+}
+
+static bool residual_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    const MiArgs *at = call->at;
+    return launched(mi_cuda_gemv_residual(ctx->stream, state, at[LINEAR].in[0], at[LINEAR].weight[0].tensor.data,
+                                          at[LINEAR].weight[1].tensor.data, at[ADD].in[0], at[ADD].out[0]),
+                    error);
+}
+
+static const MiOp residual_op = {
+    .struct_size = sizeof residual_op, .prepare = residual_prepare, .run = residual_run, .release = g_free,
+};
+static const MiFusion residual = {
+    .struct_size = sizeof residual, .pattern = residual_pattern, .layouts = layouts, .match = residual_match, .op = &residual_op,
+};
+
+/* ---- norm, gate, up, silu, mul ----------------------------------------------------------- */
+
+enum { GATED_NORM, GATE, UP, SILU, MUL };
+static const MiPattern gated_pattern[] = {
+    [GATED_NORM] = { "rmsnorm", { 0 } },
+    [GATE] = { "linear", { 1 + GATED_NORM } },
+    [UP] = { "linear", { 1 + GATED_NORM } },
+    [SILU] = { "silu", { 1 + GATE } },
+    [MUL] = { "mul", { 1 + SILU, 1 + UP } },
+    { NULL, { 0 } },
+};
+
+static MiGemvPlan gated_plan(const MiArgs *at)
+{
+    const MiTensor *x = &at[GATED_NORM].in[0];
+    return plan_of(MI_GEMV_GATED, x, x->shape[0], x->shape[1], at[GATE].out[0].shape[1]);
+}
+
+static bool gated_match(const MiArgs *at, MiShape shape)
+{
+    const MiTensor *x = &at[GATED_NORM].in[0], *y = &at[MUL].out[0];
+
+    (void)shape;
+    return x->ndim == 2 && packed(x) && y->ndim == 2 && packed(y) && !has_bias(&at[GATE]) && !has_bias(&at[UP]) &&
+           possible(gated_plan(at));
+}
+
+static bool gated_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    (void)ctx, (void)workspace;
+    return keep(gated_plan(call->at), state, error);
+}
+
+static bool gated_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    const MiArgs *at = call->at;
+    return launched(mi_cuda_gemv_gated(ctx->stream, state, at[GATED_NORM].in[0], norm_of(&at[GATED_NORM]),
+                                       at[GATE].weight[0].tensor.data, at[UP].weight[0].tensor.data, at[MUL].out[0]),
+                    error);
+}
+
+static const MiOp gated_op = {
+    .struct_size = sizeof gated_op, .prepare = gated_prepare, .run = gated_run, .release = g_free,
+};
+static const MiFusion gated = {
+    .struct_size = sizeof gated, .pattern = gated_pattern, .layouts = layouts, .match = gated_match, .op = &gated_op,
+};
+
+/* ---- output rows, norm, head, and perhaps the draw ------------------------------------------ */
+
+enum { ROWS, HEAD_NORM, HEAD, DRAW };
+static const MiPattern head_pattern[] = {
+    [ROWS] = { "output_rows", { 0 } },
+    [HEAD_NORM] = { "rmsnorm", { 1 + ROWS } },
+    [HEAD] = { "linear", { 1 + HEAD_NORM } },
+    { NULL, { 0 } },
+};
+static const MiPattern greedy_pattern[] = {
+    [ROWS] = { "output_rows", { 0 } },
+    [HEAD_NORM] = { "rmsnorm", { 1 + ROWS } },
+    [HEAD] = { "linear", { 1 + HEAD_NORM } },
+    [DRAW] = { "sampler:greedy", { 1 + HEAD } },
+    { NULL, { 0 } },
+};
+
+static MiGemvPlan head_plan(const MiArgs *at)
+{
+    const MiTensor *y = &at[HEAD].out[0];
+    return plan_of(MI_GEMV_HEAD, &at[ROWS].in[0], y->shape[0], at[ROWS].in[0].shape[1], y->shape[1]);
+}
+
+static bool head_match(const MiArgs *at, MiShape shape)
+{
+    const MiTensor *x = &at[ROWS].in[0], *y = &at[HEAD].out[0];
+
+    (void)shape;
+    return x->ndim == 2 && packed(x) && y->ndim == 2 && y->dtype == MI_F32 && y->stride[1] == 1 && !has_bias(&at[HEAD]) &&
+           possible(head_plan(at));
+}
+
+static bool head_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    const MiGemvPlan plan = head_plan(call->at);
+
+    (void)ctx;
+    if (!keep(plan, state, error))
+        return false;
+    if (call->n > DRAW)
+        *workspace = (size_t)plan.rows * (size_t)((const MiGemvPlan *)*state)->grid * sizeof(MiCandidate);
+    return true;
+}
+
+static bool head_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    const MiArgs     *at = call->at;
+    const MiGemvPlan *plan = state;
+    const MiBatch    *b = call->batch;
+    const int32_t     rows = (int32_t)at[HEAD].out[0].shape[0];
+
+    return launched(mi_cuda_gemv_head(ctx->stream, plan, at[ROWS].in[0], b->out_rows, norm_of(&at[HEAD_NORM]),
+                                      at[HEAD].weight[0].tensor.data, at[HEAD].out[0], call->workspace),
+                    error) &&
+           (call->n <= DRAW || launched(mi_cuda_gemv_pick(ctx->stream, call->workspace, plan->grid, rows,
+                                                          at[DRAW].out[0].data, b->drawn, b->out_slot),
+                                        error));
+}
+
+static const MiOp head_op = {
+    .struct_size = sizeof head_op, .prepare = head_prepare, .run = head_run, .release = g_free,
+};
+static const MiFusion head = {
+    .struct_size = sizeof head, .pattern = head_pattern, .layouts = layouts, .match = head_match, .op = &head_op,
+};
+static const MiFusion greedy = {
+    .struct_size = sizeof greedy, .pattern = greedy_pattern, .layouts = layouts, .match = head_match, .op = &head_op,
+};
+
+MI_PLUGIN("decode_cuda", "0.1", "Linears of a decode step with their neighbours in one kernel each",
+          MI_FEATURE_FUSION("norm_qkv_rope", "cuda", &qkv, NULL),
+          MI_FEATURE_FUSION("linear_residual", "cuda", &residual, NULL),
+          MI_FEATURE_FUSION("norm_gate_up", "cuda", &gated, NULL),
+          MI_FEATURE_FUSION("norm_head", "cuda", &head, NULL),
+          MI_FEATURE_FUSION("norm_head_greedy", "cuda", &greedy, NULL));

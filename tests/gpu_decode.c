@@ -1,0 +1,490 @@
+/* gpu_decode.c - the weight-streaming kernels of decode steps against plain loops in
+ * double; with MI_BENCH=1 what they and a whole step take.  MI_BENCH_LAYOUTS=file:
+ * lines "0.5B gated.teams=4 down.flight=2" of layouts to time as well. */
+#include "gpu_decode.h"
+#include <cuda_runtime_api.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int passed, failed;
+
+static void check(bool ok, const char *what, double error)
+{
+    *(ok ? &passed : &failed) += 1;
+    printf("%sok %d - %s (%.2e)\n", ok ? "" : "not ", passed + failed, what, error);
+    fflush(stdout);
+}
+
+static void must(int code, const char *what)
+{
+    if (!code)
+        return;
+    printf("not ok %d - %s: CUDA error %d: %s\n", passed + failed + 1, what, code, cudaGetErrorString((cudaError_t)code));
+    exit(1);
+}
+
+/* ---- data: on both sides ------------------------------------------------------------ */
+
+static uint64_t state = 1;
+static float    uniform(void)
+{
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    return (float)(state >> 40) * (2.f / 16777216.f) - 1;
+}
+
+static float    from_bf16(uint16_t b) { uint32_t u = (uint32_t)b << 16; float f; memcpy(&f, &u, 4); return f; }
+static uint16_t to_bf16(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+enum { MAX_OWNED = 64 };
+static void *owned[MAX_OWNED];
+static int   n_owned;
+
+static void *upload(const void *from, size_t bytes)
+{
+    void *p;
+    must(cudaMalloc(&p, bytes ? bytes : 16), "cudaMalloc");
+    if (from)
+        must(cudaMemcpy(p, from, bytes, cudaMemcpyHostToDevice), "copying there");
+    else
+        must(cudaMemset(p, 0xff, bytes), "poisoning"); /* NaN in every format */
+    return owned[n_owned++] = p;
+}
+
+static void download(void *to, const void *from, size_t bytes)
+{
+    must(cudaDeviceSynchronize(), "running");
+    must(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "copying back");
+}
+
+static void free_all(void)
+{
+    while (n_owned)
+        must(cudaFree(owned[--n_owned]), "cudaFree");
+}
+
+typedef struct { float *host; void *device; size_t n; } Array;
+
+/* bf16 values around mean, as floats here. */
+static Array random_bf16(size_t n, float mean, float amp)
+{
+    uint16_t *b = malloc(n * 2);
+    Array     a = { malloc(n * 4), NULL, n };
+
+    for (size_t i = 0; i < n; i++)
+        a.host[i] = from_bf16(b[i] = to_bf16(mean + amp * uniform()));
+    a.device = upload(b, n * 2);
+    free(b);
+    return a;
+}
+
+static Array random_f32(size_t n, float mean, float amp)
+{
+    Array a = { malloc(n * 4), NULL, n };
+    for (size_t i = 0; i < n; i++)
+        a.host[i] = mean + amp * uniform();
+    a.device = upload(a.host, n * 4);
+    return a;
+}
+
+static float *fetch(const void *device, size_t n, MiDType dtype)
+{
+    float    *f = malloc(n * 4);
+    uint16_t *b = malloc(n * 2);
+
+    download(dtype == MI_F32 ? (void *)f : (void *)b, device, n * mi_dtype_size(dtype));
+    for (size_t i = 0; i < n && dtype != MI_F32; i++)
+        f[i] = from_bf16(b[i]);
+    free(b);
+    return f;
+}
+
+static double distance(const float *a, const double *b, size_t n)
+{
+    double d = 0, s = 0;
+    for (size_t i = 0; i < n; i++) {
+        d += (a[i] - b[i]) * (a[i] - b[i]);
+        s += b[i] * b[i];
+    }
+    return sqrt(d / (s + 1e-300));
+}
+
+static MiTensor tensor(void *data, MiDType dtype, int64_t rows, int64_t n)
+{
+    return (MiTensor){ data, dtype, 2, { rows, n }, { n, 1 } };
+}
+
+/* ---- the slow and obvious way --------------------------------------------------------- */
+
+static double *normed(const Array *x, const Array *gain, int rows, int in, double eps, double offset)
+{
+    double *y = malloc((size_t)rows * in * sizeof *y);
+    for (int r = 0; r < rows; r++) {
+        double sum = 0;
+        for (int i = 0; i < in; i++)
+            sum += (double)x->host[r * in + i] * x->host[r * in + i];
+        for (int i = 0; i < in; i++)
+            y[r * in + i] = x->host[r * in + i] / sqrt(sum / in + eps) * (offset + gain->host[i]);
+    }
+    return y;
+}
+
+static double *widened(const Array *x)
+{
+    double *y = malloc(x->n * sizeof *y);
+    for (size_t i = 0; i < x->n; i++)
+        y[i] = x->host[i];
+    return y;
+}
+
+static double *product(const double *x, const Array *w, const float *bias, int rows, int in, int out)
+{
+    double *y = malloc((size_t)rows * out * sizeof *y);
+    for (int r = 0; r < rows; r++)
+        for (int o = 0; o < out; o++) {
+            double sum = bias ? bias[o] : 0;
+            for (int i = 0; i < in; i++)
+                sum += x[r * in + i] * w->host[(size_t)o * in + i];
+            y[r * out + o] = sum;
+        }
+    return y;
+}
+
+/* ---- one case of each kind, in several layouts ------------------------------------------ */
+
+typedef struct { MiGemvKind kind; int rows, in, out, layout; } Case;
+enum { N_LAYOUTS = 4 };
+
+/* 0: as planned; 1: few blocks, a ring that goes round; 2: half tiles; 3: without a ring. */
+static bool planned(const Case *c, MiGemvPlan *p)
+{
+    *p = (MiGemvPlan){ .kind = c->kind, .dtype = MI_BF16, .rows = c->rows, .in = c->in, .out = c->out };
+    must(mi_cuda_gemv_plan(p), "planning");
+    if (c->layout == 0)
+        return true;
+    if (c->layout == 3) {
+        p->direct = true;
+        p->teams = p->team > 4 ? 1 : 4 / p->team;
+    } else {
+        p->direct = false;
+        p->teams = p->team > 6 ? 1 : c->layout == 1 && p->team < 3 ? 4 : 2;
+        p->stage_rows = c->layout == 1 ? c->rows % 2 ? 2 : 2 * p->teams : 1;
+        if (p->stage_rows * c->in * 2 > 80 << 10)
+            p->stage_rows = 1;
+        p->stages = p->stage_rows < 2 * p->teams ? 4 : 2;
+        p->flight = 1 + c->layout % 2;
+        p->grid = 3;
+    }
+    const bool ok = mi_cuda_gemv_lay_out(p) == 0;
+    (void)cudaGetLastError();
+    return ok;
+}
+
+static double plain(const Case *c, const MiGemvPlan *p)
+{
+    const bool   f32 = c->out % 2, has_bias = c->in % 3 != 0;
+    const Array  x = random_bf16((size_t)c->rows * c->in, 0, 1), w = random_bf16((size_t)c->out * c->in, 0, 0.1f);
+    const Array  bias = random_f32((size_t)c->out, 0, 1), res = random_bf16((size_t)c->rows * c->out, 0, 1);
+    const size_t n = (size_t)c->rows * c->out;
+    const bool   residual = c->kind == MI_GEMV_RESIDUAL;
+    void        *y = upload(NULL, n * 4);
+    const MiDType type = f32 && !residual ? MI_F32 : MI_BF16;
+    const MiTensor tx = tensor(x.device, MI_BF16, c->rows, c->in), ty = tensor(y, type, c->rows, c->out);
+
+    if (residual)
+        must(mi_cuda_gemv_residual(NULL, p, tx, w.device, has_bias ? bias.device : NULL, tensor(res.device, MI_BF16, c->rows, c->out), ty),
+             "residual");
+    else
+        must(mi_cuda_gemv(NULL, p, tx, w.device, has_bias ? bias.device : NULL, ty), "plain");
+    double *wide = widened(&x), *want = product(wide, &w, has_bias ? bias.host : NULL, c->rows, c->in, c->out);
+    for (size_t i = 0; i < n && residual; i++)
+        want[i] += res.host[i];
+    float       *got = fetch(y, n, type);
+    const double d = distance(got, want, n);
+    free(wide), free(want), free(got), free(x.host), free(w.host), free(bias.host), free(res.host);
+    return d;
+}
+
+static double gated(const Case *c, const MiGemvPlan *p)
+{
+    const Array  x = random_bf16((size_t)c->rows * c->in, 0.1f, 2), gain = random_f32((size_t)c->in, 1, 0.5f);
+    const Array  g = random_bf16((size_t)c->out * c->in, 0, 0.1f), u = random_bf16((size_t)c->out * c->in, 0, 0.1f);
+    const size_t n = (size_t)c->rows * c->out;
+    void        *y = upload(NULL, n * 2);
+
+    must(mi_cuda_gemv_gated(NULL, p, tensor(x.device, MI_BF16, c->rows, c->in), (MiGemvNorm){ gain.device, 1e-5f, 0.25f }, g.device,
+                            u.device, tensor(y, MI_BF16, c->rows, c->out)),
+         "gated");
+    double *nx = normed(&x, &gain, c->rows, c->in, 1e-5, 0.25), *a = product(nx, &g, NULL, c->rows, c->in, c->out);
+    double *b = product(nx, &u, NULL, c->rows, c->in, c->out);
+    for (size_t i = 0; i < n; i++)
+        a[i] = a[i] / (1 + exp(-a[i])) * b[i];
+    float       *got = fetch(y, n, MI_BF16);
+    const double d = distance(got, a, n);
+    free(nx), free(a), free(b), free(got), free(x.host), free(gain.host), free(g.host), free(u.host);
+    return d;
+}
+
+static double head(const Case *c, const MiGemvPlan *p)
+{
+    const int     tokens = c->rows + 2, pick[4] = { 5 % tokens, 1, 2, 0 };
+    const Array   x = random_bf16((size_t)tokens * c->in, 0.1f, 2), gain = random_f32((size_t)c->in, 1, 0.5f);
+    const Array   w = random_bf16((size_t)c->out * c->in, 0, 0.1f);
+    const size_t  n = (size_t)c->rows * c->out;
+    const int32_t slots[4] = { 2, -1, 0, 3 };
+    int32_t       drawn[4] = { -7, -7, -7, -7 }, tokens_out[4];
+    void         *y = upload(NULL, n * 4), *best = upload(NULL, (size_t)c->rows * p->grid * sizeof(MiCandidate));
+    void         *rows = upload(pick, sizeof pick), *slot = upload(slots, sizeof slots), *d = upload(drawn, sizeof drawn), *t = upload(NULL, 16);
+
+    must(mi_cuda_gemv_head(NULL, p, tensor(x.device, MI_BF16, tokens, c->in), rows, (MiGemvNorm){ gain.device, 1e-5f, 0 }, w.device,
+                           tensor(y, MI_F32, c->rows, c->out), best),
+         "head");
+    must(mi_cuda_gemv_pick(NULL, best, p->grid, c->rows, t, d, slot), "pick");
+    double *nx = normed(&x, &gain, tokens, c->in, 1e-5, 0), *all = product(nx, &w, NULL, tokens, c->in, c->out);
+    double *want = malloc(n * sizeof *want);
+    float  *got = fetch(y, n, MI_F32);
+    for (int r = 0; r < c->rows; r++)
+        memcpy(want + (size_t)r * c->out, all + (size_t)pick[r] * c->out, (size_t)c->out * sizeof *want);
+    double error = distance(got, want, n);
+    download(drawn, d, sizeof drawn);
+    download(tokens_out, t, sizeof(int32_t) * (size_t)c->rows);
+    for (int r = 0; r < c->rows; r++) { /* the best of the logits that were written, exactly */
+        int at = 0;
+        for (int i = 1; i < c->out; i++)
+            if (got[(size_t)r * c->out + i] > got[(size_t)r * c->out + at])
+                at = i;
+        if (tokens_out[r] != at || (slots[r] >= 0 && drawn[slots[r]] != at))
+            error = 1;
+    }
+    if (drawn[1] != -7)
+        error = 2;
+    free(nx), free(all), free(want), free(got), free(x.host), free(gain.host), free(w.host);
+    return error;
+}
+
+enum { HEADS = 3, KV_HEADS = 2, CAPACITY = 16, BLOCKS = 3 };
+
+static double turned(double a, double b, const Array *freqs, int i, int position, bool second)
+{
+    const double t = (double)((float)position * freqs->host[i]), c = 1.1 * cos(t), s = 1.1 * sin(t);
+    return second ? b * c + a * s : a * c - b * s;
+}
+
+static double qkv(const Case *c, const MiGemvPlan *p, int dim, int turns, bool interleaved, bool has_bias)
+{
+    const int     rows = c->rows, nq = HEADS * dim, nk = KV_HEADS * dim, all = nq + 2 * nk;
+    const Array   x = random_bf16((size_t)rows * c->in, 0.1f, 2), gain = random_f32((size_t)c->in, 1, 0.5f);
+    const Array   w = random_bf16((size_t)all * c->in, 0, 0.1f), bias = random_f32((size_t)all, 0, 1);
+    const Array   freqs = random_f32((size_t)turns / 2, 0.5f, 0.5f);
+    const int32_t positions[4] = { 7, 0, 100003, 31 }, slots[4] = { 21, 0, -1, CAPACITY * BLOCKS - 1 };
+    const size_t  n_kv = (size_t)BLOCKS * KV_HEADS * CAPACITY * dim;
+    char         *wd = w.device;
+    MiGemvQkv     q = {
+        .w = { wd, wd + (size_t)nq * c->in * 2, wd + (size_t)(nq + nk) * c->in * 2 }, .freqs = freqs.device,
+        .positions = upload(positions, sizeof positions), .n_heads = HEADS, .n_kv_heads = KV_HEADS, .head_dim = dim,
+        .rope_dim = turns, .interleaved = interleaved, .magnitude = 1.1f, .q = tensor(upload(NULL, (size_t)rows * nq * 2), MI_BF16, rows, nq),
+        .kv = { .k = upload(NULL, n_kv * 4), .v = upload(NULL, n_kv * 4), .dtype = interleaved ? MI_F32 : MI_BF16, .n_kv_heads = KV_HEADS,
+                .head_dim = dim, .stride_block = KV_HEADS * CAPACITY * dim, .stride_token = dim, .stride_head = CAPACITY * dim,
+                .block_size = CAPACITY, .max_blocks = 1, .slots = upload(slots, sizeof slots) },
+    };
+    for (int i = 0; i < 3 && has_bias; i++)
+        q.bias[i] = (const float *)bias.device + (i == 0 ? 0 : i == 1 ? nq : nq + nk);
+    must(mi_cuda_gemv_qkv(NULL, p, tensor(x.device, MI_BF16, rows, c->in), (MiGemvNorm){ gain.device, 1e-5f, 0 }, &q), "qkv");
+
+    double *nx = normed(&x, &gain, rows, c->in, 1e-5, 0), *y = product(nx, &w, has_bias ? bias.host : NULL, rows, c->in, all);
+    float  *gq = fetch(q.q.data, (size_t)rows * nq, MI_BF16), *gk = fetch(q.kv.k, n_kv, q.kv.dtype), *gv = fetch(q.kv.v, n_kv, q.kv.dtype);
+    double  d = 0, s = 0;
+    size_t  kept = 2 * n_kv;
+    for (int r = 0; r < rows; r++)
+        for (int h = 0; h < HEADS + 2 * KV_HEADS; h++)
+            for (int e = 0; e < dim; e++) {
+                const double *v = y + (size_t)r * all + h * dim;
+                double        want = v[e];
+                if (h < HEADS + KV_HEADS && e < turns) {
+                    const int i = interleaved ? e / 2 : e % (turns / 2), a = interleaved ? e / 2 * 2 : i;
+                    want = turned(v[a], v[a + (interleaved ? 1 : turns / 2)], &freqs, i, positions[r], e != a);
+                }
+                const int64_t at = slots[r] < 0 ? -1 : slots[r] / CAPACITY * q.kv.stride_block + slots[r] % CAPACITY * dim;
+                const int     kh = h < HEADS ? 0 : (h - HEADS) % KV_HEADS;
+                if (h >= HEADS && at < 0)
+                    continue;
+                const float got = h < HEADS ? gq[(size_t)r * nq + h * dim + e] : (h < HEADS + KV_HEADS ? gk : gv)[at + kh * q.kv.stride_head + e];
+                kept -= h >= HEADS;
+                d += (got - want) * (got - want);
+                s += want * want;
+            }
+    for (size_t i = 0; i < n_kv; i++) /* nothing else was written */
+        kept -= isnan(gk[i]) + isnan(gv[i]);
+    free(nx), free(y), free(gq), free(gk), free(gv), free(x.host), free(gain.host), free(w.host), free(bias.host), free(freqs.host);
+    return kept ? 2 : sqrt(d / s);
+}
+
+static const char *const kinds[] = { "plain", "residual", "gated", "qkv", "head" };
+
+static void one(Case c, const int *heads)
+{
+    MiGemvPlan p;
+    char       what[128];
+    double     error;
+
+    if (!planned(&c, &p))
+        return; /* no such kernel, or more than fits */
+    if (c.kind == MI_GEMV_QKV)
+        error = qkv(&c, &p, heads[0], heads[1], heads[2], heads[3]);
+    else
+        error = c.kind == MI_GEMV_GATED ? gated(&c, &p) : c.kind == MI_GEMV_HEAD ? head(&c, &p) : plain(&c, &p);
+    snprintf(what, sizeof what, "%s, %d rows of %d, %d out, %d blocks, %d x %d warps, %s%d stages of %d rows", kinds[c.kind], c.rows,
+             c.in, c.out, p.grid, p.teams, p.team, p.direct ? "direct, " : "", p.stages, p.stage_rows);
+    check(error < (c.kind == MI_GEMV_GATED ? 8e-3 : 4e-3), what, error); /* gated: a product of two that round x */
+    free_all();
+}
+
+static void compare(void)
+{
+    static const int ins[] = { 64, 72, 576, 896, 1536, 2048, 3584, 4864, 8960, 18944 };
+    static const int heads[][4] = { { 64, 64, 0, 1 }, { 128, 128, 0, 0 }, { 64, 64, 1, 1 }, { 8, 8, 0, 0 }, { 96, 32, 0, 1 }, { 80, 40, 1, 0 } };
+    int              turn = 0;
+
+    for (size_t i = 0; i < sizeof ins / sizeof *ins; i++)
+        for (int rows = 1; rows <= MI_GEMV_MAX_ROWS; rows++)
+            for (int layout = 0; layout < N_LAYOUTS; layout++, turn++) {
+                const int  in = ins[i], big = in > 4000, *h = heads[turn % 6];
+                const bool wide = in <= 4096;
+                one((Case){ MI_GEMV_PLAIN, rows, in, big ? 37 : 131, layout }, NULL);
+                one((Case){ MI_GEMV_RESIDUAL, rows, in, big ? 40 : 200, layout }, NULL);
+                if (!wide)
+                    continue;
+                one((Case){ MI_GEMV_GATED, rows, in, 51, layout }, NULL);
+                one((Case){ MI_GEMV_HEAD, rows, in, 301, layout }, NULL);
+                one((Case){ MI_GEMV_QKV, rows, in, (HEADS + 2 * KV_HEADS) * h[0], layout }, h);
+            }
+}
+
+/* ---- a whole step ------------------------------------------------------------------------- */
+
+static const Shape shapes[] = {
+    { "0.5B", 896, 24, 14, 2, 64, 4864, 151936 },
+    { "1.5B", 1536, 28, 12, 2, 128, 8960, 151936 },
+    { "7B", 3584, 28, 28, 4, 128, 18944, 152064 },
+};
+enum { N_SHAPES = 3, CONTEXT = 128, STEPS = 200 };
+
+static uint64_t digest(uint64_t h, const void *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ ((const unsigned char *)p)[i]) * 1099511628211ull;
+    return h;
+}
+
+/* What `steps` steps of a small stack of the first shape's layers compute. */
+static uint64_t chain(int steps, int *distinct)
+{
+    const Shape s = { "chain", 896, 6, 14, 2, 64, 4864, 20000 };
+    Model      *m = model_new(&s, CONTEXT);
+    int32_t    *tokens = malloc((size_t)steps * 4);
+    float      *logits = malloc((size_t)s.vocab * 4);
+
+    model_generate(m, steps, tokens, logits);
+    *distinct = 1;
+    for (int i = 1; i < steps; i++)
+        *distinct += tokens[i] != tokens[i - 1];
+    const uint64_t h = digest(digest(14695981039346656037ull, tokens, (size_t)steps * 4), logits, (size_t)s.vocab * 4);
+    free(tokens), free(logits);
+    model_free(m);
+    return h;
+}
+
+static void compare_overlap(const char *self)
+{
+    char     line[64] = "", command[4096];
+    int      distinct, same = 0;
+    FILE    *child;
+    uint64_t want;
+
+    snprintf(command, sizeof command, "MI_CUDA_PDL=0 '%s' --chain", self);
+    child = popen(command, "r");
+    if (!child || !fgets(line, sizeof line, child))
+        line[0] = 0;
+    if (child)
+        pclose(child);
+    want = strtoull(line, NULL, 16);
+    for (int i = 0; i < 10; i++)
+        same += chain(STEPS, &distinct) == want;
+    check(same == 10 && distinct > 1, "10 times 200 steps, bit by bit those without overlapping kernels; runs that agree", same);
+}
+
+static void report(Model *m, const Shape *s, double bandwidth)
+{
+    const double ms = model_step_ms(m, 5, 50), limit = model_bytes(m, N_KERNELS) / bandwidth * 1e3;
+
+    printf("# %s context %d: %.4f ms a step, limit %.4f ms, %.1f %%\n#  ", s->name, CONTEXT, ms, limit, 100 * limit / ms);
+    fflush(stdout);
+    for (int k = 0; k < N_KERNELS; k++) {
+        const double us = model_kernel_us(m, k), rate = model_bytes(m, k) / us * 1e6;
+        printf(" %s %.2f us", kernel_names[k], us);
+        if (k != ATTENTION && k != PICK)
+            printf(" (%.0f %%)", 100 * rate / bandwidth);
+        fflush(stdout);
+    }
+    printf("\n");
+    fflush(stdout);
+}
+
+static void bench(void)
+{
+    const char  *layouts = getenv("MI_BENCH_LAYOUTS");
+    const double bandwidth = read_bandwidth();
+    char         line[512], name[16];
+
+    printf("# read bandwidth %.3f TB/s\n", bandwidth * 1e-12);
+    for (int i = 0; i < N_SHAPES; i++) {
+        Model *m = model_new(&shapes[i], CONTEXT);
+        FILE  *f = layouts ? fopen(layouts, "r") : NULL;
+        report(m, &shapes[i], bandwidth);
+        while (f && fgets(line, sizeof line, f)) {
+            if (sscanf(line, "%15s", name) != 1 || strcmp(name, shapes[i].name) != 0)
+                continue;
+            line[strcspn(line, "\n")] = 0;
+            if (model_lay_out(m, line + strlen(name)))
+                printf("#   %.4f ms %s\n", model_step_ms(m, 3, i == 2 ? 20 : 50), line);
+            else
+                printf("#   impossible %s\n", line);
+            fflush(stdout);
+        }
+        if (f)
+            fclose(f);
+        model_free(m);
+    }
+    printf("# read bandwidth afterwards %.3f TB/s\n", read_bandwidth() * 1e-12);
+}
+
+int main(int argc, char **argv)
+{
+    const char *timed = getenv("MI_BENCH");
+    int         n = 0, distinct;
+
+    if (cudaGetDeviceCount(&n) || !n) {
+        printf("1..0 # SKIP no CUDA device\n");
+        return 0;
+    }
+    if (argc > 1 && strcmp(argv[1], "--chain") == 0) {
+        printf("%llx\n", (unsigned long long)chain(STEPS, &distinct));
+        return 0;
+    }
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+        bench();
+        return 0;
+    }
+    compare();
+    compare_overlap(argv[0]);
+    printf("%d passed, %d failed\n", passed, failed);
+    if (timed && strcmp(timed, "1") == 0)
+        bench();
+    return failed > 0;
+}
