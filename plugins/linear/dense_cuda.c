@@ -1,8 +1,10 @@
 /* dense_cuda.c - plain matrices of the activations' dtype on a card.
  *
  * Whatever the file stores is converted once, while loading: a quantised file
- * takes more memory here than on disk.  Products of many rows are cuBLASLt's. */
+ * takes more memory here than on disk.  Products of many rows are cuBLASLt's, those
+ * of few our own, which read the weights at the memory's speed. */
 #include <cuda/gemm.h>
+#include <cuda/gemv.h>
 #include <cuda_runtime_api.h>
 #include <miniinfer/plugin.h>
 
@@ -54,57 +56,81 @@ static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *optio
 /* ---- run -------------------------------------------------------------------- */
 
 typedef struct {
-    int     n;
-    MiGemm *gemm[];
+    MiGemm    *gemm;
+    MiGemvPlan few;   /* how few rows are done */
+    bool       reads; /* few is possible */
+} Part;
+
+typedef struct {
+    int  n;
+    Part part[];
 } State;
 
 static void release(void *state)
 {
     State *s = state;
     for (int i = 0; i < s->n; i++)
-        mi_cuda_gemm_free(s->gemm[i]);
+        mi_cuda_gemm_free(s->part[i].gemm);
     g_free(s);
 }
 
+static bool in_one_piece(const MiTensor *x, int64_t in) { return x->stride[0] == in && x->stride[x->ndim - 1] == 1; }
+
 static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    State *s = g_malloc0(sizeof *s + (size_t)call->n * sizeof *s->gemm);
+    State *s = g_malloc0(sizeof *s + (size_t)call->n * sizeof *s->part);
 
     s->n = call->n;
     for (int i = 0; i < call->n; i++) {
         const MiTensor *x = &call->at[i].in[0], *y = &call->at[i].out[0], *w = &call->at[i].weight[0].tensor;
-        const int       status = mi_cuda_gemm_new(&s->gemm[i], w->shape[0], w->shape[1], x->stride[0], y->stride[0], ctx->dtype,
+        Part           *p = &s->part[i];
+        const int       status = mi_cuda_gemm_new(&p->gemm, w->shape[0], w->shape[1], x->stride[0], y->stride[0], ctx->dtype,
                                                   y->dtype);
         if (status) {
             g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "cuBLASLt: %s", mi_cuda_gemm_error(status));
             release(s);
             return false;
         }
+        p->few = (MiGemvPlan){ .kind = MI_GEMV_PLAIN, .dtype = ctx->dtype, .rows = MI_GEMV_MAX_ROWS,
+                               .in = (int32_t)w->shape[1], .out = (int32_t)w->shape[0] };
+        p->reads = w->shape[1] % 8 == 0 && ctx->dtype == MI_BF16 && in_one_piece(x, w->shape[1]) &&
+                   mi_cuda_gemv_plan(&p->few) == 0;
     }
     *state = s;
     *workspace = MI_GEMM_WORKSPACE;
     return true;
 }
 
+static bool cuda_ok(int e, GError **error)
+{
+    if (e)
+        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "launching the kernel: %s", cudaGetErrorString((cudaError_t)e));
+    return e == 0;
+}
+
+static bool run_one(Part *p, MiContext *ctx, const MiCall *call, const MiArgs *a, GError **error)
+{
+    const MiTensor *x = &a->in[0], *y = &a->out[0];
+    const void     *w = a->weight[0].tensor.data;
+    const float    *bias = a->weight[1].tensor.data;
+
+    if (p->reads && y->shape[0] <= MI_GEMV_MAX_ROWS)
+        return cuda_ok(mi_cuda_gemv(ctx->stream, &p->few, *x, w, bias, *y), error);
+    const int status = mi_cuda_gemm(p->gemm, ctx->stream, x->data, w, NULL, y->data, y->shape[0], call->workspace);
+    if (status) {
+        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "cuBLASLt: %s", mi_cuda_gemm_error(status));
+        return false;
+    }
+    return !bias || cuda_ok(mi_cuda_add_bias(ctx->stream, *y, bias), error);
+}
+
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     State *s = state;
 
-    for (int i = 0; i < call->n; i++) {
-        const MiArgs   *a = &call->at[i];
-        const MiTensor *y = &a->out[0];
-        const int status = mi_cuda_gemm(s->gemm[i], ctx->stream, a->in[0].data, a->weight[0].tensor.data, NULL, y->data,
-                                        y->shape[0], call->workspace);
-        if (status) {
-            g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "cuBLASLt: %s", mi_cuda_gemm_error(status));
+    for (int i = 0; i < call->n; i++)
+        if (!run_one(&s->part[i], ctx, call, &call->at[i], error))
             return false;
-        }
-        const int e = a->weight[1].tensor.data ? mi_cuda_add_bias(ctx->stream, *y, a->weight[1].tensor.data) : 0;
-        if (e) {
-            g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "adding the bias: %s", cudaGetErrorString((cudaError_t)e));
-            return false;
-        }
-    }
     return true;
 }
 
