@@ -1,4 +1,4 @@
-/* cuda.h - what the attention plugins for cards share: a call as their kernels take it. */
+/* cuda.h - what the attention plugins for cards share. */
 #ifndef PLUGINS_ATTENTION_CUDA_H
 #define PLUGINS_ATTENTION_CUDA_H
 
@@ -6,24 +6,23 @@
 #include <cuda_runtime_api.h>
 #include <miniinfer/plugin.h>
 
-static inline MiCudaAttention attention_call(const MiCall *call)
-{
-    const MiArgs   *a = call->at;
-    const MiAttend *attr = a->node->attr;
+/* What the fast ones keep. */
+typedef struct {
+    int32_t *arrived; /* device [max_seqs * n_kv_heads] */
+} CudaAttention;
 
-    return (MiCudaAttention){
-        .q = a->in[0], .out = a->out[0], .kv = *a->kv, .batch = *call->batch, .scale = attr->scale,
-        .softcap = attr->softcap, .window = attr->window, .bidirectional = attr->bidirectional,
-    };
-}
+extern const char *const cuda_attention_layouts[];
+extern const int32_t     cuda_attention_head_dims[];
 
-static inline bool attention_done(int code, GError **error)
-{
-    if (code == cudaSuccess)
-        return true;
-    (void)cudaGetLastError();
-    g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "launching attention: %s", cudaGetErrorString((cudaError_t)code));
-    return false;
-}
+/* A call as the kernels take it. */
+MiCudaAttention cuda_attention_call(const MiCall *call);
+/* False with *error unless code is 0. */
+bool cuda_attention_done(int code, GError **error);
+/* How a step's rows are shared out. */
+MiCudaAttentionMode cuda_attention_mode(const MiCall *call);
+
+void *cuda_attention_create(MiContext *ctx, const MiAttentionSpec *spec, const void *options, GError **error);
+void  cuda_attention_destroy(void *self);
+bool  cuda_attention_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error);
 
 #endif

@@ -18,8 +18,8 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     (void)state;
-    const MiCudaAttention a = attention_call(call);
-    return attention_done(mi_cuda_attention_simple(ctx->stream, &a), error);
+    const MiCudaAttention a = cuda_attention_call(call);
+    return cuda_attention_done(mi_cuda_attention_simple(ctx->stream, &a), error);
 }
 
 static const MiOp simple_op = {
@@ -27,11 +27,9 @@ static const MiOp simple_op = {
     .prepare = prepare, .run = run,
 };
 
-static const char *const layouts[] = { "contiguous", "tail", "paged", NULL };
-
 static const MiAttention simple = {
     .struct_size = sizeof simple,
-    .layouts = layouts,
+    .layouts = cuda_attention_layouts,
     .exact = true,
     .dtypes = 1u << MI_F32 | 1u << MI_F16 | 1u << MI_BF16,
     .prefill = true,
