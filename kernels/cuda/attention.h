@@ -35,6 +35,9 @@ size_t mi_cuda_attention_gqa_workspace(int head_dim);
 int    mi_cuda_attention_gqa(void *stream, const MiCudaAttention *call, MiCudaAttentionMode mode, void *workspace,
                              int32_t *arrived);
 
+/* The packed rows (rows times query heads of a key head) up to which a sequence is one of FEW. */
+static inline int mi_cuda_attention_few(const MiCudaAttention *a) { return a->q.shape[1] / a->kv.n_kv_heads <= 8 ? 8 : 16; }
+
 /* Whether 16-byte accesses may be used. */
 static inline bool mi_cuda_attention_aligned(const MiCudaAttention *a)
 {

@@ -13,14 +13,35 @@
 
 namespace {
 
+/* ---- the card ----------------------------------------------------------------------- */
+
+int multiprocessors()
+{
+    static const int n = [] {
+        int device = 0, count = 0;
+        return cudaGetDevice(&device) || cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) ? 1 : count;
+    }();
+    return n;
+}
+
+bool has_clusters()
+{
+    static const bool has = [] {
+        int device = 0, major = 0;
+        return !cudaGetDevice(&device) && !cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) && major >= 9;
+    }();
+    return has;
+}
+
 /* ---- few rows -------------------------------------------------------------------- */
 
-constexpr int WARPS = 8, KEYS = 16, MAX_PARTS = 64;
+constexpr int WARPS = 8, KEYS = 16, MAX_PARTS = 64, MAX_CLUSTER = 16, MAX_CLUSTER_KEYS = 8192; /* of a cluster */
 
 struct Split {
     float   *parts;   /* [n_seqs][n_kv_heads][n_parts] of NB * 8 rows: out, then max and sum */
     int32_t *arrived; /* [n_seqs][n_kv_heads], 0 between the calls */
     int      n_parts, least; /* keys of a part at the least */
+    bool     cluster;        /* the parts of a sequence and key head are one cluster, a power of 2 */
 };
 
 template <int D> struct Ring {
@@ -34,7 +55,7 @@ template <typename T, int D, int ROWS>
 __device__ void add_parts(const MiCudaAttention &a, const Span &s, int kv_head, int group, int packed, const float *parts,
                           int n_parts, float *weight)
 {
-    constexpr int PART = ROWS * (D + 2);
+    constexpr int PART = ROWS * (D + 2), AT_ONCE = 16;
     const int     lane = threadIdx.x % 32;
 
     for (int r = threadIdx.x / 32; r < packed; r += WARPS) {
@@ -62,16 +83,66 @@ __device__ void add_parts(const MiCudaAttention &a, const Span &s, int kv_head, 
         const int    r = i / (D / 4), d = i % (D / 4) * 4;
         const float *from = parts + r * D + d;
         float4       o = {};
-#pragma unroll 11
-        for (int p = 0; p < n_parts; p++) {
-            const float4 x = __ldcg((const float4 *)(from + (int64_t)p * PART));
-            const float  w = weight[p * ROWS + r];
-            o.x = fmaf(w, x.x, o.x), o.y = fmaf(w, x.y, o.y), o.z = fmaf(w, x.z, o.z), o.w = fmaf(w, x.w, o.w);
+        for (int p0 = 0; p0 < n_parts; p0 += AT_ONCE) {
+            float4 x[AT_ONCE];
+#pragma unroll
+            for (int p = 0; p < AT_ONCE; p++)
+                x[p] = p0 + p < n_parts ? __ldcg((const float4 *)(from + (int64_t)(p0 + p) * PART)) : float4{};
+#pragma unroll
+            for (int p = 0; p < AT_ONCE; p++) {
+                const float w = weight[(p0 + p) * ROWS + r];
+                o.x = fmaf(w, x[p].x, o.x), o.y = fmaf(w, x[p].y, o.y), o.z = fmaf(w, x[p].z, o.z), o.w = fmaf(w, x[p].w, o.w);
+            }
         }
         *(uint2 *)((T *)a.out.data + row_at(a.out, s, kv_head, group, r) + d) =
             uint2{ pack<T>(o.x, o.y), pack<T>(o.z, o.w) };
     }
 }
+
+#if __CUDA_ARCH__ >= 900
+__device__ __forceinline__ void cluster_sync()
+{
+    __syncwarp();
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+__device__ __forceinline__ unsigned of_block(const void *p, int rank)
+{
+    unsigned at;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_address(p)), "r"(rank));
+    return at;
+}
+
+/* Sum over the blocks of a cluster, each of which holds `total` like a part: a lane for each part. */
+template <typename T, int D, int ROWS>
+__device__ void add_cluster(const MiCudaAttention &a, const Span &s, int kv_head, int group, int packed, const float *total,
+                            int n_parts, int rank)
+{
+    for (int i = rank * WARPS * 32 + threadIdx.x; i < packed * (D / 4) * n_parts; i += n_parts * WARPS * 32) {
+        const int p = i % n_parts, r = i / n_parts / (D / 4), d = i / n_parts % (D / 4) * 4;
+        float4    v;
+        float2    x;
+        asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                     : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                     : "r"(of_block(total + r * D + d, p)));
+        asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(of_block(total + ROWS * D + 2 * r, p)));
+        float m = x.x;
+        for (int o = 1; o < n_parts; o *= 2)
+            m = fmaxf(m, __shfl_xor_sync(~0u, m, o));
+        const float f = x.y > 0 ? exp2_fast(x.x - m) : 0;
+        float       l = f * x.y;
+        v.x *= f, v.y *= f, v.z *= f, v.w *= f;
+        for (int o = 1; o < n_parts; o *= 2) {
+            l += __shfl_xor_sync(~0u, l, o);
+            v.x += __shfl_xor_sync(~0u, v.x, o), v.y += __shfl_xor_sync(~0u, v.y, o);
+            v.z += __shfl_xor_sync(~0u, v.z, o), v.w += __shfl_xor_sync(~0u, v.w, o);
+        }
+        const float g = l > 0 ? 1 / l : 0; /* no keys: zeros */
+        if (p == 0)
+            *(uint2 *)((T *)a.out.data + row_at(a.out, s, kv_head, group, r) + d) =
+                uint2{ pack<T>(v.x * g, v.y * g), pack<T>(v.z * g, v.w * g) };
+    }
+}
+#endif
 
 /* NB blocks of 8 packed rows; a sequence of more is left to prefill(). */
 template <typename T, int D, int NB>
@@ -97,7 +168,8 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
     const int low = keys_of(a, s, s.row).first, high = keys_of(a, s, s.row + s.rows - 1).end, old = s.len - s.rows;
     const int share = max(split.least, ((high - low + split.n_parts - 1) / split.n_parts + KEYS - 1) / KEYS * KEYS);
     const int n_parts = max(1, (high - low + share - 1) / share), part = blockIdx.x;
-    if (part >= n_parts) {
+    const bool together = split.cluster && n_parts > 1;
+    if (part >= n_parts && !together) {
         wait_for_predecessor();
         return;
     }
@@ -129,24 +201,26 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
         else
             copies_commit();
 
-    wait_for_predecessor();
-    unsigned q[NB][D / 16][2];
+    const T *q_at[NB];
+    Keys     see[NB][2]; /* of the rows whose scores this lane holds */
 #pragma unroll
     for (int n = 0; n < NB; n++) {
-        const int r = n * 8 + lane / 4;
-        const T  *from = (const T *)a.q.data + row_at(a.q, s, kv_head, group, min(r, packed - 1)) + lane % 4 * 2;
-#pragma unroll
-        for (int k = 0; k < D / 16; k++)
-            q[n][k][0] = *(const unsigned *)(from + k * 16), q[n][k][1] = *(const unsigned *)(from + k * 16 + 8);
-    }
-    Keys see[NB][2]; /* of the rows whose scores this lane holds */
-#pragma unroll
-    for (int n = 0; n < NB; n++)
+        q_at[n] = (const T *)a.q.data + row_at(a.q, s, kv_head, group, min(n * 8 + lane / 4, packed - 1)) + lane % 4 * 2;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int r = n * 8 + lane % 4 * 2 + i;
             see[n][i] = r < packed ? keys_of(a, s, s.row + r / group) : Keys{ 0, 0 };
+            see[n][i].end = min(see[n][i].end, k1);
         }
+    }
+
+    wait_for_predecessor();
+    unsigned q[NB][D / 16][2];
+#pragma unroll
+    for (int n = 0; n < NB; n++)
+#pragma unroll
+        for (int k = 0; k < D / 16; k++)
+            q[n][k][0] = *(const unsigned *)(q_at[n] + k * 16), q[n][k][1] = *(const unsigned *)(q_at[n] + k * 16 + 8);
     bool late = false;
     for (int u = 0; u < min(R::DEPTH - 1, n_units); u++)
         if (k0 + (u / 2 * WARPS + warp) * KEYS + KEYS > old) {
@@ -190,7 +264,7 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
             for (int i = 0; i < 4; i++) {
                 const int key = p + i / 2 * 8;
                 score[n][i] = a.softcap > 0 ? capped(score[n][i], a.scale, a.softcap) * LOG2E : score[n][i] * scale;
-                if (key < see[n][i & 1].first || key >= see[n][i & 1].end || key >= k1)
+                if (key < see[n][i & 1].first || key >= see[n][i & 1].end)
                     score[n][i] = -INFINITY;
             }
 #pragma unroll
@@ -255,7 +329,8 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
     __syncthreads();
     const int64_t pair = (int64_t)seq * a.kv.n_kv_heads + kv_head;
     constexpr int PART = ROWS * (D + 2);
-    float        *parts = split.parts + pair * split.n_parts * PART, *part_at = parts + (int64_t)part * PART;
+    float        *parts = split.parts + pair * split.n_parts * PART;
+    float        *part_at = together ? (float *)(smem + WARPS * R::WARP) : parts + (int64_t)part * PART;
     for (int i = threadIdx.x; i < packed * (D / 4); i += WARPS * 32) {
         const int r = i / (D / 4), d = i % (D / 4) * 4;
         float     m = -INFINITY, l = 0;
@@ -283,6 +358,14 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
     }
     if (n_parts == 1)
         return;
+#if __CUDA_ARCH__ >= 900
+    if (together) {
+        cluster_sync();
+        add_cluster<T, D, ROWS>(a, s, kv_head, group, packed, part_at, split.n_parts, part);
+        cluster_sync(); /* nobody leaves while its memory is read */
+        return;
+    }
+#endif
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -299,13 +382,16 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
 
 template <typename T, int D, int NB> int launch_decode(void *stream, const MiCudaAttention *a, const Split &split)
 {
-    constexpr size_t bytes = (size_t)WARPS * Ring<D>::WARP;
-    static const int allowed = mi_allow_smem(decode<T, D, NB>, bytes);
+    constexpr size_t bytes = (size_t)WARPS * Ring<D>::WARP + NB * 8 * (D + 2) * sizeof(float);
+    static const int allowed = [] {
+        const int e = mi_allow_smem(decode<T, D, NB>, bytes);
+        return e || !has_clusters() ? e : cudaFuncSetAttribute(decode<T, D, NB>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    }();
+    const dim3 grid((unsigned)split.n_parts, (unsigned)a->kv.n_kv_heads, (unsigned)a->batch.shape.n_seqs);
 
     if (allowed)
         return allowed;
-    return mi_launch(decode<T, D, NB>, dim3((unsigned)split.n_parts, (unsigned)a->kv.n_kv_heads, (unsigned)a->batch.shape.n_seqs),
-                     WARPS * 32, bytes, stream, *a, split);
+    return mi_launch_clusters(decode<T, D, NB>, grid, WARPS * 32, split.cluster ? (unsigned)split.n_parts : 1, bytes, stream, *a, split);
 }
 
 /* ---- prompts --------------------------------------------------------------------- */
@@ -490,20 +576,9 @@ template <typename T, int D> int launch_prefill(void *stream, const MiCudaAttent
 
 /* ---- both ------------------------------------------------------------------------ */
 
-int multiprocessors()
-{
-    static const int n = [] {
-        int device = 0, count = 0;
-        return cudaGetDevice(&device) || cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) ? 1 : count;
-    }();
-    return n;
-}
-
-/* Rows of a part's block, as decode() is instantiated. */
-int rows_of(const MiCudaAttention *a) { return a->q.shape[1] / a->kv.n_kv_heads <= 8 ? 8 : 16; }
-
-/* As many parts as keep all multiprocessors busy, none of fewer keys than pay for adding it up.  More than one of a
- * sequence and key head are at most 2 * multiprocessors() in all: that is the workspace. */
+/* As many parts as keep all multiprocessors busy, none of fewer keys than pay for adding it up: a cluster where 16
+ * are enough, else through the workspace.  More than one of a sequence and key head are at most 2 * multiprocessors()
+ * in all: that is its size. */
 Split split_of(const MiCudaAttention *a)
 {
     const int pairs = a->batch.shape.n_seqs * a->kv.n_kv_heads, least = 128;
@@ -512,12 +587,18 @@ Split split_of(const MiCudaAttention *a)
 
     n = n > most ? most : n;
     n = n > MAX_PARTS ? MAX_PARTS : n;
-    return Split{ nullptr, nullptr, n < 1 ? 1 : n, least };
+    if (has_clusters() && n > 1 && a->batch.shape.max_kv <= MAX_CLUSTER_KEYS) {
+        int c = 1;
+        while (c < MAX_CLUSTER && c < n)
+            c *= 2;
+        return Split{ nullptr, nullptr, c, least, true };
+    }
+    return Split{ nullptr, nullptr, n < 1 ? 1 : n, least, false };
 }
 
 template <typename T, int D> int launch(void *stream, const MiCudaAttention *a, MiCudaAttentionMode mode, const Split &split)
 {
-    const int few = mode == MI_CUDA_ATTENTION_PROMPT ? 0 : rows_of(a);
+    const int few = mode == MI_CUDA_ATTENTION_PROMPT ? 0 : mi_cuda_attention_few(a);
     int       e = 0;
 
     if (few)

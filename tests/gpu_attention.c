@@ -1,0 +1,331 @@
+/* Attention on a card against softmax(q k') v in double precision: every kernel over
+ * layouts, head sizes, groups, dtypes, masks and batches of prompts, chunks of
+ * prompts, decode rows and padding.  MI_BENCH=1 times it too. */
+#include "gpu_attention.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int n_passed, n_failed;
+
+static void report(bool ok, const char *what, double err)
+{
+    printf("%s %d - %s (%.1e)\n", ok ? "ok" : "not ok", n_passed + n_failed + 1, what, err);
+    fflush(stdout);
+    *(ok ? &n_passed : &n_failed) += 1;
+}
+
+static double value(const void *x, int64_t at, MiDType t)
+{
+    uint32_t u;
+    float    f;
+    if (t == MI_F32)
+        return ((const float *)x)[at];
+    const uint16_t h = ((const uint16_t *)x)[at];
+    if (t == MI_F16) {
+        if ((h & 0x7c00) == 0x7c00)
+            return NAN;
+        const double m = (h & 0x7c00) ? 1 + (h & 0x3ff) / 1024.0 : (h & 0x3ff) / 1024.0;
+        return (h & 0x8000 ? -1 : 1) * ldexp(m, (h & 0x7c00 ? h >> 10 & 31 : 1) - 15);
+    }
+    u = (uint32_t)h << 16;
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+/* Row r, head h of sequence s, as the formula says. */
+static void wanted(const Case *c, float scale, int s, int r, int h, double *out)
+{
+    static double weight[8200];
+    const int     position = c->len[s] - c->rows[s] + r, end = c->bidirectional ? c->len[s] : position + 1;
+    const int     first = c->window && position + 1 > c->window ? position + 1 - c->window : 0, kv = h / (c->heads / c->kv_heads);
+    const float  *q = world_row(c, 2, s, position, h);
+    double        sum = 0, top = -INFINITY;
+
+    for (int d = 0; d < c->dim; d++)
+        out[d] = 0;
+    for (int t = first; t < end; t++) {
+        const float *k = world_row(c, 0, s, t, kv);
+        double       part[8] = { 0 }, score = 0; /* eight sums that do not wait for each other */
+        for (int d = 0; d < c->dim; d += 8)
+            for (int i = 0; i < 8; i++)
+                part[i] += 4.0 * q[d + i] * k[d + i];
+        for (int i = 0; i < 8; i++)
+            score += part[i];
+        score *= scale;
+        weight[t] = c->softcap > 0 ? c->softcap * tanh(score / c->softcap) : score;
+        top = fmax(top, weight[t]);
+    }
+    for (int t = first; t < end; t++) {
+        const float *v = world_row(c, 1, s, t, kv);
+        const double w = exp(weight[t] - top);
+        sum += w;
+        for (int d = 0; d < c->dim; d++)
+            out[d] += w * v[d];
+    }
+    for (int d = 0; d < c->dim && sum > 0; d++)
+        out[d] /= sum;
+}
+
+typedef struct {
+    int     seq;
+    int64_t at; /* its first element in out */
+    double  x[256];
+} Sample;
+
+enum { MAX_SAMPLES = 3000 };
+static Sample samples[MAX_SAMPLES];
+static int    n_samples;
+
+/* Some rows of each sequence, the borders of tiles among them, and some heads of each. */
+static void take_samples(const Case *c, const World *w)
+{
+    static const int rows[] = { 0, 1, 7, 8, 9, 17, 18, 19, 63, 64, 127, 128, 129, 200, 255, 256, 331 };
+
+    n_samples = 0;
+    for (int s = 0; s < c->n_seqs; s++)
+        for (int i = 0; i < 20; i++) {
+            const int r = i < 17 ? rows[i] : c->rows[s] - 1 - (i - 17) * 3;
+            for (int h = i % 2; h < c->heads && r >= 0 && r < c->rows[s]; h += 1 + c->heads / 3) {
+                Sample *x = &samples[n_samples++];
+                x->seq = s, x->at = ((int64_t)(w->starts[s] + r) * c->heads + h) * c->dim;
+                wanted(c, w->call.scale, s, r, h, x->x);
+            }
+        }
+}
+
+/* Relative L2 of the samples, of the sequence where it is largest. */
+static double distance(const Case *c, const void *out)
+{
+    double worst = 0;
+
+    for (int s = 0; s < c->n_seqs; s++) {
+        double off = 0, norm = 0;
+        for (int i = 0; i < n_samples; i++)
+            for (int d = 0; samples[i].seq == s && d < c->dim; d++) {
+                const double y = value(out, samples[i].at + d, c->dtype), x = samples[i].x[d];
+                off += (y - x) * (y - x), norm += x * x;
+            }
+        const double e = norm > 0 ? sqrt(off / norm) : sqrt(off);
+        worst = e <= worst ? worst : e; /* NaN counts as worst */
+    }
+    return worst;
+}
+
+static double between(const void *a, const void *b, int64_t n, MiDType t)
+{
+    double off = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const double x = value(a, i, t), y = value(b, i, t);
+        off += (x - y) * (x - y), norm += y * y;
+    }
+    return norm > 0 ? sqrt(off / norm) : sqrt(off);
+}
+
+static void *outcome(World *w, Kernel kernel, const Case *c)
+{
+    void *out = malloc(w->out_bytes);
+    must(cudaMemset(w->out, 0xff, w->out_bytes), "cudaMemset");
+    must(world_run(w, kernel, c, NULL), kernel_names[kernel]);
+    must(cudaDeviceSynchronize(), kernel_names[kernel]);
+    must(cudaMemcpy(out, w->out, w->out_bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
+    return out;
+}
+
+/* ---- cases --------------------------------------------------------------------- */
+
+typedef enum { DECODE, PROMPTS, PROMPT, FEW_ROWS, N_BATCHES } Batch;
+
+static void fill_batch(Case *c, Batch b)
+{
+    static const int lens[] = { 1, 17, 0, 128, 333, 1000 };
+
+    *c = (Case){ .dim = c->dim, .heads = c->heads, .kv_heads = c->kv_heads, .page = c->page, .dtype = c->dtype,
+                 .kv_dtype = c->kv_dtype, .layout = c->layout, .softcap = c->softcap, .window = c->window,
+                 .bidirectional = c->bidirectional };
+    if (b == PROMPT) {
+        c->n_seqs = 1, c->rows[0] = c->len[0] = 333;
+        return;
+    }
+    c->n_seqs = 6;
+    c->decode = b == DECODE;
+    for (int s = 0; s < 6; s++) {
+        c->len[s] = lens[s];
+        /* prompts: whole ones, a chunk of one, and a decode row */
+        const int most = b == DECODE || lens[s] == 0 ? 1 : b == FEW_ROWS ? 2 : s == 5 ? 1 : s == 4 ? 150 : lens[s];
+        c->rows[s] = most < 1 || lens[s] == 0 ? 1 : most < lens[s] ? most : lens[s];
+    }
+}
+
+static const double tolerance[] = { [MI_F32] = 2e-5, [MI_F16] = 1e-3, [MI_BF16] = 6e-3 };
+static const Kernel fast[] = { GQA };
+
+/* Every kernel on one case; worst: of each kernel. */
+static void compare(const Case *c, double *worst)
+{
+    World w;
+    world_make(&w, c);
+    take_samples(c, &w);
+    void  *plain = outcome(&w, SIMPLE, c);
+    double e = distance(c, plain);
+    worst[SIMPLE] = e <= worst[SIMPLE] ? worst[SIMPLE] : e;
+    for (int i = 0; i < N_KERNELS - 1 && c->dtype != MI_F32 && c->dtype == c->kv_dtype; i++) {
+        void *out = outcome(&w, fast[i], c);
+        e = distance(c, out);
+        worst[fast[i]] = e <= worst[fast[i]] ? worst[fast[i]] : e;
+        e = between(out, plain, (int64_t)w.n_tokens * c->heads * c->dim, c->dtype);
+        worst[fast[i]] = e <= worst[fast[i]] ? worst[fast[i]] : e;
+        if (!(worst[fast[i]] <= tolerance[c->dtype]))
+            printf("# %s layout %d page %d window %d softcap %g both %d decode %d seqs %d: %.2e\n", kernel_names[fast[i]],
+                   c->layout, c->page, c->window, (double)c->softcap, c->bidirectional, c->decode, c->n_seqs, e);
+        free(out);
+    }
+    free(plain);
+    world_free(&w);
+}
+
+static void report_all(const double *worst, const char *what, MiDType t, bool all)
+{
+    char line[200];
+    for (int k = 0; k < (all ? N_KERNELS : 1); k++) {
+        snprintf(line, sizeof line, "%s, %s", kernel_names[k], what);
+        report(worst[k] <= tolerance[t], line, worst[k]);
+    }
+}
+
+static void shapes(void)
+{
+    static const int    dims[] = { 64, 96, 128, 256 }, groups[] = { 1, 2, 6, 7, 8, 16 };
+    static const MiDType types[] = { MI_BF16, MI_F16 };
+
+    for (int t = 0; t < 2; t++)
+        for (int d = 0; d < 4; d++)
+            for (int g = 0; g < 6; g++) {
+                double worst[N_KERNELS] = { 0 };
+                char   what[100];
+                for (int l = 0; l < N_LAYOUTS; l++)
+                    for (int b = 0; b < N_BATCHES; b++) {
+                        if ((t || d == 1 || d == 3) && (l + b + g) % 2)
+                            continue;
+                        Case c = { .dim = dims[d], .heads = 2 * groups[g], .kv_heads = 2, .page = b % 2 ? 64 : 16,
+                                   .dtype = types[t], .kv_dtype = types[t], .layout = (Layout)l };
+                        fill_batch(&c, (Batch)b);
+                        compare(&c, worst);
+                    }
+                snprintf(what, sizeof what, "heads of %d, %d a key head, %s", dims[d], groups[g], t ? "f16" : "bf16");
+                report_all(worst, what, types[t], true);
+            }
+}
+
+static void masks(void)
+{
+    static const struct { int window; float softcap; bool both; } attr[] = {
+        { 100, 0, false }, { 0, 3, false }, { 0, 0, true }, { 40, 2, false }, { 300, 0, false }, { 1, 0, false } };
+
+    for (int i = 0; i < 6; i++) {
+        double worst[N_KERNELS] = { 0 };
+        char   what[100];
+        for (int l = 0; l < N_LAYOUTS; l++)
+            for (int b = 0; b < N_BATCHES; b++) {
+                Case c = { .dim = b % 2 ? 64 : 128, .heads = 14, .kv_heads = 2, .page = 48, .dtype = MI_BF16, .kv_dtype = MI_BF16,
+                           .layout = (Layout)l, .window = attr[i].window, .softcap = attr[i].softcap, .bidirectional = attr[i].both };
+                fill_batch(&c, (Batch)b);
+                compare(&c, worst);
+            }
+        snprintf(what, sizeof what, "window %d, soft cap %g%s", attr[i].window, (double)attr[i].softcap,
+                 attr[i].both ? ", both directions" : "");
+        report_all(worst, what, MI_BF16, true);
+    }
+}
+
+/* The plain one takes f32, and caches of another dtype than the activations. */
+static void mixed_types(void)
+{
+    static const MiDType of[][2] = { { MI_F32, MI_F32 }, { MI_F32, MI_BF16 }, { MI_F32, MI_F16 }, { MI_BF16, MI_F32 } };
+    for (int i = 0; i < 4; i++)
+        for (int b = 0; b < N_BATCHES; b++) {
+            double worst[N_KERNELS] = { 0 };
+            char   what[100];
+            Case   c = { .dim = 80 + 48 * (b % 2), .heads = 6, .kv_heads = 2, .page = 48, .dtype = of[i][0], .kv_dtype = of[i][1],
+                         .layout = (Layout)(b % N_LAYOUTS) };
+            fill_batch(&c, (Batch)b);
+            compare(&c, worst);
+            snprintf(what, sizeof what, "dtypes %d over %d", of[i][0], of[i][1]);
+            report_all(worst, what, of[i][0], false);
+        }
+}
+
+/* Long ones: shared out among many blocks and not at all; the same bits every time. */
+static void long_contexts(void)
+{
+    for (int i = 0; i < 6; i++)
+        for (int k = 0; k < N_KERNELS - 1; k++) {
+            Case   c = { .dim = i % 2 ? 64 : 128, .heads = 14, .kv_heads = 2, .page = 64, .dtype = MI_BF16, .kv_dtype = MI_BF16,
+                         .layout = (Layout)(i % N_LAYOUTS), .n_seqs = 3, .rows = { 1, 1, 1 }, .len = { 4097, 1000, 2500 }, .decode = true };
+            World  w;
+            char   what[100];
+            bool   same = true;
+            world_make(&w, &c);
+            take_samples(&c, &w);
+            void  *shared = outcome(&w, fast[k], &c);
+            double e = distance(&c, shared);
+            snprintf(what, sizeof what, "%s, context 4097, layout %d, heads of %d", kernel_names[fast[k]], c.layout, c.dim);
+            report(e <= tolerance[MI_BF16], what, e);
+            for (int n = 0; n < 20; n++) {
+                void *again = outcome(&w, fast[k], &c);
+                same = same && memcmp(shared, again, w.out_bytes) == 0;
+                free(again);
+            }
+            report(same, "the same bits in 20 runs", 0);
+            w.call.batch.shape.max_kv = 1; /* one part */
+            void *whole = outcome(&w, fast[k], &c);
+            e = between(shared, whole, (int64_t)w.n_tokens * c.heads * c.dim, c.dtype);
+            report(e <= 4e-3, "shared out and not", e);
+            w.call.batch.shape.max_kv = 100000; /* through the workspace */
+            void *other = outcome(&w, fast[k], &c);
+            e = between(shared, other, (int64_t)w.n_tokens * c.heads * c.dim, c.dtype);
+            report(e <= 4e-3, "shared out in two ways", e);
+            for (int n = 0; n < 20; n++) {
+                void *again = outcome(&w, fast[k], &c);
+                same = same && memcmp(other, again, w.out_bytes) == 0;
+                free(again);
+            }
+            report(same, "the same bits in 20 runs", 0);
+            free(shared), free(whole), free(other);
+            world_free(&w);
+        }
+}
+
+static void long_prompts(void)
+{
+    for (int i = 0; i < 4; i++) {
+        double worst[N_KERNELS] = { 0 };
+        char   what[100];
+        Case   c = { .dim = i % 2 ? 64 : 128, .heads = 14, .kv_heads = 2, .page = 128, .dtype = MI_BF16, .kv_dtype = MI_BF16,
+                     .layout = i < 2 ? CONTIGUOUS : PAGED, .n_seqs = 2, .rows = { i < 2 ? 4097 : 1000, 700 }, .len = { 4097, 700 } };
+        compare(&c, worst);
+        snprintf(what, sizeof what, "%d rows of 4097, heads of %d", c.rows[0], c.dim);
+        report_all(worst, what, MI_BF16, true);
+    }
+}
+
+int main(void)
+{
+    int n = 0;
+    if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) {
+        printf("1..0 # SKIP no CUDA device\n");
+        return 0;
+    }
+    if (!getenv("MI_BENCH") || strcmp(getenv("MI_BENCH"), "only") != 0) {
+        masks();
+        shapes();
+        mixed_types();
+        long_contexts();
+        long_prompts();
+        printf("%d passed, %d failed\n", n_passed, n_failed);
+    }
+    if (getenv("MI_BENCH"))
+        bench_all();
+    return n_failed != 0;
+}

@@ -1,0 +1,137 @@
+/* gpu_attention_bench.c - times attention on a card: chains of calls in one graph,
+ * each with a cache of its own, so that keys and values come from memory. */
+#include "gpu_attention.h"
+#include <cuda/read.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static cudaStream_t stream;
+static cudaEvent_t  begun, ended;
+
+static float since(void)
+{
+    float ms = 0;
+    must(cudaEventRecord(ended, stream), "event");
+    must(cudaEventSynchronize(ended), "a timed run");
+    must(cudaEventElapsedTime(&ms, begun, ended), "event");
+    return ms;
+}
+
+/* TB/s, the best of some reads of 4 GiB. */
+static double read_speed(void)
+{
+    const size_t bytes = (size_t)4 << 30;
+    void        *data;
+    float        best = 1e9f;
+
+    must(cudaMalloc(&data, bytes), "cudaMalloc");
+    must(cudaMemset(data, 0, bytes), "cudaMemset");
+    for (int i = 0; i < 8; i++) {
+        must(cudaEventRecord(begun, stream), "event");
+        must(mi_cuda_read(stream, data, bytes), "reading");
+        const float ms = since();
+        best = ms < best ? ms : best;
+    }
+    cudaFree(data);
+    return (double)bytes / best * 1e-9;
+}
+
+/* us a call: `layers` calls over caches one after the other, in a graph, replayed. */
+static double chain(World *w, const Case *c, Kernel kernel, char *k, char *v, int layers)
+{
+    cudaGraph_t     graph;
+    cudaGraphExec_t run;
+    float           best = 1e9f;
+
+    must(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing");
+    for (int i = 0; i < layers; i++) {
+        w->call.kv.k = k + (size_t)i * w->side, w->call.kv.v = v + (size_t)i * w->side;
+        must(world_run(w, kernel, c, stream), kernel_names[kernel]);
+    }
+    must(cudaStreamEndCapture(stream, &graph), "capturing");
+    must(cudaGraphInstantiate(&run, graph, 0), "capturing");
+    for (int i = 0; i < 7; i++) {
+        must(cudaEventRecord(begun, stream), "event");
+        must(cudaGraphLaunch(run, stream), "launching");
+        const float ms = since();
+        best = ms < best ? ms : best;
+    }
+    cudaGraphExecDestroy(run);
+    cudaGraphDestroy(graph);
+    return best * 1e3 / layers;
+}
+
+static const struct { int heads, kv_heads, dim; } shapes[] = { { 14, 2, 64 }, { 12, 2, 128 }, { 28, 4, 128 } };
+
+static void decode(double limit, Layout layout, int n_seqs, int context, int max_kv)
+{
+    for (int s = 0; s < 3; s++) {
+        Case  c = { .dim = shapes[s].dim, .heads = shapes[s].heads, .kv_heads = shapes[s].kv_heads, .page = 64, .dtype = MI_BF16,
+                    .kv_dtype = MI_BF16, .layout = layout, .n_seqs = n_seqs, .decode = true, .max_kv = max_kv };
+        World w;
+        char *k, *v;
+        for (int i = 0; i < n_seqs; i++)
+            c.rows[i] = 1, c.len[i] = context;
+        world_make(&w, &c);
+        const double bytes = 4.0 * n_seqs * context * c.kv_heads * c.dim;
+        const int    layers = bytes > 3e7 ? 6 : bytes > 3e5 ? 60 : 28;
+        must(cudaMalloc((void **)&k, w.side * (size_t)layers), "cudaMalloc");
+        must(cudaMalloc((void **)&v, w.side * (size_t)layers), "cudaMalloc");
+        for (int i = 0; i < layers; i++) {
+            must(cudaMemcpy(k + (size_t)i * w.side, w.k, w.side, cudaMemcpyDeviceToDevice), "cudaMemcpy");
+            must(cudaMemcpy(v + (size_t)i * w.side, w.v, w.side, cudaMemcpyDeviceToDevice), "cudaMemcpy");
+        }
+        for (Kernel kernel = GQA; kernel < N_KERNELS; kernel++) {
+            const double us = chain(&w, &c, kernel, k, v, layers);
+            printf("decode %-5s %2d/%d x %3d, %2d x %4d%s, bucket %4d: %7.2f us, %.2f TB/s = %3.0f %%\n", kernel_names[kernel], c.heads,
+                   c.kv_heads, c.dim, n_seqs, context, layout == PAGED ? " paged" : "", w.call.batch.shape.max_kv, us,
+                   bytes / us * 1e-6, bytes / us * 1e-4 / limit);
+        }
+        fflush(stdout);
+        cudaFree(k), cudaFree(v);
+        world_free(&w);
+    }
+}
+
+static void prefill(int n, Layout layout)
+{
+    for (int s = 0; s < 3; s++) {
+        Case  c = { .dim = shapes[s].dim, .heads = shapes[s].heads, .kv_heads = shapes[s].kv_heads, .page = 128, .dtype = MI_BF16,
+                    .kv_dtype = MI_BF16, .layout = layout, .n_seqs = 1, .rows = { n }, .len = { n } };
+        World w;
+        world_make(&w, &c);
+        for (Kernel kernel = GQA; kernel < N_KERNELS; kernel++) {
+            float best = 1e9f;
+            for (int i = 0; i < 6; i++) {
+                must(cudaEventRecord(begun, stream), "event");
+                for (int r = 0; r < 4; r++)
+                    must(world_run(&w, kernel, &c, stream), kernel_names[kernel]);
+                const float ms = since() / 4;
+                best = ms < best ? ms : best;
+            }
+            printf("prefill %-5s %2d/%d x %3d, %4d%s: %8.1f us, %3.0f TFLOP/s\n", kernel_names[kernel], c.heads, c.kv_heads, c.dim, n,
+                   layout == PAGED ? " paged" : "", best * 1e3, 2.0 * n * n * c.heads * c.dim / best * 1e-9);
+        }
+        fflush(stdout);
+        world_free(&w);
+    }
+}
+
+float bench_all(void)
+{
+    must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
+    must(cudaEventCreate(&begun), "an event");
+    must(cudaEventCreate(&ended), "an event");
+    const double limit = read_speed();
+    printf("memory reads at %.2f TB/s\n", limit);
+    decode(limit, CONTIGUOUS, 1, 128, 128);
+    decode(limit, CONTIGUOUS, 1, 128, 4096);
+    decode(limit, CONTIGUOUS, 1, 1024, 0);
+    decode(limit, CONTIGUOUS, 1, 4096, 0);
+    decode(limit, PAGED, 64, 4096, 0);
+    decode(limit, CONTIGUOUS, 64, 512, 0);
+    prefill(2048, CONTIGUOUS);
+    prefill(8192, CONTIGUOUS);
+    prefill(8192, PAGED);
+    return (float)limit;
+}

@@ -1,0 +1,210 @@
+/* gpu_attention_world.c - makes up a call: caches of every layout whose other
+ * elements are NaN, q as a view into rows that hold more, outputs poisoned. */
+#include "gpu_attention.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const kernel_names[] = { "simple", "gqa", "flash" };
+
+void must(int code, const char *what)
+{
+    if (code) {
+        printf("not ok - %s: %s\n", what, cudaGetErrorString((cudaError_t)code));
+        exit(1);
+    }
+}
+
+/* ---- numbers ------------------------------------------------------------------- */
+
+enum { TABLE = 1 << 20 };
+
+static uint16_t to_bf16(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+static float from_bf16(uint16_t h)
+{
+    uint32_t u = (uint32_t)h << 16;
+    float    x;
+    memcpy(&x, &u, 4);
+    return x;
+}
+
+/* Values of 8 significant bits: bf16, f16 and f32 hold them all without rounding. */
+static const float *table(void)
+{
+    static float t[TABLE];
+    uint32_t     x = 1;
+
+    if (t[0] == 0)
+        for (int i = 0; i < TABLE; i++) {
+            x ^= x << 13, x ^= x >> 17, x ^= x << 5;
+            t[i] = from_bf16(to_bf16((float)(x >> 8) / (1 << 23) - 1));
+            if (t[i] > -0x1p-6f && t[i] < 0x1p-6f)
+                t[i] = 0x1p-6f;
+        }
+    return t;
+}
+
+const float *world_row(const Case *c, int side, int seq, int t, int head)
+{
+    uint32_t x = (uint32_t)(((side * 67 + seq) * 8209 + t) * 67 + head) * 0x9e3779b1u + (uint32_t)c->dim;
+    x = (x ^ x >> 15) * 0x2c1b3c6du;
+    x = (x ^ x >> 12) * 0x297a2d39u;
+    return table() + (x ^ x >> 15) % (TABLE - 256);
+}
+
+static uint16_t to_f16(float x) /* values of the table, times a power of 2 */
+{
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return (uint16_t)((u >> 16 & 0x8000) | ((u >> 23 & 0xff) - 112) << 10 | (u >> 13 & 0x3ff));
+}
+
+static void put(void *to, int64_t at, MiDType t, float x)
+{
+    if (t == MI_F32)
+        ((float *)to)[at] = x;
+    else
+        ((uint16_t *)to)[at] = t == MI_F16 ? to_f16(x) : to_bf16(x);
+}
+
+/* ---- the call ------------------------------------------------------------------ */
+
+static void *upload(const void *from, size_t bytes)
+{
+    void *d = NULL;
+    must(cudaMalloc(&d, bytes), "cudaMalloc");
+    must(cudaMemcpy(d, from, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+    return d;
+}
+
+/* Lays the view out, and says how many elements a side has; tables: host, of the block table. */
+static int64_t lay_out(MiKvView *kv, const Case *c, int longest, int *start, int *tables)
+{
+    const int pages = (longest + c->page - 1) / c->page;
+
+    *kv = (MiKvView){ .dtype = c->kv_dtype, .n_kv_heads = c->kv_heads, .head_dim = c->dim, .stride_token = c->dim };
+    if (c->layout == PAGED) { /* pages shuffled */
+        kv->block_size = c->page, kv->max_blocks = pages;
+        for (int i = 0; i < c->n_seqs * pages; i++)
+            tables[i] = c->n_seqs * pages - 1 - i;
+        for (int i = 0; i + 3 < c->n_seqs * pages; i += 3) {
+            const int x = tables[i];
+            tables[i] = tables[i + 2], tables[i + 2] = x;
+        }
+    } else { /* a region for each sequence, in another order, not a multiple of any tile */
+        kv->block_size = longest + 29, kv->max_blocks = 1;
+        for (int i = 0; i < c->n_seqs; i++)
+            tables[i] = c->n_seqs - 1 - i, start[i] = c->layout == TAIL ? 5 + 13 * (i % 2) : 0;
+    }
+    kv->stride_head = (int64_t)kv->block_size * c->dim;
+    kv->stride_block = kv->stride_head * c->kv_heads;
+    return kv->stride_block * (c->layout == PAGED ? (int64_t)c->n_seqs * pages : c->n_seqs);
+}
+
+static void fill_cache(const Case *c, const MiKvView *kv, const int *start, char *k, char *v)
+{
+    for (int s = 0; s < c->n_seqs; s++)
+        for (int t = 0; t < c->len[s]; t++)
+            for (int h = 0; h < c->kv_heads; h++) {
+                const int64_t at = mi_kv_offset(kv, s, start[s] + t, h);
+                const float  *x = world_row(c, 0, s, t, h), *y = world_row(c, 1, s, t, h);
+                for (int d = 0; d < c->dim; d++) {
+                    put(k, at + d, c->kv_dtype, x[d]);
+                    put(v, at + d, c->kv_dtype, y[d]);
+                }
+            }
+}
+
+/* Rows of q beside what else a joined projection writes. */
+static void make_q(World *w, const Case *c)
+{
+    const size_t  size = mi_dtype_size(c->dtype);
+    const int64_t width = (int64_t)(c->heads + 2 * c->kv_heads) * c->dim;
+    char         *q = malloc((size_t)(w->n_tokens * width) * size);
+
+    memset(q, 0xff, (size_t)(w->n_tokens * width) * size);
+    for (int s = 0, row = 0; s < c->n_seqs; s++)
+        for (int r = 0; r < c->rows[s]; r++, row++)
+            for (int h = 0; h < c->heads; h++) {
+                const float *x = world_row(c, 2, s, c->len[s] - c->rows[s] + r, h);
+                for (int d = 0; d < c->dim; d++)
+                    put(q, row * width + (int64_t)h * c->dim + d, c->dtype, 4 * x[d]);
+            }
+    w->q = upload(q, (size_t)(w->n_tokens * width) * size);
+    free(q);
+    w->out_bytes = (size_t)w->n_tokens * (size_t)c->heads * (size_t)c->dim * size;
+    must(cudaMalloc(&w->out, w->out_bytes), "cudaMalloc");
+    w->call.q = (MiTensor){ w->q, c->dtype, 3, { w->n_tokens, c->heads, c->dim }, { width, c->dim, 1 } };
+    w->call.out = (MiTensor){ w->out, c->dtype, 3, { w->n_tokens, c->heads, c->dim }, { (int64_t)c->heads * c->dim, c->dim, 1 } };
+}
+
+void world_make(World *w, const Case *c)
+{
+    int longest = 1, n = 0;
+
+    *w = (World){ 0 };
+    for (int s = 0; s < c->n_seqs; s++) {
+        longest = c->len[s] > longest ? c->len[s] : longest;
+        w->starts[s + 1] = w->n_tokens += c->rows[s];
+    }
+    const int pages = (longest + c->page - 1) / c->page;
+    int      *ints = calloc((size_t)(w->n_tokens + MAX_SEQS + 1 + 3 * c->n_seqs + c->n_seqs * pages + 64 * c->kv_heads), sizeof *ints);
+    int      *positions = ints, *starts = positions + w->n_tokens, *start = starts + MAX_SEQS + 1, *len = start + c->n_seqs;
+    int      *tables = len + c->n_seqs, *arrived = tables + c->n_seqs * (pages + 1);
+
+    const int64_t elements = lay_out(&w->call.kv, c, longest, start, tables);
+    memcpy(starts, w->starts, sizeof w->starts);
+    for (int s = 0; s < c->n_seqs; s++) {
+        len[s] = c->len[s] ? start[s] + c->len[s] : 0;
+        for (int r = 0; r < c->rows[s]; r++)
+            positions[n++] = c->len[s] ? c->len[s] - c->rows[s] + r : 0;
+    }
+    w->side = (size_t)elements * mi_dtype_size(c->kv_dtype);
+    char *k = malloc(w->side), *v = malloc(w->side);
+    memset(k, 0xff, w->side);
+    memset(v, 0xff, w->side);
+    w->call.kv.block_table = tables;
+    fill_cache(c, &w->call.kv, start, k, v);
+    w->call.kv.k = w->k = upload(k, w->side);
+    w->call.kv.v = w->v = upload(v, w->side);
+    free(k);
+    free(v);
+    make_q(w, c);
+    int *d = w->ints = upload(ints, (size_t)(arrived + 64 * c->kv_heads - ints) * sizeof *ints);
+    w->call.kv.kv_len = d + (len - ints);
+    w->call.kv.kv_start = c->layout == TAIL ? d + (start - ints) : NULL;
+    w->call.kv.block_table = d + (tables - ints);
+    w->call.batch = (MiBatch){ .shape = { w->n_tokens, c->n_seqs, c->n_seqs, c->max_kv ? c->max_kv : longest + 20, c->decode },
+                               .positions = d, .seq_start = d + (starts - ints) };
+    w->call.scale = 1 / (c->dim == 64 ? 8.f : c->dim == 96 ? 9.8f : c->dim == 128 ? 11.3f : 16.f);
+    w->call.softcap = c->softcap, w->call.window = c->window, w->call.bidirectional = c->bidirectional;
+    must(cudaMalloc(&w->workspace, mi_cuda_attention_gqa_workspace(c->dim)), "cudaMalloc");
+    free(ints);
+}
+
+void world_free(World *w)
+{
+    void *all[] = { w->k, w->v, w->q, w->out, w->ints, w->workspace };
+    for (int i = 0; i < 6; i++)
+        cudaFree(all[i]);
+}
+
+int world_run(World *w, Kernel kernel, const Case *c, cudaStream_t stream)
+{
+    const MiCudaAttentionMode mode = c->decode       ? MI_CUDA_ATTENTION_FEW
+                                     : c->n_seqs == 1 ? MI_CUDA_ATTENTION_PROMPT
+                                                      : MI_CUDA_ATTENTION_BOTH;
+    int *arrived = (int *)(uintptr_t)w->call.kv.block_table + c->n_seqs * w->call.kv.max_blocks;
+
+    switch (kernel) {
+    case SIMPLE: return mi_cuda_attention_simple(stream, &w->call);
+    case GQA: return mi_cuda_attention_gqa(stream, &w->call, mode, w->workspace, arrived);
+    default: return cudaErrorNotSupported;
+    }
+}
