@@ -105,6 +105,28 @@ void mi_context_stage_part(MiOwnedContext *c, int i)
 {
     c->staging_at = c->staging_bytes * (size_t)i;
     c->staging_end = c->staging_at + c->staging_bytes;
+    c->n_copies = 0;
+}
+
+bool mi_context_flush(MiOwnedContext *c, GError **error)
+{
+    const MiBackend *b = c->pub.backend;
+    bool             ok = true;
+
+    if (!c->n_copies)
+        return true;
+    if (MI_HAS(b, copy_all))
+        ok = b->copy_all(c->pub.device, c->pub.stream, c->copies, c->n_copies, error);
+    for (int i = 0; i < c->n_copies && ok && !MI_HAS(b, copy_all); i++)
+        ok = b->copy(c->pub.device, c->pub.stream, c->copies[i].dst, c->copies[i].src, c->copies[i].bytes, error);
+    c->n_copies = 0;
+    return ok;
+}
+
+bool mi_context_copy(MiOwnedContext *c, void *dst, const void *src, size_t bytes, GError **error)
+{
+    c->copies[c->n_copies++] = (MiCopy){ dst, src, bytes };
+    return c->n_copies < MI_MAX_COPIES || mi_context_flush(c, error);
 }
 
 static bool context_send(MiContext *ctx, void *dst, const void *src, size_t bytes, GError **error)
@@ -123,7 +145,7 @@ static bool context_send(MiContext *ctx, void *dst, const void *src, size_t byte
     }
     char *from = memcpy(c->staging + c->staging_at, src, bytes);
     c->staging_at += mi_align(bytes);
-    return ctx->backend->copy(ctx->device, ctx->stream, dst, from, bytes, error);
+    return mi_context_copy(c, dst, from, bytes, error);
 }
 
 /* ---- the whole -------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #ifndef MI_CORE_CONTEXT_H
 #define MI_CORE_CONTEXT_H
 
+#include <miniinfer/backend.h>
 #include <miniinfer/format.h>
 
 typedef struct MiLoader MiLoader;
@@ -15,6 +16,8 @@ typedef struct {
     char       *staging; /* what send() copies from: [n] parts of staging_bytes, pinned */
     size_t      staging_bytes, staging_at; /* of a part; where the next send() goes, from `staging` on */
     size_t      staging_end;
+    MiCopy      copies[MI_MAX_COPIES]; /* not enqueued yet */
+    int         n_copies;
 } MiOwnedContext;
 
 /* device: what backend->open() gave. */
@@ -26,6 +29,9 @@ void mi_context_clear(MiOwnedContext *);
 bool mi_context_stage(MiOwnedContext *, size_t bytes, int n, GError **error);
 /* What is sent from here on goes through part i. */
 void mi_context_stage_part(MiOwnedContext *, int i);
+/* Like copy() of the backend, once mi_context_flush() enqueues all that there is to copy. */
+bool mi_context_copy(MiOwnedContext *, void *dst, const void *src, size_t bytes, GError **error);
+bool mi_context_flush(MiOwnedContext *, GError **error);
 
 /* Between these two upload() and put() copy through pinned buffers on threads of their own. */
 bool mi_context_load_begin(MiOwnedContext *, GError **error);

@@ -3,7 +3,7 @@
 #include <miniinfer/plugin.h>
 #include <string.h>
 
-enum { N_LANES = 4, LANE_BYTES = 8 << 20, ELEMENTS = 1 << 20 };
+enum { N_LANES = 8, LANE_BYTES = 4 << 20, ELEMENTS = 1 << 20 };
 
 /* One thread's way: what it reads goes into its buffer, and on from there while it reads the next. */
 typedef struct {
@@ -173,7 +173,7 @@ MiLoader *mi_loader_new(MiOwnedContext *c, GError **error)
     g_mutex_init(&l->lock);
     g_cond_init(&l->work);
     g_cond_init(&l->idle);
-    for (int i = 0; i < N_LANES; i++) {
+    for (int i = 0; i < MIN(N_LANES, MAX(2, (int)g_get_num_processors() / 2)); i++) {
         Lane *lane = &l->lane[i];
         lane->owner = l;
         if (!(lane->buffer = ctx->alloc(ctx, MI_MEM_PINNED, LANE_BYTES, error)) ||

@@ -263,7 +263,7 @@ static bool pad(MiRunner *r, const MiBucket *b)
     const int n = r->a->sizes[b->size].n_tokens, from = s->n_tokens;
     int32_t   kv = 256;
 
-    if (!MI_HAS(r->a->ctx.pub.backend, capture_begin) || b->size == r->a->n_sizes - 1 || !s->decode ||
+    if (!r->a->settings.engine.graphs || !MI_HAS(r->a->ctx.pub.backend, capture_begin) || b->size == r->a->n_sizes - 1 || !s->decode ||
         s->n_out != s->n_tokens || s->n_seqs != s->n_tokens)
         return false;
     while (kv < s->max_kv)
@@ -360,8 +360,7 @@ static MiTensor output(const MiRunner *r, const MiBucket *b, const char *name)
 static bool fetch_one(const MiRunner *r, const MiBucket *b, const char *name, char **at, size_t bytes, const void *out,
                       GError **error)
 {
-    MiContext *ctx = &r->a->ctx.pub;
-    void      *data = output(r, b, name).data;
+    void *data = output(r, b, name).data;
 
     if (unified(r)) {
         *(void **)(uintptr_t)out = data;
@@ -369,7 +368,7 @@ static bool fetch_one(const MiRunner *r, const MiBucket *b, const char *name, ch
     }
     *(void **)(uintptr_t)out = *at;
     *at += mi_align(bytes);
-    return ctx->backend->copy(ctx->device, ctx->stream, (void *)(*at - mi_align(bytes)), data, bytes, error);
+    return mi_context_copy(&r->a->ctx, *at - mi_align(bytes), data, bytes, error);
 }
 
 static bool fetch(const MiRunner *r, const MiBucket *b, MiFlight *f, GError **error)
@@ -381,7 +380,7 @@ static bool fetch(const MiRunner *r, const MiBucket *b, MiFlight *f, GError **er
     return (!n || fetch_one(r, b, "tokens", &at, n, &f->tokens, error)) &&
            (!n || !f->logprobs || (fetch_one(r, b, "logprobs", &at, tops, &f->values, error) &&
                                    fetch_one(r, b, "logprob_ids", &at, tops, &f->ids, error))) &&
-           ctx->backend->event_record(ctx->device, f->event, ctx->stream, error);
+           mi_context_flush(&r->a->ctx, error) && ctx->backend->event_record(ctx->device, f->event, ctx->stream, error);
 }
 
 /* The host goes on as if the step were done: what was drawn it will know later. */
@@ -426,7 +425,7 @@ static bool enqueue(MiRunner *r, MiFlight *f, GError **error)
     const bool recordable = !r->watch && pad(r, b);
     return send_step(r, error) && cache_of(r)->plan(r->cache, ctx, &f->step, &r->batch, error) &&
            (!MI_HAS(attention, plan) || attention->plan(r->a->attention_self, ctx, &f->step, &r->batch, error)) &&
-           run(r, b, recordable, error) && fetch(r, b, f, error);
+           mi_context_flush(&r->a->ctx, error) && run(r, b, recordable, error) && fetch(r, b, f, error);
 }
 
 MiFlight *mi_runner_flight(MiRunner *r) { return &r->flights[r->next]; }

@@ -35,6 +35,8 @@ static const MiOption engine[] = {
     MI_OPTION(MiEngineSettings, max_tokens, "0", 0, 1 << 20,
               "rows of one step; 0: what prefill_step and max_seqs make"),
     MI_OPTION(MiEngineSettings, prefill_step, "512", 1, 1 << 16, "rows of one step that prompts may take"),
+    MI_OPTION(MiEngineSettings, graphs, "true", 0, 0,
+              "record the steps that decode and replay them; false: node by node, slower, the same tokens"),
     MI_OPTION_END,
 };
 

@@ -235,6 +235,13 @@ static bool copy(void *device, void *stream, void *dst, const void *src, size_t 
     return true;
 }
 
+static bool copy_all(void *device, void *stream, const MiCopy *copies, int n, GError **error)
+{
+    for (int i = 0; i < n; i++)
+        copy(device, stream, copies[i].dst, copies[i].src, copies[i].bytes, error);
+    return true;
+}
+
 static bool event_record(void *device, void *event, void *stream, GError **error)
 {
     Remote *r = device;
@@ -308,7 +315,7 @@ static const MiBackend remote = {
     .memory = memory, .alloc = alloc, .free = free_memory, .stream_new = stream_new, .stream_free = stream_free,
     .event_new = event_new, .event_free = event_free, .copy = copy, .event_record = event_record,
     .stream_wait = stream_wait, .event_wait = event_wait, .capture_begin = capture_begin, .capture_end = capture_end,
-    .replay = replay, .graph_free = graph_free, .parallel = parallel,
+    .replay = replay, .graph_free = graph_free, .parallel = parallel, .copy_all = copy_all,
 };
 
 /* ---- the CPU's features, once more -------------------------------------------------- */

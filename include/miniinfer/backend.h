@@ -5,6 +5,12 @@
 
 #include <miniinfer/context.h>
 
+typedef struct {
+    void       *dst;
+    const void *src;
+    size_t      bytes; /* a multiple of 4, like both addresses */
+} MiCopy;
+
 struct MiBackend {
     size_t struct_size;
     bool   unified; /* device memory is host memory: a mapped weight is used where it lies */
@@ -59,6 +65,11 @@ struct MiBackend {
     /* LOAD, optional.  Bytes a second that reading device memory gives, measured now: the limit
      * that `bench` sets its figures against. */
     bool (*read_rate)(void *device, double *bytes, GError **error);
+
+    /* ENQUEUE, optional.  Several small copies as one piece of work, of each of which one side is
+     * device memory and the other pinned; n: at most MI_MAX_COPIES. */
+    bool (*copy_all)(void *device, void *stream, const MiCopy *copies, int n, GError **error);
 };
+enum { MI_MAX_COPIES = 32 };
 
 #endif

@@ -4,6 +4,7 @@
  * one current device.  Memory is plain device memory, never managed.  A graph is
  * what one stream recorded, in the mode in which an allocation by this thread
  * fails the capture: that is how a plugin which breaks its contract is found. */
+#include <cuda/copies.h>
 #include <cuda/read.h>
 #include <cuda_runtime_api.h>
 #include <miniinfer/plugin.h>
@@ -121,6 +122,18 @@ static bool copy(void *device, void *stream, void *dst, const void *src, size_t 
     return use(device, error) && ok(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream), "copying", error);
 }
 
+static bool copy_all(void *device, void *stream, const MiCopy *copies, int n, GError **error)
+{
+    MiCudaCopies c;
+
+    for (int i = 0; i < n; i++) {
+        c.at[i].dst = copies[i].dst;
+        c.at[i].src = copies[i].src;
+        c.at[i].bytes = copies[i].bytes;
+    }
+    return use(device, error) && ok((cudaError_t)mi_cuda_copy_all(stream, &c, n), "copying", error);
+}
+
 static bool event_record(void *device, void *event, void *stream, GError **error)
 {
     (void)device;
@@ -233,6 +246,7 @@ static const MiBackend cuda = {
     .graph_free = graph_free,
     .event_elapsed = event_elapsed,
     .read_rate = read_rate,
+    .copy_all = copy_all,
 };
 
 static const MiOption options[] = {

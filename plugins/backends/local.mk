@@ -7,7 +7,8 @@ plugins_backend_cpu_so_LDADD   = $(plugin_ldadd)
 if MI_CUDA
 plugins += plugins/backend_cuda.so
 endif
-plugins_backend_cuda_so_SOURCES  = plugins/backends/cuda.c kernels/cuda/read.cu kernels/cuda/read.h
+plugins_backend_cuda_so_SOURCES  = plugins/backends/cuda.c kernels/cuda/copies.cu kernels/cuda/copies.h \
+	kernels/cuda/read.cu kernels/cuda/read.h
 plugins_backend_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_backend_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_backend_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
