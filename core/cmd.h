@@ -16,6 +16,7 @@ int mi_cmd_tokenize(MiCommandLine *);
 int mi_cmd_perplexity(MiCommandLine *);
 int mi_cmd_convert(MiCommandLine *);
 int mi_cmd_bench(MiCommandLine *);
+int mi_cmd_verify(MiCommandLine *);
 
 /* Prints "miniinfer: message", frees the error, gives its exit status; NULL: 0. */
 int mi_cmd_report(GError *);
@@ -24,5 +25,10 @@ int mi_cmd_usage(GError *);
 
 /* All of a file, or of standard input where it is "-"; the caller frees it, a NUL follows it. */
 char *mi_cmd_slurp(const char *file, size_t *len, GError **error);
+
+/* "1,2,3", blanks allowed, as ids that the caller frees. */
+bool mi_cmd_ids(const char *list, int32_t **out, size_t *n, GError **error);
+/* The text as it is, after the token that the model begins every text with, if it has one; the caller frees the ids. */
+bool mi_cmd_encode(MiEngine *, const char *text, size_t len, bool special, int32_t **out, size_t *n, GError **error);
 
 #endif

@@ -13,46 +13,6 @@ typedef struct {
     size_t   n;
 } Prompt;
 
-/* "1,2,3", blanks allowed. */
-static bool ids_of_list(const char *list, Prompt *out, GError **error)
-{
-    g_autoptr(GArray) ids = g_array_new(FALSE, FALSE, sizeof(int32_t));
-
-    for (const char *p = list; *p;) {
-        char         *end;
-        const gint64  id = g_ascii_strtoll(p, &end, 10);
-        const int32_t narrow = (int32_t)id;
-        if (end == p || id < 0 || id > G_MAXINT32 || (*end && *end != ',' && *end != ' ')) {
-            g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "--ids: '%.20s' is no list of token ids such as 1,2,3", p);
-            return false;
-        }
-        g_array_append_val(ids, narrow);
-        p = end + strspn(end, ", ");
-    }
-    out->n = ids->len;
-    out->ids = (int32_t *)(void *)g_array_free(g_steal_pointer(&ids), FALSE);
-    return true;
-}
-
-/* The text as it is, after the token that the model begins every text with, if it has one. */
-static bool ids_of_text(MiSession *s, const char *text, size_t len, bool special, Prompt *out, GError **error)
-{
-    const int32_t bos = s->engine->api->bos(s->engine);
-    const size_t  n = s->engine->api->encode(s->engine, text, len, special, NULL, 0), first = bos >= 0;
-
-    if (n == SIZE_MAX) {
-        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "the model's tokenizer gave up on this prompt of %zu bytes", len);
-        return false;
-    }
-    if (!(out->ids = g_try_new(int32_t, n + 1))) {
-        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "no memory for a prompt of %zu tokens", n);
-        return false;
-    }
-    out->ids[0] = bos;
-    out->n = first + s->engine->api->encode(s->engine, text, len, special, out->ids + first, n);
-    return true;
-}
-
 static MiVar text_var(const char *text, size_t len) { return (MiVar){ .type = MI_VAR_TEXT, .text = text, .n = len }; }
 
 static bool ids_of_chat(MiSession *s, const char *text, size_t len, Prompt *out, GError **error)
@@ -81,7 +41,7 @@ static bool prompt_of_flags(MiSession *s, Prompt *out, GError **error)
     size_t               len = text ? strlen(text) : 0;
 
     if (list)
-        return ids_of_list(list, out, error);
+        return mi_cmd_ids(list, &out->ids, &out->n, error);
     if (!text) {
         if (!(text = read = mi_cmd_slurp(file ? file : "-", &len, error)))
             return false;
@@ -93,7 +53,8 @@ static bool prompt_of_flags(MiSession *s, Prompt *out, GError **error)
             return false;
         }
     }
-    return raw ? ids_of_text(s, text, len, mi_flag(cl, "special"), out, error) : ids_of_chat(s, text, len, out, error);
+    return raw ? mi_cmd_encode(s->engine, text, len, mi_flag(cl, "special"), &out->ids, &out->n, error)
+               : ids_of_chat(s, text, len, out, error);
 }
 
 /* ---- one answer --------------------------------------------------------------- */
@@ -211,7 +172,7 @@ static bool flags_fit(const MiCommandLine *cl, GError **error)
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "--special needs --raw: a chat template brings its own");
     else if ((mi_flag(cl, "logprobs") || mi_flag(cl, "prompt-logprobs")) && !mi_flag(cl, "json"))
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "log probabilities are printed with --json only");
-    else if (!ids || ids_of_list(mi_flag(cl, "ids"), &listed, error)) {
+    else if (!ids || mi_cmd_ids(mi_flag(cl, "ids"), &listed.ids, &listed.n, error)) {
         g_free(listed.ids);
         return mi_flag_int(cl, "logprobs", 1, MI_MAX_TOPS, 0, &n, error);
     }

@@ -8,6 +8,7 @@
 #include <miniinfer/context.h>
 
 enum {
+    MI_EXIT_DIFFERS = 1,    /* `verify`: it ran, and something is out of tolerance */
     MI_EXIT_USAGE = 64,     /* the command line */
     MI_EXIT_DATA = 65,      /* a model or an input file that is not what it says */
     MI_EXIT_NOT_FOUND = 66, /* a file, model or feature */

@@ -138,6 +138,25 @@ static const char *const bench_examples[] = {
     NULL,
 };
 
+static const MiFlag verify_flags[] = {
+    { 'p', "prompt", "TEXT", NULL, "the text that is run, as it is" },
+    { 0, "ids", "IDS", NULL, "the same as token ids: 1,2,3" },
+    { 0, "against", "WHAT", NULL, "the reference: fp32 (of the same device), a device (cpu), linear:NAME, attention:NAME, cache:NAME" },
+    { 0, "node", "PATTERN", NULL, "only nodes whose name, feature or plugin file has this; * and ? stand for others" },
+    { 0, "steps", "N", NULL, "steps after the prompt that are compared node by node (4)" },
+    { 0, "batch", "N", NULL, "sequences of such a step (1)" },
+    { 'n', "tokens", "N", NULL, "tokens of the whole answers that are compared (32); 0: none" },
+    { 0, "json", NULL, NULL, "print one JSON object" },
+    { 0 },
+};
+static const char *const verify_examples[] = {
+    "miniinfer verify -m model.gguf", "every node against the same device's plain parts in fp32",
+    "miniinfer verify --config etc/qwen2.ini --engine.device cuda --against cpu", "a card against the processor",
+    "miniinfer verify -m model.gguf --node 'model.layers.0: *' -v", "the first layer, a line for each node",
+    "miniinfer verify -m model.gguf --plugin-path /my/plugins --node my_op.so --json", "the nodes that a plugin runs",
+    NULL,
+};
+
 static const char *const bare_examples[] = {
     "miniinfer --config etc/qwen2.ini", "chat with what the file describes",
     "echo 'Why is the sky blue?' | miniinfer --config etc/qwen2.ini", "one answer for each line",
@@ -188,6 +207,13 @@ const MiCommand mi_commands[] = {
       "start. [engine] max_seqs and max_len are raised where they are too small. A decode step is set against the time that "
       "reading its weights, keys and values takes at the memory's speed, where the backend can measure that.",
       bench_flags, bench_examples },
+    { "verify", "", 0, 0, "compare every node with a reference",
+      "Runs the program node by node on two sides, what is configured and a reference: the prompt, then some steps. Each "
+      "node of both sides computes from the reference's values, rounded to the tested side's dtype, so that an error shows "
+      "where it is made. A fusion is also compared with the nodes it replaced. Then the answers of both, greedy, as they "
+      "are. The worst nodes are listed first, with the plugin file that runs them; the exit status is 1 when one is out of "
+      "tolerance, or a token differs that is no near tie. docs/verify.md says how to read it.",
+      verify_flags, verify_examples },
     { "help", "[COMMAND]", 0, 1, "explain a command", "", help_flags, NULL },
     { 0 },
 };
@@ -339,6 +365,7 @@ static const struct { const char *what, *text; } files[] = {
 
 static const struct { int status; const char *text; } statuses[] = {
     { 0, "success" },
+    { 1, "verify: something is out of tolerance" },
     { 64, "usage: an unknown command or option" },
     { 65, "a model or a batch file that is not what it says" },
     { 66, "a file, a model or a feature that is not there" },

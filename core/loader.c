@@ -1,4 +1,5 @@
 #include "loader.h"
+#include "numbers.h"
 
 #include <miniinfer/plugin.h>
 #include <string.h>
@@ -34,37 +35,6 @@ struct MiLoader {
 
 /* ---- converting --------------------------------------------------------------- */
 
-static uint16_t bf16_of(float x)
-{
-    uint32_t u;
-
-    memcpy(&u, &x, sizeof u);
-    if ((u & 0x7fffffff) > 0x7f800000)
-        return (uint16_t)(u >> 16 | 0x40); /* a NaN stays one */
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
-/* To nearest, ties to even; too large: infinity. */
-static uint16_t f16_of(float x)
-{
-    uint32_t       u;
-    memcpy(&u, &x, sizeof u);
-    const uint32_t sign = u >> 16 & 0x8000, abs = u & 0x7fffffff;
-
-    if (abs > 0x7f800000)
-        return (uint16_t)(sign | 0x7e00);
-    if (abs >= 0x477ff000)
-        return (uint16_t)(sign | 0x7c00);
-    if (abs < 0x38800000) { /* below the least normal: a multiple of 2^-24 */
-        float m, magic = 0.5f;
-        memcpy(&m, &abs, sizeof m);
-        m += magic; /* its last place is 2^-24 */
-        memcpy(&u, &m, sizeof u);
-        return (uint16_t)(sign | (u - 0x3f000000));
-    }
-    return (uint16_t)(sign | ((abs + 0xfff + (abs >> 13 & 1) - 0x38000000) >> 13));
-}
-
 bool mi_weight_convert(const MiWeight *w, int64_t first, int64_t n, MiDType dtype, void *dst, GError **error)
 {
     MiDType           stored;
@@ -84,10 +54,8 @@ bool mi_weight_convert(const MiWeight *w, int64_t first, int64_t n, MiDType dtyp
     from = floats ? floats : dst;
     if (!w->source->vt->decode(w->source->self, w, first, n, (float *)(uintptr_t)from, error))
         return false;
-    for (int64_t i = 0; i < n && dtype == MI_BF16; i++)
-        ((uint16_t *)dst)[i] = bf16_of(from[i]);
-    for (int64_t i = 0; i < n && dtype == MI_F16; i++)
-        ((uint16_t *)dst)[i] = f16_of(from[i]);
+    if (floats)
+        mi_numbers_to(dtype, from, n, dst);
     return true;
 }
 

@@ -3,6 +3,7 @@ core_libcore_a_SOURCES = \
 	core/arena.c core/arena.h \
 	core/chat.c core/chat.h \
 	core/command_line.c core/command_line.h \
+	core/compare.c core/compare.h \
 	core/assembly.c core/assembly.h \
 	core/context.c core/context.h \
 	core/config.c core/config.h \
@@ -14,6 +15,7 @@ core_libcore_a_SOURCES = \
 	core/inspect.c core/inspect.h \
 	core/json_out.c core/json_out.h \
 	core/model.c \
+	core/numbers.c core/numbers.h \
 	core/options.c core/options.h \
 	core/parts.h core/plan.c \
 	core/image.c core/image.h \
@@ -28,6 +30,8 @@ core_libcore_a_SOURCES = \
 	core/runner.c core/runner.h \
 	core/schedule.c core/schedule.h \
 	core/sequence.c core/sequence.h \
+	core/side.c core/side.h \
+	core/allow.c core/verify.c core/verify.h core/verify_step.h \
 	core/weights.c core/weights.h \
 	core/settings.c core/settings.h \
 	core/suggest.c core/suggest.h \
@@ -42,7 +46,7 @@ bin_PROGRAMS += miniinfer
 miniinfer_SOURCES  = \
 	core/answer.c core/answer.h \
 	core/cmd.h core/cmd_bench.c core/cmd_common.c core/cmd_frontend.c core/cmd_inspect.c core/cmd_model.c core/cmd_perplexity.c \
-	core/cmd_run.c \
+	core/cmd_run.c core/cmd_verify.c \
 	core/interrupt.c core/interrupt.h \
 	core/main.c \
 	core/session.c core/session.h
