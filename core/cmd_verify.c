@@ -40,7 +40,8 @@ static bool unknown(const char *against, GError **error)
     for (size_t i = 0; i < G_N_ELEMENTS(words); i++)
         g_ptr_array_add(names, (char *)(uintptr_t)words[i]);
     g_string_printf(m, "--against is '%s'; fp32, a device (cpu), linear:NAME, attention:NAME and cache:NAME are possible", against);
-    mi_suggest_append(m, against, names);
+    g_autofree char *kind = g_strndup(against, strcspn(against, ":") + (strchr(against, ':') != NULL));
+    mi_suggest_append(m, kind, names);
     g_set_error_literal(error, MI_ERROR, MI_ERROR_CONFIG, m->str);
     return false;
 }
@@ -231,7 +232,7 @@ static const MiVerified *first_wrong(const MiVerify *v)
 
 static const char *kind_of_error(const MiVerified *l)
 {
-    return l->worst <= 1 ? "ok" : l->cache_worst == l->worst ? "CACHE" : l->nodes_worst == l->worst ? "NODES" : "WRONG";
+    return l->values_worst > 1 ? "WRONG" : l->cache_worst > 1 ? "CACHE" : l->nodes_worst > 1 ? "NODES" : "ok";
 }
 
 static void print_line(const MiVerified *l)

@@ -18,7 +18,8 @@ typedef struct {
     double l2, max_abs; /* largest of a row's relative L2 difference; of an element */
     double tolerance;   /* of l2 */
     double worst;       /* differences as parts of what is tolerated; above 1: wrong */
-    double cache_worst, nodes_worst; /* the same, of what it wrote to the cache; of a fusion against the nodes it replaced; -1: none */
+    double values_worst;             /* of them the results' */
+    double cache_worst, nodes_worst; /* what it wrote to the cache; a fusion against the nodes it replaced; -1: none */
     char  *where;       /* the step of `worst`: "12 rows of 1 sequence" */
 } MiVerified;
 

@@ -14,3 +14,13 @@ endif
 tests_test_batch_request_SOURCES  = tests/test_batch_request.c plugins/frontends/batch_request.c $(TEST_COMMON)
 tests_test_batch_request_CPPFLAGS = $(TEST_CPPFLAGS) $(JANSSON_CFLAGS)
 tests_test_batch_request_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
+
+test_scripts += tests/cmd_verify.sh
+test_programs += tests/test_verify
+check_PROGRAMS += tests/plugins/wrong.so
+tests_test_verify_SOURCES  = tests/test_verify.c tests/remote.c tests/remote.h $(TEST_COMMON)
+tests_test_verify_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_verify_LDADD    = $(TEST_LDADD)
+tests_plugins_wrong_so_SOURCES = tests/plugins/wrong.c
+tests_plugins_wrong_so_LDFLAGS = $(plugin_ldflags)
+tests_plugins_wrong_so_LDADD   = $(plugin_ldadd)

@@ -353,18 +353,38 @@ static void add(const MiFeature *f)
     features[n_features++] = (MiFeature){ f->kind, f->name, "remote", vtable, f->options };
 }
 
+/* Somebody brought one of its own. */
+static bool has(MiRegistry *r, const MiFeature *f)
+{
+    g_autoptr(GPtrArray) all = mi_registry_list(r, f->kind, "remote");
+
+    for (guint i = 0; i < all->len; i++) {
+        const MiFeature *g = all->pdata[i];
+        if (strcmp(g->name, f->name) == 0 && strcmp(g->backend, "remote") == 0)
+            return true;
+    }
+    return false;
+}
+
 void remote_add(MiRegistry *r)
 {
-    static MiPlugin   plugin = { .name = "remote", .version = "0.1", .description = "The processor, as a card would be" };
+    static GPtrArray *plugins; /* as long as the process, like the files of others */
     g_autoptr(GError) error = NULL;
+    MiPlugin         *plugin = g_new0(MiPlugin, 1);
+    MiFeature        *mine = g_new0(MiFeature, MAX_FEATURES);
 
-    for (int kind = 0; kind < MI_N_KINDS && !plugin.n_features; kind++) {
+    for (int kind = 0; kind < MI_N_KINDS && !plugins; kind++) {
         g_autoptr(GPtrArray) all = mi_registry_list(r, (MiKind)kind, "cpu");
         for (guint i = 0; i < all->len; i++)
             add(all->pdata[i]);
     }
-    plugin.features = features;
-    plugin.n_features = n_features;
-    if (!mi_registry_add(r, &plugin, "remote", &error))
+    plugins = plugins ? plugins : g_ptr_array_new();
+    g_ptr_array_add(plugins, plugin);
+    g_ptr_array_add(plugins, mine);
+    *plugin = (MiPlugin){ .name = "remote", .version = "0.1", .description = "The processor, as a card would be", .features = mine };
+    for (uint32_t i = 0; i < n_features; i++)
+        if (!has(r, &features[i]))
+            mine[plugin->n_features++] = features[i];
+    if (!mi_registry_add(r, plugin, "remote", &error))
         g_error("%s", error->message);
 }
