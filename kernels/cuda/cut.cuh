@@ -17,10 +17,15 @@ struct Histogram {
     uint8_t  any[CUT_BINS]; /* a token of no mass is one nevertheless */
 };
 
+enum { GROUPS = TEAM_WARPS, GROUP_BINS = CUT_BINS / GROUPS };
+
 struct CutShared {
     Histogram h[2]; /* in turn: one is read by the team while the next is filled */
+    u64       group_mass[2][GROUPS]; /* of this block's histogram */
+    bool      group_any[2][GROUPS];
     u64       before;
-    int       bin, lowest;
+    int       bin;
+    bool      reached;
 };
 
 __device__ __forceinline__ void add_mass(Histogram &h, unsigned bin, u64 mass)
@@ -46,41 +51,86 @@ struct Bin {
     bool reached; /* with it there is as much as was wanted */
 };
 
-/* After every block has filled its histogram: the bin in which the walk from the highest one reaches `want`, or the
- * lowest that has a token. */
-__device__ __forceinline__ Bin bin_of(CutShared &c, const Histogram &mine, TeamShared &s, u64 want)
+/* One warp, a lane for each step of the walk from the highest: the lane in which it reaches `want`, or the last with a
+ * token; -1: none has.  *before: what the lanes before it hold. */
+__device__ __forceinline__ int walk_of(u64 mass, bool any, u64 want, u64 *before, bool *reached)
 {
-    const int high = CUT_BINS - 1 - 2 * (int)threadIdx.x, low = high - 1; /* a thread has two bins */
-    u64       mass_high = 0, mass_low = 0, sum, all;
-    bool      any_high = false, any_low = false;
+    const unsigned lane = threadIdx.x % 32;
+    u64            sum = mass;
 
-    static_assert(CUT_BINS == 2 * TEAM_THREADS, "two bins a thread");
-    if (threadIdx.x == 0)
-        c.bin = -1, c.lowest = CUT_BINS;
-    team_sync();
-    for (unsigned r = 0; r < team_size(); r++) {
-        const Histogram *h = of_block(&mine, r);
-        const uint2      l = *(const uint2 *)&h->low[low], u = *(const uint2 *)&h->high[low];
-        mass_low += (u64)u.x << 32 | l.x;
-        mass_high += (u64)u.y << 32 | l.y;
-        any_low = any_low || h->any[low];
-        any_high = any_high || h->any[high];
+#pragma unroll
+    for (int o = 1; o < 32; o *= 2) {
+        const u64 left = __shfl_up_sync(~0u, sum, o);
+        sum += lane >= (unsigned)o ? left : 0;
     }
-    sum = block_scan(mass_high + mass_low, s, &all);
-    const u64 above = sum - mass_high - mass_low;
-    if (above < want && above + mass_high >= want)
-        c.bin = high, c.before = above;
-    else if (above + mass_high < want && sum >= want)
-        c.bin = low, c.before = above + mass_high;
-    if (all < want && (any_high || any_low))
-        atomicMin(&c.lowest, any_low ? low : high);
+    const unsigned hit = __ballot_sync(~0u, sum - mass < want && sum >= want), some = __ballot_sync(~0u, any);
+    const int      at = hit ? __ffs(hit) - 1 : 31 - __clz(some);
+    *before = __shfl_sync(~0u, sum - mass, at < 0 ? 0 : at);
+    *reached = hit != 0;
+    return at;
+}
+
+/* The first warp, after the team has met: first the group, then the bin. */
+__device__ __forceinline__ void find_bin(CutShared &c, int which, u64 want)
+{
+    const int lane = (int)threadIdx.x, group_of_lane = GROUPS - 1 - lane;
+    u64       mass = 0, high = 0, low = 0, before, before_too;
+    bool      any = false, any_high = false, any_low = false, reached;
+
+#pragma unroll
+    for (unsigned r = 0; r < TEAM_MAX; r++)
+        if (r < team_size()) {
+            const CutShared *there = of_block(&c, r);
+            mass += there->group_mass[which][group_of_lane];
+            any |= there->group_any[which][group_of_lane];
+        }
+    const int at = walk_of(mass, any, want, &before, &reached), group = GROUPS - 1 - at;
+    if (at < 0) {
+        if (lane == 0)
+            c.bin = -1, c.before = 0, c.reached = false;
+        return;
+    }
+    const int bin = group * GROUP_BINS + GROUP_BINS - 1 - 2 * lane; /* and the one below */
+#pragma unroll
+    for (unsigned r = 0; r < TEAM_MAX; r++)
+        if (r < team_size()) {
+            const Histogram *h = &of_block(&c, r)->h[which];
+            const uint2      l = *(const uint2 *)&h->low[bin - 1], u = *(const uint2 *)&h->high[bin - 1];
+            const uchar2     s = *(const uchar2 *)&h->any[bin - 1];
+            low += (u64)u.x << 32 | l.x, any_low |= s.x;
+            high += (u64)u.y << 32 | l.y, any_high |= s.y;
+        }
+    const int winner = walk_of(high + low, any_high || any_low, want - before, &before_too, &reached);
+    before += before_too;
+    if (lane == winner) { /* which of its two */
+        const bool upper = reached ? before + high >= want : !any_low;
+        c.bin = upper ? bin : bin - 1;
+        c.before = upper ? before : before + high;
+        c.reached = reached;
+    }
+}
+
+/* After the block has filled its histogram: the bin in which the walk from the highest one reaches `want`, or the lowest
+ * that has a token. */
+__device__ __forceinline__ Bin bin_of(CutShared &c, int which, u64 want)
+{
+    const int    warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, first = warp * GROUP_BINS + 2 * lane;
+    Histogram   &h = c.h[which];
+
+    static_assert(GROUP_BINS == 64 && GROUPS == 32, "two bins a lane");
     __syncthreads();
-    if (all < want && c.lowest == high)
-        c.bin = high, c.before = all - mass_high;
-    if (all < want && c.lowest == low)
-        c.bin = low, c.before = all - mass_low;
+    u64        mass = ((u64)h.high[first] << 32 | h.low[first]) + ((u64)h.high[first + 1] << 32 | h.low[first + 1]);
+    const bool any = __any_sync(~0u, h.any[first] || h.any[first + 1]);
+#pragma unroll
+    for (int o = 16; o; o >>= 1)
+        mass += __shfl_xor_sync(~0u, mass, o);
+    if (lane == 0)
+        c.group_mass[which][warp] = mass, c.group_any[which][warp] = any;
+    team_sync();
+    if (warp == 0)
+        find_bin(c, which, want);
     __syncthreads();
-    return { c.bin, c.before, all >= want };
+    return { c.bin, c.before, c.reached };
 }
 
 struct Threshold {
@@ -92,7 +142,7 @@ struct Threshold {
 /* rank(x): higher is better, never NaN; weigh(x): its mass; floor: no token whose key begins lower is needed.
  * used: how many histograms the kernel has filled. */
 template <typename Rank, typename Weigh>
-__device__ __forceinline__ Threshold threshold(const Slice &x, CutShared &c, TeamShared &s, Rank rank, Weigh weigh, u64 want,
+__device__ __forceinline__ Threshold threshold(const Slice &x, CutShared &c, Rank rank, Weigh weigh, u64 want,
                                                uint32_t floor, int used)
 {
     Threshold t = { 0, want, false };
@@ -100,17 +150,15 @@ __device__ __forceinline__ Threshold threshold(const Slice &x, CutShared &c, Tea
     for (int level = 0; level < CUT_LEVELS; level++) {
         const int      above = level == 0 ? 32 : level == 1 ? 21 : 10, below = level == 0 ? 21 : level == 1 ? 10 : 0;
         const uint32_t digit = (1u << (above - below)) - 1;
-        Histogram     &h = c.h[(used + level) % 2];
+        const int      which = (used + level) % 2;
 
-        clear(h);
-        for (int i = threadIdx.x; i < x.n; i += TEAM_THREADS) {
-            if (!candidate(x.x[i]))
-                continue;
-            const uint32_t key = float_key(rank(x.x[i]));
-            if (level == 0 ? key >> below >= floor : key >> above == t.last)
-                add_mass(h, key >> below & digit, weigh(x.x[i]));
-        }
-        const Bin bin = bin_of(c, h, s, t.rest);
+        clear(c.h[which]);
+        each_logit(x, [&](int, float v) {
+            const uint32_t key = candidate(v) ? float_key(rank(v)) : 0;
+            if (candidate(v) && (level == 0 ? key >> below >= floor : key >> above == t.last))
+                add_mass(c.h[which], key >> below & digit, weigh(v));
+        });
+        const Bin bin = bin_of(c, which, t.rest);
         if (bin.at < 0)
             return { 0, 0, true };
         t.last = t.last << (above - below) | (uint32_t)bin.at;
@@ -126,9 +174,10 @@ __device__ __forceinline__ void settle(const Slice &x, TeamShared &s, Rank rank,
 {
     u64 ties = 0, mass = 0, all_ties = 0, all_mass = 0, before = 0;
 
-    for (int i = threadIdx.x; i < x.n; i += TEAM_THREADS)
-        if (candidate(x.x[i]) && float_key(rank(x.x[i])) == t.last)
-            ties++, mass += weigh(x.x[i]);
+    each_logit(x, [&](int, float v) {
+        if (candidate(v) && float_key(rank(v)) == t.last)
+            ties++, mass += weigh(v);
+    });
     ties = block_reduce<Sum>(ties, s);
     mass = block_reduce<Sum>(mass, s);
     if (threadIdx.x == 0)
@@ -139,21 +188,23 @@ __device__ __forceinline__ void settle(const Slice &x, TeamShared &s, Rank rank,
         all_mass += *of_block(&s.exchange[which + 1], r);
         before = r < team_rank() ? all_mass : before;
     }
-    const bool all_stay = all_ties <= 1 || all_mass < t.rest;
+    if (!ties || all_ties <= 1 || all_mass < t.rest) { /* no tie is to be broken here */
+        each_logit(x, [&](int i, float v) {
+            if (candidate(v))
+                settled(i, float_key(rank(v)) >= t.last);
+        });
+        return;
+    }
     for (int at = 0; at < x.n; at += TEAM_THREADS) { /* in the order of ids */
         const int      i = at + (int)threadIdx.x;
         const bool     there = i < x.n && candidate(x.x[i]);
         const uint32_t key = there ? float_key(rank(x.x[i])) : 0;
-        bool           stays = key > t.last || (key == t.last && all_stay);
+        u64            chunk;
+        const u64      mine = there && key == t.last ? weigh(x.x[i]) : 0, sum = block_scan(mine, s, &chunk);
 
-        if (!all_stay && ties) {
-            u64       chunk;
-            const u64 mine = there && key == t.last ? weigh(x.x[i]) : 0, sum = block_scan(mine, s, &chunk);
-            stays = stays || (key == t.last && before + sum - mine < t.rest);
-            before += chunk;
-        }
         if (there)
-            settled(i, stays);
+            settled(i, key > t.last || (key == t.last && before + sum - mine < t.rest));
+        before += chunk;
     }
 }
 
@@ -168,23 +219,22 @@ struct One {
 
 /* Each thread's best is one of so many groups' bests, and the k-th of those is no better than that of all: where its
  * key begins is a floor, which spares the first histogram most of the row.  Fills one histogram. */
-__device__ __forceinline__ uint32_t floor_of(const Slice &x, CutShared &c, TeamShared &s, u64 k)
+__device__ __forceinline__ uint32_t floor_of(const Slice &x, CutShared &c, u64 k)
 {
     float best = -INFINITY;
 
-    for (int i = threadIdx.x; i < x.n; i += TEAM_THREADS)
-        best = x.x[i] > best ? x.x[i] : best;
+    each_logit(x, [&](int, float v) { best = v > best ? v : best; });
     clear(c.h[0]);
     if (candidate(best))
         add_mass(c.h[0], float_key(best) >> 21, 1);
-    const Bin bin = bin_of(c, c.h[0], s, k);
+    const Bin bin = bin_of(c, 0, k);
     return bin.reached ? (uint32_t)bin.at : 0;
 }
 
-__device__ __forceinline__ Threshold threshold_of_k(const Slice &x, CutShared &c, TeamShared &s, u64 k)
+__device__ __forceinline__ Threshold threshold_of_k(const Slice &x, CutShared &c, u64 k)
 {
-    const uint32_t floor = floor_of(x, c, s, k);
-    return threshold(x, c, s, ByLogit(), One(), k, floor, 1);
+    const uint32_t floor = floor_of(x, c, k);
+    return threshold(x, c, ByLogit(), One(), k, floor, 1);
 }
 
 #endif

@@ -21,8 +21,7 @@ __device__ __forceinline__ u64 share_of(float share, u64 sum)
 __device__ __forceinline__ u64 sum_of_masses(const Slice &x, TeamShared &s, Mass mass, int which)
 {
     u64 sum = 0;
-    for (int i = threadIdx.x; i < x.n; i += TEAM_THREADS)
-        sum += mass(x.x[i]);
+    each_logit(x, [&](int, float v) { sum += mass(v); });
     return team_reduce<Sum>(sum, s, which);
 }
 
@@ -41,7 +40,7 @@ __global__ void __launch_bounds__(TEAM_THREADS) top_k(const Link l, const int32_
         return;
     const Slice x = take_slice(l, ROOM, true);
     if (!all) {
-        const Threshold t = threshold_of_k(x, cut, shared, (u64)k);
+        const Threshold t = threshold_of_k(x, cut, (u64)k);
         if (!t.none)
             settle(x, shared, ByLogit(), One(), t, 0, [&](int i, bool stays) {
                 if (!stays)
@@ -72,9 +71,12 @@ __global__ void __launch_bounds__(TEAM_THREADS) top_p(const Link l, const float 
         /* n tokens of less than (1 - p) / n weigh less than 1 - p together: none of them is needed */
         const double spare = (1.0 - p) * (__ull2double_rn(sum) / mass.fixed.one);
         const float  least = (float)(mass.max + log(spare / l.n) - 0.01);
-        for (int i = threadIdx.x; i < x.n && isfinite(mass.max); i += TEAM_THREADS)
-            x.x[i] = x.x[i] >= least ? x.x[i] : -INFINITY;
-        const Threshold t = threshold(x, cut, shared, ByLogit(), mass, share_of(p, sum), 0, 0);
+        if (isfinite(mass.max))
+            each_logit(x, [&](int i, float v) {
+                if (!(v >= least))
+                    x.x[i] = -INFINITY;
+            });
+        const Threshold t = threshold(x, cut, ByLogit(), mass, share_of(p, sum), 0, 0);
         settle(x, shared, ByLogit(), mass, t, 2, [&](int i, bool stays) {
             if (!stays)
                 x.x[i] = -INFINITY;
@@ -115,14 +117,14 @@ __global__ void __launch_bounds__(TEAM_THREADS) typical(const Link l, const floa
         const u64    all = sum_of_masses(x, shared, mass, 1);
         const double sum = __ull2double_rn(all) / mass.fixed.one;
         double       mean = 0; /* of max - x */
-        for (int i = threadIdx.x; i < x.n; i += TEAM_THREADS) {
-            const float w = weight_of(x.x[i], max);
-            if (w > 0 && x.x[i] != max)
-                mean += w / sum * ((double)max - (double)x.x[i]);
-        }
+        each_logit(x, [&](int, float v) {
+            const float w = weight_of(v, max);
+            if (w > 0 && v != max)
+                mean += w / sum * ((double)max - (double)v);
+        });
         mean = __longlong_as_double((long long)team_reduce<SumOfDoubles>((u64)__double_as_longlong(mean), shared, 2));
         const ByTypicality rank = { max, log(sum), log(sum) + mean };
-        const Threshold    t = threshold(x, cut, shared, rank, mass, share_of(p, all), 0, 0);
+        const Threshold    t = threshold(x, cut, rank, mass, share_of(p, all), 0, 0);
         settle(x, shared, rank, mass, t, 3, [&](int i, bool stays) {
             if (!stays)
                 x.x[i] = -INFINITY;

@@ -60,8 +60,7 @@ __global__ void __launch_bounds__(TEAM_THREADS) logprobs(const Link l, const Log
     const u64    want = (u64)min(a.n_top, l.n);
     u64          sum = 0;
 
-    for (int i = threadIdx.x; i < x.n; i += TEAM_THREADS)
-        sum += fixed.of(weight_of(x.x[i], max));
+    each_logit(x, [&](int, float v) { sum += fixed.of(weight_of(v, max)); });
     sum = team_reduce<Sum>(sum, shared, 1);
     const double norm = max + log(__ull2double_rn(sum) / fixed.one);
 
@@ -69,7 +68,7 @@ __global__ void __launch_bounds__(TEAM_THREADS) logprobs(const Link l, const Log
         top.n = 0;
     __syncthreads();
     if (want && best) {
-        const Threshold t = threshold_of_k(x, cut, shared, want);
+        const Threshold t = threshold_of_k(x, cut, want);
         settle(x, shared, ByLogit(), One(), t, 2, [&](int i, bool stays) {
             if (stays)
                 top.found[atomicAdd(&top.n, 1)] = contender(x.x[i], x.first + i);

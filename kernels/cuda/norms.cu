@@ -1,12 +1,13 @@
 /* norms.cu - rmsnorm, layernorm and softmax over the last dimension.
  *
- * A line belongs to a team: one warp to 1024 elements, which needs no barrier,
- * else a block of up to 16 warps.  A thread keeps up to 32 elements in registers, so
- * that a line is read once up to 16384; longer ones are read again for each pass. */
+ * A line belongs to a team: one warp to 1024 elements, which needs no barrier, else a
+ * block of up to 16 warps.  A thread has 32 elements of its line in registers, and their
+ * weights; teams take line after line, the next one on its way while one is reduced.
+ * Lines of more than 16384 elements are read again for each pass. */
 #include "lines.cuh"
 #include "ops.h"
 
-enum { KEEP = 4, WARPS_MAX = 16, BLOCK = 256 };
+enum { KEEP = 4, WARPS_MAX = 16, BLOCK = 128 };
 
 struct Norm {
     Lines        lines; /* x, y */
@@ -15,36 +16,42 @@ struct Norm {
     int          team; /* threads: 32, or the block's */
 };
 
-template <typename T> struct Line {
-    T       *x;
-    int64_t  n, first; /* first: of this thread in a chunk */
-    int      team, chunks;
-    bool     aligned;
-    Eight<T> kept[KEEP];
+/* What one thread holds of a line. */
+template <typename T> struct Part {
+    Eight<T> at[KEEP];
+};
 
-    __device__ __forceinline__ int64_t at(int chunk, int k) const
-    {
-        return first + ((int64_t)chunk * KEEP + k) * team * UNIT;
-    }
-    __device__ __forceinline__ void load(int chunk)
+/* Where: unit k of chunk c of this thread. */
+struct Place {
+    int n, first, step, chunks; /* step: elements between a thread's units */
+    bool aligned;
+
+    __device__ __forceinline__ int at(int chunk, int k) const { return first + (chunk * KEEP + k) * step; }
+    template <typename T> __device__ __forceinline__ void load(Part<T> &p, const T *x, int chunk) const
     {
 #pragma unroll
-        for (int k = 0; k < KEEP; k++)
-            if (at(chunk, k) < n)
-                kept[k] = load_eight(x + at(chunk, k), n - at(chunk, k), aligned);
+        for (int k = 0; k < KEEP; k++) {
+            const int i = at(chunk, k);
+            if (i < n)
+                p.at[k] = load_eight(x + i, n - i, aligned);
+        }
     }
-    /* f(value) of this thread's elements, in order; loaded again where they are not all kept. */
-    template <typename F> __device__ __forceinline__ void each(F f)
+    /* f(value) of this thread's elements, in order; read again where they are not all kept. */
+    template <typename T, typename F> __device__ __forceinline__ void each(Part<T> &p, const T *x, F f) const
     {
         for (int c = 0; c < chunks; c++) {
             if (chunks > 1)
-                load(c);
+                load(p, x, c);
 #pragma unroll
-            for (int k = 0; k < KEEP; k++)
+            for (int k = 0; k < KEEP; k++) {
+                const int left = n - at(c, k);
+                if (left <= 0)
+                    continue;
 #pragma unroll
                 for (int i = 0; i < UNIT; i++)
-                    if (at(c, k) + i < n)
-                        f(to_float(kept[k].at[i]));
+                    if (i < left)
+                        f(to_float(p.at[k].at[i]));
+            }
         }
     }
 };
@@ -56,79 +63,98 @@ __device__ __forceinline__ float team_sum(float v, int team, float *shared)
 
 /* What makes y of x: y = (x - shift) scale, or e^(x - shift) scale. */
 template <typename T, int KIND>
-__device__ __forceinline__ void measure(Line<T> &line, const Norm &a, float *shared, float *shift, float *scale)
+__device__ __forceinline__ void measure(const Place &at, Part<T> &p, const T *x, const Norm &a, float *shared, float *shift,
+                                        float *scale)
 {
-    const float n = (float)line.n;
+    const float n = (float)at.n;
     float       sum = 0, mean = 0, max = -INFINITY;
 
     if (KIND == MI_CUDA_SOFTMAX) {
-        line.each([&](float v) { max = fmaxf(max, v); });
-        max = line.team == 32 ? warp_max(max) : block_max(max, shared);
-        line.each([&](float v) { sum += expf(v - max); });
-        *shift = max, *scale = 1.0f / team_sum(sum, line.team, shared);
+        at.each(p, x, [&](float v) { max = fmaxf(max, v); });
+        max = a.team == 32 ? warp_max(max) : block_max(max, shared);
+        at.each(p, x, [&](float v) { sum += expf(v - max); });
+        *shift = max, *scale = 1.0f / team_sum(sum, a.team, shared);
         return;
     }
     if (KIND == MI_CUDA_LAYERNORM) {
-        line.each([&](float v) { sum += v; });
-        mean = team_sum(sum, line.team, shared) / n;
+        at.each(p, x, [&](float v) { sum += v; });
+        mean = team_sum(sum, a.team, shared) / n;
         sum = 0;
     }
-    line.each([&](float v) { sum += (v - mean) * (v - mean); });
-    *shift = mean, *scale = 1.0f / sqrtf(team_sum(sum, line.team, shared) / n + a.eps);
+    at.each(p, x, [&](float v) { sum += (v - mean) * (v - mean); });
+    *shift = mean, *scale = 1.0f / sqrtf(team_sum(sum, a.team, shared) / n + a.eps);
 }
 
-/* Eight elements at `at` of a line. */
+/* Eight elements, their weights at hand. */
 template <typename T, int KIND>
-__device__ __forceinline__ void scale_eight(Eight<T> &x, const Norm &a, int64_t at, float shift, float scale)
+__device__ __forceinline__ Eight<T> scaled(const Eight<T> &x, const Eight<float> &w, const Norm &a, int at, int left,
+                                           float shift, float scale)
 {
-    const int64_t left = a.lines.n - at;
-    Eight<float>  w = {}, b = {};
+    float        y[UNIT];
+    Eight<float> b = {};
 
-    if (KIND != MI_CUDA_SOFTMAX)
-        w = load_eight(a.weight + at, left, a.lines.aligned);
     if (KIND == MI_CUDA_LAYERNORM && a.bias)
         b = load_eight(a.bias + at, left, a.lines.aligned);
 #pragma unroll
     for (int i = 0; i < UNIT; i++) {
-        const float v = to_float(x.at[i]) - shift;
-        x.at[i] = from_float<T>(KIND == MI_CUDA_SOFTMAX ? expf(v) * scale : v * scale * (a.offset + w.at[i]) + b.at[i]);
+        const float v = to_float(x.at[i]);
+        y[i] = KIND == MI_CUDA_SOFTMAX   ? expf(v - shift) * scale
+               : KIND == MI_CUDA_RMSNORM ? v * scale * w.at[i]
+                                         : (v - shift) * scale * w.at[i] + b.at[i];
+    }
+    return rounded(y, T());
+}
+
+/* offset + weight of a thread's units. */
+template <int KIND>
+__device__ __forceinline__ void weights_of(Eight<float> (&w)[KEEP], const Norm &a, const Place &at, int chunk)
+{
+#pragma unroll
+    for (int k = 0; k < KEEP; k++) {
+        const int i = at.at(chunk, k);
+        if (KIND == MI_CUDA_SOFTMAX || i >= at.n)
+            continue;
+        w[k] = load_eight(a.weight + i, at.n - i, a.lines.aligned);
+#pragma unroll
+        for (int j = 0; j < UNIT; j++)
+            w[k].at[j] += a.offset;
     }
 }
 
 template <typename T, int KIND> __global__ void __launch_bounds__(WARPS_MAX * 32) norm(const Norm a)
 {
     __shared__ float shared[32];
-    const unsigned   index = blockIdx.x * (blockDim.x / a.team) + threadIdx.x / a.team;
-    Line<T>          line;
+    const unsigned   teams = blockDim.x / a.team, all = gridDim.x * teams;
+    unsigned         index = blockIdx.x * teams + threadIdx.x / a.team;
+    const int        n = (int)a.lines.n, first = (int)(threadIdx.x % a.team) * UNIT, step = a.team * UNIT;
+    const Place      at = { n, first, step, (n + KEEP * step - 1) / (KEEP * step), a.lines.aligned };
+    Eight<float>     w[KEEP];
+    Part<T>          now, next;
     float            shift, scale;
 
     let_successor_start();
-    line.n = a.lines.n;
-    line.first = (int64_t)(threadIdx.x % a.team) * UNIT;
-    line.team = a.team;
-    line.chunks = (int)((line.n + KEEP * UNIT * a.team - 1) / (KEEP * UNIT * a.team));
-    line.aligned = a.lines.aligned;
-    if (KIND != MI_CUDA_SOFTMAX) /* on its way while the predecessor ends */
-        for (int k = 0; k < KEEP; k++)
-            if (line.at(0, k) < line.n)
-                asm volatile("prefetch.global.L2 [%0];" ::"l"(a.weight + line.at(0, k)));
+    weights_of<KIND>(w, a, at, 0); /* no kernel writes them */
     wait_for_predecessor();
-    if (index >= a.lines.count)
-        return;
-    line.x = line_at<T>(a.lines, 0, index);
-    T *y = line_at<T>(a.lines, 1, index);
-    line.load(0);
-    measure<T, KIND>(line, a, shared, &shift, &scale);
-    for (int c = 0; c < line.chunks; c++) {
-        if (line.chunks > 1)
-            line.load(c);
+    if (index < a.lines.count)
+        at.load(next, line_at<T>(a.lines, 0, index), 0);
+    for (; index < a.lines.count; index += all) { /* a team of many warps has the block's index: they go together */
+        const T *x = line_at<T>(a.lines, 0, index);
+        T       *y = line_at<T>(a.lines, 1, index);
+        now = next;
+        if (index + all < a.lines.count)
+            at.load(next, line_at<T>(a.lines, 0, index + all), 0);
+        measure<T, KIND>(at, now, x, a, shared, &shift, &scale);
+        for (int c = 0; c < at.chunks; c++) {
+            if (at.chunks > 1) {
+                at.load(now, x, c);
+                weights_of<KIND>(w, a, at, c);
+            }
 #pragma unroll
-        for (int k = 0; k < KEEP; k++) {
-            const int64_t at = line.at(c, k);
-            if (at >= line.n)
-                continue;
-            scale_eight<T, KIND>(line.kept[k], a, at, shift, scale);
-            store_eight(y + at, line.kept[k], line.n - at, line.aligned);
+            for (int k = 0; k < KEEP; k++) {
+                const int i = at.at(c, k);
+                if (i < n)
+                    store_eight(y + i, scaled<T, KIND>(now.at[k], w[k], a, i, n - i, shift, scale), n - i, at.aligned);
+            }
         }
     }
 }
@@ -152,11 +178,17 @@ int mi_cuda_norm(void *stream, MiCudaNorm kind, MiTensor x, const float *weight,
 
     if (!a.lines.count || !a.lines.n)
         return 0;
+    if (a.lines.n > INT32_MAX / 2)
+        return cudaErrorInvalidValue;
     a.lines.aligned = a.lines.aligned && ((uintptr_t)weight | (uintptr_t)bias) % 16 == 0;
     if (warps > 1)
-        a.team = (int)(threads = 32 * (warps < WARPS_MAX ? warps : WARPS_MAX));
+        a.team = (int)(threads = 32 * (warps < WARPS_MAX ? warps : (unsigned)WARPS_MAX));
     else if (a.lines.count < BLOCK / 32)
         threads = 32 * a.lines.count;
-    const unsigned blocks = blocks_for(a.lines.count, threads / (unsigned)a.team);
-    return by_dtype(x.dtype, [&](auto zero) { return launch<decltype(zero)>(stream, kind, a, blocks, threads); });
+    /* As many as a large card holds at once, by registers: with more, some would begin when the others end. */
+    enum { SMS = 132, THREADS_SM = 512 };
+    const unsigned most = SMS * THREADS_SM / threads, blocks = blocks_for(a.lines.count, threads / (unsigned)a.team);
+    return by_dtype(x.dtype, [&](auto zero) {
+        return launch<decltype(zero)>(stream, kind, a, blocks < most ? blocks : most, threads);
+    });
 }

@@ -163,25 +163,27 @@ __device__ __forceinline__ void turn(const Rope &r, const T *x, T *y, unsigned u
         y[i] = from_float<T>(a * cosine[u] - b * sine[u]);
         y[j] = from_float<T>(a * sine[u] + b * cosine[u]);
     } else if (r.how.interleaved) {
-        Eight<T> v = load_eight(x + u * UNIT, UNIT, true);
+        const Eight<T> v = load_eight(x + u * UNIT, UNIT, true);
+        float          to[UNIT];
 #pragma unroll
         for (int i = 0; i < UNIT / 2; i++) {
             const float a = to_float(v.at[2 * i]), b = to_float(v.at[2 * i + 1]);
             const float c = cosine[u * (UNIT / 2) + i], s = sine[u * (UNIT / 2) + i];
-            v.at[2 * i] = from_float<T>(a * c - b * s);
-            v.at[2 * i + 1] = from_float<T>(a * s + b * c);
+            to[2 * i] = a * c - b * s;
+            to[2 * i + 1] = a * s + b * c;
         }
-        store_eight(y + u * UNIT, v, UNIT, true);
+        store_eight(y + u * UNIT, rounded(to, T()), UNIT, true);
     } else {
-        Eight<T> v = load_eight(x + u * UNIT, UNIT, true), w = load_eight(x + half + u * UNIT, UNIT, true);
+        const Eight<T> v = load_eight(x + u * UNIT, UNIT, true), w = load_eight(x + half + u * UNIT, UNIT, true);
+        float          low[UNIT], high[UNIT];
 #pragma unroll
         for (int i = 0; i < UNIT; i++) {
             const float a = to_float(v.at[i]), b = to_float(w.at[i]), c = cosine[u * UNIT + i], s = sine[u * UNIT + i];
-            v.at[i] = from_float<T>(a * c - b * s);
-            w.at[i] = from_float<T>(a * s + b * c);
+            low[i] = a * c - b * s;
+            high[i] = a * s + b * c;
         }
-        store_eight(y + u * UNIT, v, UNIT, true);
-        store_eight(y + half + u * UNIT, w, UNIT, true);
+        store_eight(y + u * UNIT, rounded(low, T()), UNIT, true);
+        store_eight(y + half + u * UNIT, rounded(high, T()), UNIT, true);
     }
 }
 

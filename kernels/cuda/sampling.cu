@@ -8,7 +8,7 @@ extern __shared__ float4 dynamic_memory[];
 
 /* ---- greedy ----------------------------------------------------------------------- */
 
-__global__ void __launch_bounds__(TEAM_THREADS) greedy(const Link l)
+__global__ void __launch_bounds__(TEAM_THREADS, 2) greedy(const Link l)
 {
     __shared__ TeamShared shared;
     const int             slot = l.slots[blockIdx.y];
@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(TEAM_THREADS) greedy(const Link l)
     wait_for_predecessor();
     if (slot < 0)
         return;
-    const u64 best = best_of(take_slice(l, NULL, false), shared, 0);
+    const u64 best = best_of(slice_of_row(l), shared, 0);
     if (team_rank() == 0 && threadIdx.x == 0)
         put_token(l, slot, id_of(best));
     team_sync();
@@ -131,8 +131,9 @@ __global__ void __launch_bounds__(TEAM_THREADS) multinomial(const Link l, const 
     runs_of(x, threadIdx.x / 32, &first, &end);
     for (int run = first; run < end && best; run++) {
         const Pair p = weigh_pair(x, run * RUN + 2 * lane, max);
-        mine += warp_sum((double)p.w[0] + p.w[1]);
+        mine += (double)p.w[0] + p.w[1];
     }
+    mine = warp_sum(mine);
     if (lane == 0)
         sums[threadIdx.x / 32] = mine;
     __syncthreads();
@@ -198,8 +199,8 @@ __global__ void __launch_bounds__(TEAM_THREADS) temperature(const Link l, const 
     const u64   best = best_of(x, shared, 0);
     const float max = key_float((uint32_t)(best >> 32));
     const bool  one = !(t > 0) || !isfinite(max / t); /* only the likeliest stays */
-    for (int i = threadIdx.x; i < x.n && best && t != 1; i += TEAM_THREADS)
-        x.x[i] = !one ? x.x[i] / t : x.first + i == id_of(best) ? 0 : -INFINITY;
+    if (best && t != 1)
+        each_logit(x, [&](int i, float v) { x.x[i] = !one ? v / t : x.first + i == id_of(best) ? 0 : -INFINITY; });
     give_slice(l, x);
     team_sync();
 }
@@ -216,8 +217,8 @@ __global__ void __launch_bounds__(TEAM_THREADS) min_p(const Link l, const float 
     const Slice  x = take_slice(l, ROOM, true);
     const u64    best = best_of(x, shared, 0);
     const double least = (double)key_float((uint32_t)(best >> 32)) + log((double)p); /* p e^max <= e^x */
-    for (int i = threadIdx.x; i < x.n && best && p > 0; i += TEAM_THREADS)
-        x.x[i] = x.x[i] >= least ? x.x[i] : -INFINITY;
+    if (best && p > 0)
+        each_logit(x, [&](int i, float v) { x.x[i] = v >= least ? v : -INFINITY; });
     give_slice(l, x);
     team_sync();
 }
@@ -230,23 +231,29 @@ int mi_cuda_min_p(const MiCudaLink *link, const float *p) { return launch_team(m
 /* Biases of one id are added in the order of the list. */
 __global__ void __launch_bounds__(TEAM_THREADS) logit_bias(const Link l, const MiBiases *all)
 {
-    const MiBiases &b = all[blockIdx.y];
-    const int       n = b.n < MI_MAX_BIASES ? b.n : MI_MAX_BIASES, k = (int)threadIdx.x;
+    __shared__ int32_t ids[MI_MAX_BIASES];
+    __shared__ float   biases[MI_MAX_BIASES];
+    const MiBiases    &b = all[blockIdx.y];
+    const int          n = b.n < MI_MAX_BIASES ? b.n : MI_MAX_BIASES, k = (int)threadIdx.x;
 
     let_successor_start();
+    if (k < n)
+        ids[k] = b.at[k].id, biases[k] = b.at[k].bias;
     wait_for_predecessor();
     if (l.slots[blockIdx.y] < 0)
         return;
-    const Slice x = take_slice(l, NULL, true);
-    const int   at = k < n ? b.at[k].id - x.first : -1;
+    const Slice x = take_slice(l, NULL, true); /* has a barrier */
+    const int   at = k < n ? ids[k] - x.first : -1;
     if (at < 0 || at >= x.n)
         return;
     for (int i = 0; i < k; i++)
-        if (b.at[i].id == b.at[k].id)
+        if (ids[i] == ids[k])
             return; /* another thread's */
+    float v = x.x[at];
     for (int i = k; i < n; i++)
-        if (b.at[i].id == b.at[k].id)
-            x.x[at] += b.at[i].bias;
+        if (ids[i] == ids[k])
+            v += biases[i];
+    x.x[at] = v;
 }
 
 int mi_cuda_logit_bias(const MiCudaLink *link, const MiBiases *biases)

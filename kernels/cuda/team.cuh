@@ -231,31 +231,63 @@ struct Slice {
     int    first, n;
 };
 
-/* Copies by float4 where both sides allow it. */
+/* f(i, x[i]) for the elements of this thread: the same in every call, so that what one call has changed another may
+ * look at without a barrier. */
+template <typename F> __device__ __forceinline__ void each_logit(const Slice &x, F f)
+{
+    const int fours = ((uintptr_t)x.x & 15) == 0 ? x.n / 4 : 0;
+
+    for (int q = threadIdx.x; q < fours; q += TEAM_THREADS) {
+        const float4 v = ((const float4 *)x.x)[q];
+        f(4 * q, v.x), f(4 * q + 1, v.y), f(4 * q + 2, v.z), f(4 * q + 3, v.w);
+    }
+    for (int i = 4 * fours + threadIdx.x; i < x.n; i += TEAM_THREADS)
+        f(i, x.x[i]);
+}
+
+/* Copies by float4 where both sides allow it, five of them on their way at once. */
 __device__ __forceinline__ void copy_floats(float *to, const float *from, int n)
 {
+    enum { BATCH = 5 };
     int at = 0;
 
     if ((((uintptr_t)to | (uintptr_t)from) & 15) == 0) {
         at = n / 4 * 4;
-        for (int i = threadIdx.x; i < n / 4; i += TEAM_THREADS)
-            ((float4 *)to)[i] = ((const float4 *)from)[i];
+        for (int i = threadIdx.x; i < n / 4; i += BATCH * TEAM_THREADS) {
+            float4 v[BATCH];
+#pragma unroll
+            for (int k = 0; k < BATCH; k++)
+                if (i + k * TEAM_THREADS < n / 4)
+                    v[k] = ((const float4 *)from)[i + k * TEAM_THREADS];
+#pragma unroll
+            for (int k = 0; k < BATCH; k++)
+                if (i + k * TEAM_THREADS < n / 4)
+                    ((float4 *)to)[i + k * TEAM_THREADS] = v[k];
+        }
     }
     for (int i = at + threadIdx.x; i < n; i += TEAM_THREADS)
         to[i] = from[i];
 }
 
+/* Where it lies. */
+__device__ __forceinline__ Slice slice_of_row(const Link &l)
+{
+    const int first = (int)team_rank() * l.slice, left = l.n - first;
+    return { (float *)l.in + (int64_t)blockIdx.y * l.in_stride + first, first, left < 0 ? 0 : left < l.slice ? left : l.slice };
+}
+
 /* After wait_for_predecessor().  room: the dynamic shared memory.  A barrier follows. */
 __device__ __forceinline__ Slice take_slice(const Link &l, float *room, bool writes)
 {
-    const int    first = (int)team_rank() * l.slice, left = l.n - first;
-    Slice        s = { room, first, left < 0 ? 0 : left < l.slice ? left : l.slice };
-    const float *from = l.in + (int64_t)blockIdx.y * l.in_stride + first;
+    const Slice there = slice_of_row(l);
+    Slice       s = there;
 
-    if (!l.cached)
-        s.x = writes ? l.out + (int64_t)blockIdx.y * l.out_stride + first : (float *)from;
-    if (s.x != from)
-        copy_floats(s.x, from, s.n);
+    if (l.cached)
+        s.x = room;
+    else if (writes)
+        s.x = l.out + (int64_t)blockIdx.y * l.out_stride + s.first;
+    if (s.x != there.x)
+        copy_floats(s.x, there.x, s.n);
     __syncthreads();
     return s;
 }
@@ -272,10 +304,10 @@ __device__ __forceinline__ u64 best_of(const Slice &s, TeamShared &shared, int w
 {
     u64 best = 0;
 
-    for (int i = threadIdx.x; i < s.n; i += TEAM_THREADS) {
-        const u64 c = contender(s.x[i], s.first + i);
+    each_logit(s, [&](int i, float v) {
+        const u64 c = contender(v, s.first + i);
         best = c > best ? c : best;
-    }
+    });
     return team_reduce<Most>(best, shared, which);
 }
 

@@ -1,0 +1,21 @@
+# Programs that need a card; they skip without one.  tests/gpu runs them there.
+gpu_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir)/kernels $(CUDA_CPPFLAGS)
+gpu_ldflags  = $(AM_LDFLAGS) $(CUDA_LDFLAGS) $(CUDA_LDFLAGS:-L%=-Wl,-rpath,%)
+gpu_ldadd    = kernels/libcpu.a $(GLIB_LIBS) $(CUDA_LIBS) -ldl -lm
+EXTRA_DIST += tests/gpu
+
+tests_gpu_ops_SOURCES  = tests/gpu_ops.c tests/gpu.h
+tests_gpu_ops_CPPFLAGS = $(gpu_cppflags)
+tests_gpu_ops_LDFLAGS  = $(gpu_ldflags)
+tests_gpu_ops_LDADD    = $(gpu_ldadd)
+tests_gpu_samplers_SOURCES  = tests/gpu_samplers.c tests/gpu.h
+tests_gpu_samplers_CPPFLAGS = $(gpu_cppflags)
+tests_gpu_samplers_LDFLAGS  = $(gpu_ldflags)
+tests_gpu_samplers_LDADD    = $(gpu_ldadd)
+
+# make check runs them, too.  A new one: here, and in the list of tests/gpu.
+gpu_programs =
+if MI_CUDA
+check_PROGRAMS += tests/gpu_ops tests/gpu_samplers
+gpu_programs += tests/gpu_ops tests/gpu_samplers tests/gpu_attention tests/gpu_decode
+endif
