@@ -524,6 +524,15 @@ static void bucket_free(void *p)
     g_free(b);
 }
 
+/* Notes how long it took since the last one; true. */
+static bool passed(MiAssembly *a, const char *what)
+{
+    const int64_t now = g_get_monotonic_time();
+    a->phases[a->n_phases++] = (MiPhase){ what, now - a->mark };
+    a->mark = now;
+    return true;
+}
+
 MiAssembly *mi_assembly_new(MiRegistry *registry, const MiConfig *config, GError **error)
 {
     MiAssembly       *a = g_new0(MiAssembly, 1);
@@ -536,10 +545,12 @@ MiAssembly *mi_assembly_new(MiRegistry *registry, const MiConfig *config, GError
     a->choices = g_array_new(FALSE, TRUE, sizeof(MiPlanChoice));
     a->variants = g_ptr_array_new_with_free_func(variant_free);
     a->buckets = g_ptr_array_new_with_free_func(bucket_free);
+    a->mark = g_get_monotonic_time();
     if (mi_settings_read(config, &a->settings, &why) &&
         mi_model_open(registry, config, a->settings.model.path, &a->source, &why) && choose_model(a, &why) &&
-        choose_backend(a, &why) && choose_dtype(a, &why) && choose_parts(a, &why) && create_attention(a, &why) &&
-        build_buckets(a, &why)) {
+        passed(a, "model opened") && choose_backend(a, &why) && passed(a, "device opened") && choose_dtype(a, &why) &&
+        choose_parts(a, &why) && create_attention(a, &why) && passed(a, "parts chosen") && build_buckets(a, &why)) {
+        passed(a, "steps planned");
         mi_assembly_count(a);
         return a;
     }
@@ -575,6 +586,11 @@ void mi_assembly_free(MiAssembly *a)
     g_free(a);
 }
 
+const MiPhase *mi_assembly_phases(const MiAssembly *a, int *n)
+{
+    *n = a->n_phases;
+    return a->phases;
+}
 const MiPlan     *mi_assembly_plan(MiAssembly *a) { return &a->plan; }
 const MiSettings *mi_assembly_settings(const MiAssembly *a) { return &a->settings; }
 const MiSource   *mi_assembly_source(const MiAssembly *a) { return &a->source; }

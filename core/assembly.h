@@ -31,12 +31,19 @@ typedef struct {
     size_t              device;            /* of `allocated`, what is not pinned host memory */
 } MiPlan;
 
+/* How long each part of the start took, in order; for -v and --json. */
+typedef struct {
+    const char *what; /* "plugins", "open model", "pack weights", ... */
+    int64_t     us;
+} MiPhase;
+
 typedef struct MiAssembly MiAssembly;
 
 /* registry and config outlive it. */
 MiAssembly *mi_assembly_new(MiRegistry *, const MiConfig *, GError **error);
 void        mi_assembly_free(MiAssembly *);
 
+const MiPhase    *mi_assembly_phases(const MiAssembly *, int *n);
 const MiPlan     *mi_assembly_plan(MiAssembly *);
 const MiSettings *mi_assembly_settings(const MiAssembly *);
 const MiSource   *mi_assembly_source(const MiAssembly *);

@@ -8,12 +8,6 @@
 #include "assembly.h"
 #include "weights.h"
 
-/* How long each part of the start took, in order; for -v and --json. */
-typedef struct {
-    const char *what; /* "plugins", "open model", "pack weights", ... */
-    int64_t     us;
-} MiPhase;
-
 /* progress: called while weights load, from the calling thread; false stops it; may be NULL. */
 MiEngine *mi_engine_start(MiAssembly *, MiLoadProgress *progress, void *user, GError **error);
 /* Cancels what runs, joins the thread, frees all but the assembly. */

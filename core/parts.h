@@ -71,6 +71,9 @@ struct MiAssembly {
     MiPlan        plan;
     GArray       *lines, *choices; /* MiPlanLine, MiPlanChoice */
     GStringChunk *strings;
+    MiPhase       phases[4];
+    int           n_phases;
+    int64_t       mark;
 };
 
 /* The schedule for a step; built when first needed.  NULL with *error. */

@@ -75,12 +75,12 @@ bool mi_session_open(MiSession *s, const MiCommandLine *line, MiSessionDepth dep
 
 bool mi_session_deepen(MiSession *s, MiSessionDepth depth, GError **error)
 {
-    int64_t since = g_get_monotonic_time();
-
     if (depth >= MI_WITH_PLAN && !s->assembly) {
         if (!(s->assembly = mi_assembly_new(s->registry, s->config, error)))
             return false;
-        phase(s, "model opened, parts chosen", since);
+        int            n;
+        const MiPhase *p = mi_assembly_phases(s->assembly, &n);
+        g_array_append_vals(s->phases, p, (guint)n);
     }
     if (depth >= MI_WITH_ENGINE && !s->engine) {
         s->engine = mi_engine_start(s->assembly, loading, s, error);

@@ -72,7 +72,7 @@ static inline const void *gpu_feature(const char *file, MiKind kind, const char 
 
 static const MiBackend gpu_host_backend = { .struct_size = sizeof(MiBackend), .unified = true };
 static const MiBackend gpu_card_backend = { .struct_size = sizeof(MiBackend) };
-static MiContext       gpu_host = { .struct_size = sizeof(MiContext), .backend = &gpu_host_backend, .n_ranks = 1 };
+static MiContext       gpu_host G_GNUC_UNUSED = { .struct_size = sizeof(MiContext), .backend = &gpu_host_backend, .n_ranks = 1 };
 static MiContext       gpu_card = { .struct_size = sizeof(MiContext), .backend = &gpu_card_backend, .n_ranks = 1 };
 
 static inline void gpu_open(void)

@@ -5,6 +5,7 @@
  * of few our own, which read the weights at the memory's speed. */
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
+#include <cuda/skinny.h>
 #include <cuda_runtime_api.h>
 #include <miniinfer/plugin.h>
 
@@ -58,7 +59,8 @@ static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *optio
 typedef struct {
     MiGemm    *gemm;
     MiGemvPlan few;   /* how few rows are done */
-    bool       reads; /* few is possible */
+    bool       reads;  /* few is possible */
+    bool       skinny; /* so are up to MI_SKINNY_MAX_ROWS */
 } Part;
 
 typedef struct {
@@ -95,6 +97,7 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
                                .in = (int32_t)w->shape[1], .out = (int32_t)w->shape[0] };
         p->reads = w->shape[1] % 8 == 0 && ctx->dtype == MI_BF16 && in_one_piece(x, w->shape[1]) &&
                    mi_cuda_gemv_plan(&p->few) == 0;
+        p->skinny = ctx->dtype == MI_BF16 && x->stride[0] % 8 == 0 && mi_cuda_skinny_prepare(w->shape[1], w->shape[0]) == 0;
     }
     *state = s;
     *workspace = MI_GEMM_WORKSPACE;
@@ -116,6 +119,12 @@ static bool run_one(Part *p, MiContext *ctx, const MiCall *call, const MiArgs *a
 
     if (p->reads && y->shape[0] <= MI_GEMV_MAX_ROWS)
         return cuda_ok(mi_cuda_gemv(ctx->stream, &p->few, *x, w, bias, *y), error);
+    if (p->skinny && y->shape[0] <= MI_SKINNY_MAX_ROWS) {
+        const MiSkinny s = { .x = x->data, .w = w, .bias = bias, .y = y->data, .x_stride = x->stride[0], .y_stride = y->stride[0],
+                             .rows = (int32_t)y->shape[0], .in = (int32_t)a->weight[0].tensor.shape[1],
+                             .out = (int32_t)a->weight[0].tensor.shape[0], .f32 = y->dtype == MI_F32 };
+        return cuda_ok(mi_cuda_skinny(ctx->stream, &s), error);
+    }
     const int status = mi_cuda_gemm(p->gemm, ctx->stream, x->data, w, NULL, y->data, y->shape[0], call->workspace);
     if (status) {
         g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "cuBLASLt: %s", mi_cuda_gemm_error(status));
