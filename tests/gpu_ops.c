@@ -100,7 +100,8 @@ typedef struct {
 
 static double compare(const Case *c, Shape s, MiDType dtype, Lay lay, bool in_place, bool *outside)
 {
-    const MiOp *cpu = gpu_feature("ops_cpu.so", MI_KIND_OP, c->op), *card = gpu_feature("ops_cuda.so", MI_KIND_OP, c->op);
+    const MiOp *cpu = gpu_feature("ops_cpu.so", MI_KIND_OP, c->op),
+               *card = gpu_feature("ops_cuda.so", MI_KIND_OP, c->op);
     uint64_t    seed = 88172645463325252ull + (uint64_t)(s.rows * 7 + s.dim);
     Value       in[2], out = value_new(s, dtype, lay, 1, &seed);
     MiTensor    hosts[3], cards[3];
@@ -116,7 +117,7 @@ static double compare(const Case *c, Shape s, MiDType dtype, Lay lay, bool in_pl
         hosts[i] = in[i].host, cards[i] = in[i].card;
     }
     if (c->constant) {
-        hosts[c->n_in] = (MiTensor){ (void *)(uintptr_t)c->constant, MI_F32, 2, { 1, c->n_constant }, { c->n_constant, 1 } };
+        hosts[c->n_in] = (MiTensor){(void *)(uintptr_t)c->constant, MI_F32, 2, {1, c->n_constant}, {c->n_constant, 1}};
         cards[c->n_in] = hosts[c->n_in];
         cards[c->n_in].data = constant;
     }
@@ -128,7 +129,7 @@ static double compare(const Case *c, Shape s, MiDType dtype, Lay lay, bool in_pl
             card_w[i].tensor.data = gpu_upload(w, (size_t)s.dim * 4);
     }
     Value       *to = in_place ? &in[0] : &out;
-    const MiArgs host_at = { &node, hosts, &out.host, host_w, NULL }, card_at = { &node, cards, &to->card, card_w, NULL };
+    const MiArgs host_at = {&node, hosts, &out.host, host_w, NULL}, card_at = {&node, cards, &to->card, card_w, NULL};
     MiCall       host_call = { .at = &host_at, .n = 1 }, card_call = { .at = &card_at, .n = 1 };
     double       error = INFINITY;
     if (gpu_run(cpu, &gpu_host, &host_call, &host_b) && gpu_run(card, &gpu_card, &card_call, &card_b)) {
@@ -161,16 +162,17 @@ static void over_shapes(const Case *c, const Shape *shapes, int n_shapes, const 
                     const double e = compare(c, shapes[s], t, (Lay)lay, in_place, &outside);
                     if (!(e <= tolerance(t)))
                         printf("# %s %s [%d, %d, %d] %s%s: %.3g\n", c->op, gpu_dtype(t), (int)shapes[s].rows,
-                               (int)shapes[s].heads, (int)shapes[s].dim, lay_name[lay], in_place ? ", in place" : "", e);
+                               (int)shapes[s].heads, (int)shapes[s].dim, lay_name[lay], in_place ? ", in place" : "",
+                               e);
                     worst = fmax(worst, e);
                 }
-        gpu_check(worst <= tolerance(t) && !outside, "%s%s in %s, %d cases (worst %.2g of %.2g%s)", c->op, more, gpu_dtype(t),
-                  n, worst, tolerance(t), outside ? ", wrote elsewhere" : "");
+        gpu_check(worst <= tolerance(t) && !outside, "%s%s in %s, %d cases (worst %.2g of %.2g%s)", c->op, more,
+                  gpu_dtype(t), n, worst, tolerance(t), outside ? ", wrote elsewhere" : "");
     }
 }
 
-static const Shape shapes[] = { { 1, 0, 64 },  { 3, 0, 80 },   { 257, 0, 896 }, { 3, 0, 4864 }, { 1, 0, 4864 }, { 257, 0, 80 },
-                                { 5, 0, 77 },  { 2, 7, 64 },   { 257, 3, 13 },  { 1, 14, 64 },  { 3, 0, 1 } };
+static const Shape shapes[] = {{1, 0, 64}, {3, 0, 80}, {257, 0, 896}, {3, 0, 4864}, {1, 0, 4864}, {257, 0, 80},
+                               {5, 0, 77}, {2, 7, 64}, {257, 3, 13},  {1, 14, 64},  {3, 0, 1}};
 
 static void elementwise(void)
 {
@@ -198,9 +200,16 @@ static void norms(void)
         const int    n = pass ? G_N_ELEMENTS(longer) : G_N_ELEMENTS(shapes) - 1; /* the variance of one value is 0 */
         const char  *more = pass ? " of long rows" : "";
         const MiNorm a = { 1e-6f, (float)pass };
-        over_shapes(&(Case){ .op = "rmsnorm", .attr = &a, .attr_size = sizeof a, .n_in = 1, .weight = w, .range = 3 }, s, n, more);
-        over_shapes(&(Case){ .op = "layernorm", .attr = &a, .attr_size = sizeof a, .n_in = 1, .weight = w, .bias = pass ? NULL : b,
-                             .range = 3 }, s, n, more);
+        over_shapes(&(Case){.op = "rmsnorm", .attr = &a, .attr_size = sizeof a, .n_in = 1, .weight = w, .range = 3}, s,
+                    n, more);
+        over_shapes(&(Case){.op = "layernorm",
+                            .attr = &a,
+                            .attr_size = sizeof a,
+                            .n_in = 1,
+                            .weight = w,
+                            .bias = pass ? NULL : b,
+                            .range = 3},
+                    s, n, more);
         /* so far apart that what counts is no subnormal number of f16 */
         over_shapes(&(Case){ .op = "softmax", .n_in = 1, .range = 12 }, s, n, more);
     }
@@ -221,8 +230,15 @@ static void rope(void)
             g_autofree char *more = g_strdup_printf(" of %d, %s", dims[k], style ? "interleaved" : "halves");
             for (int i = 0; i < dims[k] / 2; i++)
                 freqs[i] = (float)pow(10000, -2.0 * i / dims[k]);
-            over_shapes(&(Case){ .op = "rope", .attr = &r, .attr_size = sizeof r, .n_in = 1, .constant = freqs,
-                                 .n_constant = dims[k] / 2, .positions = positions, .range = 2 }, heads, G_N_ELEMENTS(heads), more);
+            over_shapes(&(Case){.op = "rope",
+                                .attr = &r,
+                                .attr_size = sizeof r,
+                                .n_in = 1,
+                                .constant = freqs,
+                                .n_constant = dims[k] / 2,
+                                .positions = positions,
+                                .range = 2},
+                        heads, G_N_ELEMENTS(heads), more);
         }
 }
 
@@ -244,8 +260,9 @@ static void embed(MiDType dtype, MiDType stored, int64_t dim, bool named)
     for (int i = 0; i < ROWS; i++)
         tokens[i] = i % 5 == 4 ? -1 - i % 4 : (i * 37) % VOCAB;
     void           *d_table = gpu_upload(table, (size_t)(VOCAB * dim) * mi_dtype_size(stored));
-    const MiOperand w[MI_MAX_WEIGHTS] = { { .tensor = { d_table, named ? MI_I8 : stored, 2, { VOCAB, dim }, { named ? 0 : dim, 1 } },
-                                            .layout = named ? gpu_dtype(stored) : "plain" } };
+    const MiOperand w[MI_MAX_WEIGHTS] = {
+        {.tensor = {d_table, named ? MI_I8 : stored, 2, {VOCAB, dim}, {named ? 0 : dim, 1}},
+         .layout = named ? gpu_dtype(stored) : "plain"}};
     const MiNode    node = { .op = "embed", .n_out = 1 };
     const MiArgs    at = { &node, NULL, &out.card, w, NULL };
     MiCall          call = { .at = &at, .n = 1 };
@@ -283,7 +300,8 @@ static void output_rows(MiDType dtype, int64_t dim, Lay lay)
     g_autofree float *y = value_read(&out, &outside);
     for (int64_t i = 0; i < out.n; i++)
         wrong += y[i] != ((float *)in.host.data)[rows[i / dim] * dim + i % dim];
-    gpu_check(ran && !wrong, "output_rows of %d in %s, %s (%d wrong)", (int)dim, gpu_dtype(dtype), lay_name[lay], wrong);
+    gpu_check(ran && !wrong, "output_rows of %d in %s, %s (%d wrong)", (int)dim, gpu_dtype(dtype), lay_name[lay],
+              wrong);
     (void)cudaFree((void *)(uintptr_t)batch.out_rows);
     value_free(&in);
     value_free(&out);
@@ -311,9 +329,16 @@ static void append(MiDType dtype, MiDType stored, int dim, Lay lay)
         if (slots[i] >= 0)
             row_of[slots[i]] = i;
     memset(back, 0x11, bytes);
-    MiKvView kv = { .k = gpu_upload(back, bytes), .v = gpu_upload(back, bytes), .dtype = stored, .n_kv_heads = HEADS,
-                    .head_dim = dim, .stride_block = BLOCK * HEADS * dim, .stride_token = dim, .stride_head = BLOCK * dim,
-                    .block_size = BLOCK, .slots = gpu_upload(slots, sizeof slots) };
+    MiKvView         kv = {.k = gpu_upload(back, bytes),
+                           .v = gpu_upload(back, bytes),
+                           .dtype = stored,
+                           .n_kv_heads = HEADS,
+                           .head_dim = dim,
+                           .stride_block = BLOCK * HEADS * dim,
+                           .stride_token = dim,
+                           .stride_head = BLOCK * dim,
+                           .block_size = BLOCK,
+                           .slots = gpu_upload(slots, sizeof slots)};
     const MiNode node = { .op = "kv_append", .n_in = 2, .n_out = 1, .kv = 1 };
     const MiArgs at = { &node, cards, &none, NULL, &kv };
     MiCall       call = { .at = &at, .n = 1 };
@@ -326,8 +351,10 @@ static void append(MiDType dtype, MiDType stored, int dim, Lay lay)
             for (int h = 0; h < HEADS; h++)
                 for (int d = 0; d < dim; d++) {
                     const int64_t to = mi_kv_offset(&kv, s / BLOCK, s % BLOCK, h) + d;
-                    const float   want = row_of[s] < 0 ? gpu_get(poison, 0, stored)
-                                                       : gpu_rounded(((float *)in[side].host.data)[(row_of[s] * HEADS + h) * dim + d], stored);
+                    const float   want =
+                        row_of[s] < 0
+                              ? gpu_get(poison, 0, stored)
+                              : gpu_rounded(((float *)in[side].host.data)[(row_of[s] * HEADS + h) * dim + d], stored);
                     wrong += gpu_get(back, to, stored) != want;
                 }
     }
@@ -381,7 +408,8 @@ static void timed(const char *name, int64_t dim, int64_t heads, const Case *c)
         for (int i = 0; i < TIMES; i++) {
             const Shape  s = { ROWS, heads, heads ? dim / heads : dim };
             char        *at = data + (size_t)(i % sets) * bytes;
-            MiTensor     in[3] = { gapless(s, MI_BF16, at), gapless(s, MI_BF16, at + one) }, out = gapless(s, MI_BF16, at + c->n_in * one);
+            MiTensor     in[3] = {gapless(s, MI_BF16, at), gapless(s, MI_BF16, at + one)},
+                     out = gapless(s, MI_BF16, at + c->n_in * one);
             if (c->constant)
                 in[c->n_in] = (MiTensor){ constant, MI_F32, 2, { 1, c->n_constant }, { c->n_constant, 1 } };
             const MiArgs a = { &node, in, &out, w, NULL };
@@ -392,7 +420,8 @@ static void timed(const char *name, int64_t dim, int64_t heads, const Case *c)
         gpu_must(cudaEventElapsedTime(&ms, from, to), "event");
         best = fminf(best, ms / TIMES);
     }
-    printf("# %-8s %d x %-5d bf16: %6.1f us, %5.0f GB/s\n", name, ROWS, (int)dim, best * 1e3, (double)bytes / best / 1e6);
+    printf("# %-8s %d x %-5d bf16: %6.1f us, %5.0f GB/s\n", name, ROWS, (int)dim, best * 1e3,
+           (double)bytes / best / 1e6);
     (void)cudaFree(data), (void)cudaFree(w[0].tensor.data), (void)cudaFree(positions), (void)cudaFree(constant);
 }
 

@@ -62,7 +62,8 @@ static Batch *batch_new(int n, bool padding)
 /* ---- logits of many kinds --------------------------------------------------------------- */
 
 enum { KINDS = 7 };
-static const char *const kind_name[KINDS] = { "smooth", "tied", "with holes", "huge", "NaN among tiny", "flat", "hopeless" };
+static const char *const kind_name[KINDS] = {"smooth",         "tied", "with holes", "huge",
+                                             "NaN among tiny", "flat", "hopeless"};
 
 static void fill(float *x, int64_t n, int kind, uint64_t *seed)
 {
@@ -96,7 +97,7 @@ typedef struct {
 
 static void penalties_row(void *row, int value, uint64_t *seed)
 {
-    static const PenaltiesRow v[] = { { 1.3f, 0, 0 }, { 1, 0.7f, 0 }, { 1, 0, 0.1f }, { 0.8f, -1.5f, 0.01f }, { 1, 0, 0 } };
+    static const PenaltiesRow v[] = {{1.3f, 0, 0}, {1, 0.7f, 0}, {1, 0, 0.1f}, {0.8f, -1.5f, 0.01f}, {1, 0, 0}};
     (void)seed;
     *(PenaltiesRow *)row = v[value];
 }
@@ -176,7 +177,8 @@ static void one_call(const LinkCase *c, int rows, int vocab, int kind, int value
     memcpy(x, was, bytes);
     for (int i = 0; i < rows && c->row; i++)
         c->row(params + (size_t)i * c->row_size, (value + i) % c->n_values, &seed);
-    void    *d_x = gpu_upload(x, bytes), *d_y = gpu_alloc(bytes), *d_params = gpu_upload(params, c->row_size * (size_t)rows);
+    void *d_x = gpu_upload(x, bytes), *d_y = gpu_alloc(bytes),
+         *d_params = gpu_upload(params, c->row_size * (size_t)rows);
     void    *d_tokens = gpu_alloc(sizeof tokens);
     MiTensor in = { x, MI_F32, 2, { rows, vocab }, { vocab, 1 } }, out = in, d_in = in, d_out;
     d_in.data = d_x;
@@ -194,8 +196,9 @@ static void one_call(const LinkCase *c, int rows, int vocab, int kind, int value
     const MiArgs at = { &node, &in, &out, NULL, NULL }, d_at = { &node, &d_in, &d_out, NULL, NULL };
     MiCall       call = { .shape = b->host.shape, .at = &at, .n = 1, .rows = params };
     MiCall       d_call = { .shape = b->host.shape, .at = &d_at, .n = 1, .rows = d_params };
-    *broken = *broken || !gpu_run(host->op, &gpu_host, &call, &b->host) || !gpu_run(card->op, &gpu_card, &d_call, &b->card) ||
-              host->draws != card->draws || host->row_size != card->row_size || card->row_size != c->row_size;
+    *broken = *broken || !gpu_run(host->op, &gpu_host, &call, &b->host) ||
+              !gpu_run(card->op, &gpu_card, &d_call, &b->card) || host->draws != card->draws ||
+              host->row_size != card->row_size || card->row_size != c->row_size;
     gpu_must(cudaMemcpy(y, c->draws ? d_x : d_out.data, bytes, cudaMemcpyDeviceToHost), "copying");
     gpu_must(cudaMemcpy(tokens2, d_tokens, sizeof tokens2, cudaMemcpyDeviceToHost), "copying");
     gpu_must(cudaMemcpy(drawn, b->card.drawn, sizeof drawn, cudaMemcpyDeviceToHost), "copying");
@@ -222,8 +225,9 @@ static void one_call(const LinkCase *c, int rows, int vocab, int kind, int value
 
 static void link_agrees(const LinkCase *c)
 {
-    static const struct { int rows, vocab; } sizes[] = { { 1, 1 }, { 3, 7 }, { 64, 100 }, { 5, 1000 }, { 5, 4096 }, { 9, 49152 },
-                                                         { 7, 151936 }, { 4, 262144 }, { 2, 500001 } };
+    static const struct {
+        int rows, vocab;
+    } sizes[] = {{1, 1}, {3, 7}, {64, 100}, {5, 1000}, {5, 4096}, {9, 49152}, {7, 151936}, {4, 262144}, {2, 500001}};
     for (size_t s = 0; s < G_N_ELEMENTS(sizes); s++) {
         Tally t = { 0 };
         bool  broken = false;
@@ -232,13 +236,13 @@ static void link_agrees(const LinkCase *c)
                 const Tally before = t;
                 one_call(c, sizes[s].rows, sizes[s].vocab, kind, v, (kind + v) % 2, &t, &broken);
                 if (t.differ > before.differ && (c->exact || g_getenv("MI_VERBOSE")))
-                    printf("# %s of %d, %s, value %d: %d rows differ in %d tokens\n", c->name, sizes[s].vocab, kind_name[kind],
-                           v, t.differ - before.differ, (int)(t.tokens - before.tokens));
+                    printf("# %s of %d, %s, value %d: %d rows differ in %d tokens\n", c->name, sizes[s].vocab,
+                           kind_name[kind], v, t.differ - before.differ, (int)(t.tokens - before.tokens));
             }
         /* Sums that are rounded otherwise move the border by a token, where logits are tied or 1e-7 apart. */
         const bool ok = !broken && (c->exact ? t.differ == 0 : t.differ * 20 <= t.rows && t.tokens <= 2 * t.differ);
-        gpu_check(ok, "%s of %d logits: %d of %d rows differ, in %d tokens%s", c->name, sizes[s].vocab, t.differ, t.rows,
-                  (int)t.tokens, broken ? "; something that may not be written was" : "");
+        gpu_check(ok, "%s of %d logits: %d of %d rows differ, in %d tokens%s", c->name, sizes[s].vocab, t.differ,
+                  t.rows, (int)t.tokens, broken ? "; something that may not be written was" : "");
     }
 }
 
@@ -262,7 +266,8 @@ static void logprobs(int rows, int vocab, int n_top, int kind)
     for (int i = 0; i < rows; i++)
         tokens[i] = i == 2 ? 0x7fffffff : (i * 977 + 5) % vocab, targets[i] = i % 2 ? -1 : (i * 31) % vocab;
     MiTensor in[2] = { { x, MI_F32, 2, { rows, vocab }, { vocab, 1 } }, { tokens, MI_I32, 2, { rows, 1 }, { 1, 1 } } };
-    MiTensor out[2] = { { values, MI_F32, 2, { rows, 1 + n_top }, { 1 + n_top, 1 } }, { ids, MI_I32, 2, { rows, 1 + n_top }, { 1 + n_top, 1 } } };
+    MiTensor out[2] = {{values, MI_F32, 2, {rows, 1 + n_top}, {1 + n_top, 1}},
+                       {ids, MI_I32, 2, {rows, 1 + n_top}, {1 + n_top, 1}}};
     MiTensor d_in[2] = { in[0], in[1] }, d_out[2] = { out[0], out[1] };
     d_in[0].data = gpu_upload(x, (size_t)n * 4), d_in[1].data = gpu_upload(tokens, sizeof tokens);
     d_out[0].data = gpu_alloc((size_t)m * 4), d_out[1].data = gpu_alloc((size_t)m * 4);
@@ -277,9 +282,10 @@ static void logprobs(int rows, int vocab, int n_top, int kind)
         if (!(isinf(values[i]) && isinf(values2[i])))
             worst = fmax(worst, fabs((double)values[i] - values2[i]) / fmax(1, fabs((double)values[i])));
     }
-    gpu_check(ran && !wrong && worst < 1e-6, "logprobs of %d rows of %d, %s, top %d: %d ids differ, values by %.2g", rows, vocab,
-              kind_name[kind], n_top, wrong, worst);
-    (void)cudaFree(d_in[0].data), (void)cudaFree(d_in[1].data), (void)cudaFree(d_out[0].data), (void)cudaFree(d_out[1].data);
+    gpu_check(ran && !wrong && worst < 1e-6, "logprobs of %d rows of %d, %s, top %d: %d ids differ, values by %.2g",
+              rows, vocab, kind_name[kind], n_top, wrong, worst);
+    (void)cudaFree(d_in[0].data), (void)cudaFree(d_in[1].data), (void)cudaFree(d_out[0].data),
+        (void)cudaFree(d_out[1].data);
     (void)cudaFree((void *)(uintptr_t)db.targets);
 }
 
@@ -288,7 +294,8 @@ static void logprobs(int rows, int vocab, int n_top, int kind)
 /* Captured and replayed, the links give bit for bit what they give one by one. */
 static void chain_is_a_graph(void)
 {
-    static const char *const chain[] = { "penalties", "logit_bias", "temperature", "top_k", "typical", "top_p", "min_p", "multinomial" };
+    static const char *const chain[] = {"penalties", "logit_bias", "temperature", "top_k",
+                                        "typical",   "top_p",      "min_p",       "multinomial"};
     enum { ROWS = 6, VOCAB = 151936 };
     const size_t    bytes = (size_t)ROWS * VOCAB * sizeof(float);
     Batch          *b = batch_new(ROWS, false);
@@ -298,7 +305,7 @@ static void chain_is_a_graph(void)
     uint64_t        seed = 5;
     float          *d_x = gpu_alloc(bytes);
     void           *d_tokens = gpu_alloc(sizeof tokens[0]), *rows[G_N_ELEMENTS(chain)];
-    MiTensor        logits = { d_x, MI_F32, 2, { ROWS, VOCAB }, { VOCAB, 1 } }, token = { d_tokens, MI_I32, 2, { ROWS, 1 }, { 1, 1 } };
+    MiTensor logits = {d_x, MI_F32, 2, {ROWS, VOCAB}, {VOCAB, 1}}, token = {d_tokens, MI_I32, 2, {ROWS, 1}, {1, 1}};
     cudaStream_t    stream = gpu_card.stream;
     cudaGraph_t     graph;
     cudaGraphExec_t run = NULL;
@@ -322,7 +329,8 @@ static void chain_is_a_graph(void)
             const MiSampler *s = gpu_feature("samplers_cuda.so", MI_KIND_SAMPLER, chain[l]);
             const MiNode     node = { .op = chain[l], .n_in = 1, .n_out = 1 };
             const MiArgs     at = { &node, &logits, s->draws ? &token : &logits, NULL, NULL };
-            ok = ok && s->op->run(NULL, &gpu_card, &(MiCall){ b->host.shape, &b->card, &at, 1, NULL, rows[l], NULL }, NULL);
+            ok = ok &&
+                 s->op->run(NULL, &gpu_card, &(MiCall){b->host.shape, &b->card, &at, 1, NULL, rows[l], NULL}, NULL);
         }
         if (pass) {
             gpu_must(cudaStreamEndCapture(stream, &graph), "capturing");
@@ -360,7 +368,8 @@ static void timed(const LinkCase *c, int rows, int value)
     fill(x, (int64_t)rows * VOCAB, 0, &seed);
     for (int i = 0; i < rows && c->row; i++)
         c->row(params + (size_t)i * c->row_size, value, &seed);
-    void        *d_x = gpu_upload(x, bytes), *d_y = gpu_alloc(bytes), *d_params = gpu_upload(params, c->row_size * (size_t)rows);
+    void *d_x = gpu_upload(x, bytes), *d_y = gpu_alloc(bytes),
+         *d_params = gpu_upload(params, c->row_size * (size_t)rows);
     MiTensor     in = { d_x, MI_F32, 2, { rows, VOCAB }, { VOCAB, 1 } }, out = in;
     const MiArgs at = { &node, &in, &out, NULL, NULL };
     out.data = d_y; /* else only the first run would have something to remove */

@@ -17,7 +17,7 @@ struct Histogram {
     uint8_t  any[CUT_BINS]; /* a token of no mass is one nevertheless */
 };
 
-enum { GROUPS = TEAM_WARPS, GROUP_BINS = CUT_BINS / GROUPS };
+enum { GROUPS = 32, GROUP_BINS = CUT_BINS / GROUPS };
 
 struct CutShared {
     Histogram h[2]; /* in turn: one is read by the team while the next is filled */
@@ -30,7 +30,8 @@ struct CutShared {
 
 __device__ __forceinline__ void add_mass(Histogram &h, unsigned bin, u64 mass)
 {
-    const uint32_t low = (uint32_t)mass, old = atomicAdd(&h.low[bin], low), high = (uint32_t)(mass >> 32) + (old + low < low);
+    const uint32_t low = (uint32_t)mass, old = atomicAdd(&h.low[bin], low),
+                   high = (uint32_t)(mass >> 32) + (old + low < low);
 
     if (high)
         atomicAdd(&h.high[bin], high);
@@ -110,22 +111,25 @@ __device__ __forceinline__ void find_bin(CutShared &c, int which, u64 want)
     }
 }
 
-/* After the block has filled its histogram: the bin in which the walk from the highest one reaches `want`, or the lowest
- * that has a token. */
+/* After the block has filled its histogram: the bin in which the walk from the highest one reaches `want`, or the
+ * lowest that has a token. */
 __device__ __forceinline__ Bin bin_of(CutShared &c, int which, u64 want)
 {
-    const int    warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, first = warp * GROUP_BINS + 2 * lane;
-    Histogram   &h = c.h[which];
+    const int  warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    Histogram &h = c.h[which];
 
-    static_assert(GROUP_BINS == 64 && GROUPS == 32, "two bins a lane");
+    static_assert(GROUP_BINS == 64 && GROUPS == 32, "two bins a lane, a group a lane");
     __syncthreads();
-    u64        mass = ((u64)h.high[first] << 32 | h.low[first]) + ((u64)h.high[first + 1] << 32 | h.low[first + 1]);
-    const bool any = __any_sync(~0u, h.any[first] || h.any[first + 1]);
+    for (int group = warp; group < GROUPS; group += TEAM_WARPS) {
+        const int  first = group * GROUP_BINS + 2 * lane;
+        u64        mass = ((u64)h.high[first] << 32 | h.low[first]) + ((u64)h.high[first + 1] << 32 | h.low[first + 1]);
+        const bool any = __any_sync(~0u, h.any[first] || h.any[first + 1]);
 #pragma unroll
-    for (int o = 16; o; o >>= 1)
-        mass += __shfl_xor_sync(~0u, mass, o);
-    if (lane == 0)
-        c.group_mass[which][warp] = mass, c.group_any[which][warp] = any;
+        for (int o = 16; o; o >>= 1)
+            mass += __shfl_xor_sync(~0u, mass, o);
+        if (lane == 0)
+            c.group_mass[which][group] = mass, c.group_any[which][group] = any;
+    }
     team_sync();
     if (warp == 0)
         find_bin(c, which, want);

@@ -27,7 +27,7 @@ __device__ __forceinline__ u64 sum_of_masses(const Slice &x, TeamShared &s, Mass
 
 /* ---- top_k --------------------------------------------------------------------------- */
 
-__global__ void __launch_bounds__(TEAM_THREADS) top_k(const Link l, const int32_t *counts)
+__global__ void __launch_bounds__(TEAM_THREADS, 2) top_k(const Link l, const int32_t *counts)
 {
     __shared__ TeamShared shared;
     __shared__ CutShared  cut;
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(TEAM_THREADS) top_k(const Link l, const int32_
 
 /* ---- top_p ----------------------------------------------------------------------------- */
 
-__global__ void __launch_bounds__(TEAM_THREADS) top_p(const Link l, const float *shares)
+__global__ void __launch_bounds__(TEAM_THREADS, 2) top_p(const Link l, const float *shares)
 {
     __shared__ TeamShared shared;
     __shared__ CutShared  cut;
@@ -99,7 +99,7 @@ struct ByTypicality {
     }
 };
 
-__global__ void __launch_bounds__(TEAM_THREADS) typical(const Link l, const float *shares)
+__global__ void __launch_bounds__(TEAM_THREADS, 2) typical(const Link l, const float *shares)
 {
     __shared__ TeamShared shared;
     __shared__ CutShared  cut;

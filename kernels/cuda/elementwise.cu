@@ -5,12 +5,6 @@
 
 enum { THREADS = 256, UNITS = 2 };
 
-/* Two-byte types lose nothing by the fast exponential, 2 + |x| units of f32. */
-template <typename T> __device__ __forceinline__ float exponential(float x)
-{
-    return sizeof(T) == 2 ? __expf(x) : expf(x);
-}
-
 template <typename T> __device__ __forceinline__ float sigmoid(float x)
 {
     return __fdividef(1.0f, 1.0f + exponential<T>(-x));
@@ -23,7 +17,8 @@ template <typename T> __device__ __forceinline__ float normal(float x)
     if (sizeof(T) == 4)
         return normcdff(x);
     const float z = fabsf(x) * 0.70710678f, t = __fdividef(1.0f, 1.0f + 0.3275911f * z);
-    const float p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+    const float p =
+        t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
     const float tail = 0.5f * p * __expf(-z * z);
     return x < 0 ? tail : 1.0f - tail;
 }

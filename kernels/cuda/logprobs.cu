@@ -45,7 +45,7 @@ __device__ __forceinline__ void put_top(const Logprobs &a, const Top &mine, doub
         ids[i] = -1, values[i] = -INFINITY;
 }
 
-__global__ void __launch_bounds__(TEAM_THREADS) logprobs(const Link l, const Logprobs a)
+__global__ void __launch_bounds__(TEAM_THREADS, 2) logprobs(const Link l, const Logprobs a)
 {
     __shared__ TeamShared shared;
     __shared__ CutShared  cut;

@@ -42,7 +42,8 @@ template <typename T> __global__ void __launch_bounds__(THREADS) output_rows(con
     wait_for_predecessor();
     if (row < g.rows)
         store_eight((T *)g.to + row * g.to_stride + at,
-                    load_eight((const T *)g.from + which * g.from_stride + at, g.n - at, g.aligned), g.n - at, g.aligned);
+                    load_eight((const T *)g.from + which * g.from_stride + at, g.n - at, g.aligned), g.n - at,
+                    g.aligned);
 }
 
 static Gather gather_of(const MiTensor *from, const MiTensor *to)
@@ -115,9 +116,14 @@ template <typename T, typename K> __global__ void __launch_bounds__(THREADS) app
 
 int mi_cuda_kv_append(void *stream, MiTensor k, MiTensor v, const MiKvView *kv)
 {
-    const size_t   bytes = mi_dtype_size(kv->dtype);
-    Append         a = { { k.data, v.data }, { k.stride[0], v.stride[0] }, { k.stride[1], v.stride[1] }, *kv };
+    const size_t bytes = mi_dtype_size(kv->dtype);
+    Append       a = {};
 
+    for (int i = 0; i < 2; i++) {
+        const MiTensor &from = i ? v : k;
+        a.from[i] = from.data, a.row[i] = from.stride[0], a.head[i] = from.stride[1];
+    }
+    a.kv = *kv;
     a.rows = (unsigned)k.shape[0];
     a.units = (unsigned)((kv->head_dim + UNIT - 1) / UNIT);
     a.aligned = aligned_tensor(&k) && aligned_tensor(&v) && (uintptr_t)kv->k % 16 == 0 && (uintptr_t)kv->v % 16 == 0 &&
@@ -147,7 +153,8 @@ struct Rope {
 /* Unit u of a head.  Aligned: eight pairs of two halves, four neighbouring pairs, or eight elements that
  * stay; else one pair or one element. */
 template <typename T>
-__device__ __forceinline__ void turn(const Rope &r, const T *x, T *y, unsigned u, const float *cosine, const float *sine)
+__device__ __forceinline__ void turn(const Rope &r, const T *x, T *y, unsigned u, const float *cosine,
+                                     const float *sine)
 {
     const int half = r.how.dim / 2;
 
@@ -216,9 +223,12 @@ template <typename T> __global__ void __launch_bounds__(THREADS) rope(const Rope
 
 int mi_cuda_rope(void *stream, const MiCudaRope *how, MiTensor x, MiTensor y)
 {
-    Rope           r = { *how, x.data, y.data, x.stride[0], x.stride[1], y.stride[0], y.stride[1] };
+    Rope           r = {};
     const unsigned half = (unsigned)how->dim / 2, rest = (unsigned)x.shape[2] - (unsigned)how->dim;
 
+    r.how = *how;
+    r.x = x.data, r.x_row = x.stride[0], r.x_head = x.stride[1];
+    r.y = y.data, r.y_row = y.stride[0], r.y_head = y.stride[1];
     r.rows = (unsigned)x.shape[0];
     r.heads = (unsigned)x.shape[1];
     r.aligned = aligned_tensor(&x) && aligned_tensor(&y) && rest % UNIT == 0 &&

@@ -8,7 +8,7 @@ extern __shared__ float4 dynamic_memory[];
 
 /* ---- greedy ----------------------------------------------------------------------- */
 
-__global__ void __launch_bounds__(TEAM_THREADS, 2) greedy(const Link l)
+__global__ void __launch_bounds__(TEAM_THREADS, 4) greedy(const Link l)
 {
     __shared__ TeamShared shared;
     const int             slot = l.slots[blockIdx.y];
@@ -110,7 +110,7 @@ __device__ __forceinline__ int walk(const Slice &x, int warp, float max, double 
     return last;
 }
 
-__global__ void __launch_bounds__(TEAM_THREADS) multinomial(const Link l, const uint64_t *seeds)
+__global__ void __launch_bounds__(TEAM_THREADS, 2) multinomial(const Link l, const uint64_t *seeds)
 {
     __shared__ TeamShared shared;
     __shared__ double     sums[TEAM_WARPS];
@@ -186,7 +186,7 @@ int mi_cuda_multinomial(const MiCudaLink *link, const uint64_t *seed)
 
 /* ---- temperature, min_p -------------------------------------------------------------- */
 
-__global__ void __launch_bounds__(TEAM_THREADS) temperature(const Link l, const float *temperatures)
+__global__ void __launch_bounds__(TEAM_THREADS, 2) temperature(const Link l, const float *temperatures)
 {
     __shared__ TeamShared shared;
     const float           t = temperatures[blockIdx.y];
@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(TEAM_THREADS) temperature(const Link l, const 
     team_sync();
 }
 
-__global__ void __launch_bounds__(TEAM_THREADS) min_p(const Link l, const float *shares)
+__global__ void __launch_bounds__(TEAM_THREADS, 2) min_p(const Link l, const float *shares)
 {
     __shared__ TeamShared shared;
     const float           p = shares[blockIdx.y];
@@ -223,13 +223,16 @@ __global__ void __launch_bounds__(TEAM_THREADS) min_p(const Link l, const float 
     team_sync();
 }
 
-int mi_cuda_temperature(const MiCudaLink *link, const float *t) { return launch_team(temperature, link, link_of(link), t); }
+int mi_cuda_temperature(const MiCudaLink *link, const float *t)
+{
+    return launch_team(temperature, link, link_of(link), t);
+}
 int mi_cuda_min_p(const MiCudaLink *link, const float *p) { return launch_team(min_p, link, link_of(link), p); }
 
 /* ---- logit_bias, penalties: a few logits, in place ------------------------------------- */
 
 /* Biases of one id are added in the order of the list. */
-__global__ void __launch_bounds__(TEAM_THREADS) logit_bias(const Link l, const MiBiases *all)
+__global__ void __launch_bounds__(TEAM_THREADS, 2) logit_bias(const Link l, const MiBiases *all)
 {
     __shared__ int32_t ids[MI_MAX_BIASES];
     __shared__ float   biases[MI_MAX_BIASES];
@@ -268,7 +271,7 @@ enum : uint32_t { IN_PROMPT = 0x80000000u }; /* beside the number of times in th
 
 /* The history is host memory: the blocks of the team read a part each and show it to the others, which count the ids
  * of their slice.  counts: [rows][team][slice] where there is no room in shared memory. */
-__global__ void __launch_bounds__(TEAM_THREADS)
+__global__ void __launch_bounds__(TEAM_THREADS, 2)
     penalties(const Link l, const float *all, const MiBatch batch, uint32_t *counts)
 {
     __shared__ int32_t part[TEAM_THREADS];
@@ -326,8 +329,8 @@ __global__ void __launch_bounds__(TEAM_THREADS)
 static Link link_of_row(int vocab)
 {
     MiBatch    none = {};
-    MiCudaLink l = { NULL, { NULL, MI_F32, 2, { 1, vocab }, { vocab, 1 } }, { NULL, MI_F32, 2, { 1, vocab }, { vocab, 1 } },
-                     &none, NULL };
+    MiCudaLink l = {
+        NULL, {NULL, MI_F32, 2, {1, vocab}, {vocab, 1}}, {NULL, MI_F32, 2, {1, vocab}, {vocab, 1}}, &none, NULL};
     return link_of(&l);
 }
 

@@ -80,7 +80,8 @@ BINARY(mul, MI_CUDA_MUL)
 
 /* ---- norms ---------------------------------------------------------------------- */
 
-static bool norm(MiContext *ctx, const MiCall *call, MiCudaNorm kind, const void *weight, const void *bias, GError **error)
+static bool norm(MiContext *ctx, const MiCall *call, MiCudaNorm kind, const void *weight, const void *bias,
+                 GError **error)
 {
     const MiArgs *at = call->at;
     const MiNorm  a = at->node->attr ? *(const MiNorm *)at->node->attr : (MiNorm){ 0 };
@@ -183,7 +184,8 @@ static bool append_run(void *state, MiContext *ctx, const MiCall *call, GError *
     const MiArgs *at = call->at;
 
     if (!floats(at->kv->dtype)) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "op '%s' on CUDA writes caches of f32, f16 or bf16", at->node->op);
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "op '%s' on CUDA writes caches of f32, f16 or bf16",
+                    at->node->op);
         return false;
     }
     return launched(mi_cuda_kv_append(ctx->stream, at->in[0], at->in[1], at->kv), error);
@@ -218,7 +220,8 @@ static bool rope_run(void *state, MiContext *ctx, const MiCall *call, GError **e
     (void)state;
     const MiArgs    *at = call->at;
     const MiRotate  *r = at->node->attr;
-    const MiCudaRope how = { call->batch->positions, at->in[1].data, r->dim, r->style == MI_ROPE_INTERLEAVED, r->magnitude };
+    const MiCudaRope how = {call->batch->positions, at->in[1].data, r->dim, r->style == MI_ROPE_INTERLEAVED,
+                            r->magnitude};
 
     return launched(mi_cuda_rope(ctx->stream, &how, at->in[0], at->out[0]), error);
 }
@@ -240,7 +243,7 @@ static bool logprobs_prepare(MiContext *ctx, const MiCall *call, void **state, s
         out[1].dtype != MI_I32 || a->n_top < 0 || a->n_top > MI_CUDA_MAX_TOP || out[0].shape[1] != 1 + a->n_top ||
         out[1].shape[1] != 1 + a->n_top) {
         g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
-                    "op 'logprobs' on CUDA gives f32 values and i32 ids of the token and up to %d of the likeliest, not %d",
+                    "op 'logprobs' on CUDA gives f32 values and i32 ids, of up to %d of the likeliest tokens, not %d",
                     MI_CUDA_MAX_TOP, a->n_top);
         return false;
     }

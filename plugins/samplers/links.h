@@ -55,7 +55,8 @@ static inline bool min_p_wants(const void *row) { return ((const MinPRow *)row)-
 
 typedef struct { float typical_p; } TypicalRow;
 static const MiOption typical_params[] = {
-    MI_OPTION(TypicalRow, typical_p, "1", 0, 1, "keeps the most typical tokens that together have this probability; 1: all"),
+    MI_OPTION(TypicalRow, typical_p, "1", 0, 1,
+              "keeps the most typical tokens that together have this probability; 1: all"),
     MI_OPTION_END,
 };
 static inline bool typical_wants(const void *row) { return ((const TypicalRow *)row)->typical_p < 1; }
