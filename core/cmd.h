@@ -17,6 +17,7 @@ int mi_cmd_perplexity(MiCommandLine *);
 int mi_cmd_convert(MiCommandLine *);
 int mi_cmd_bench(MiCommandLine *);
 int mi_cmd_verify(MiCommandLine *);
+int mi_cmd_trace(MiCommandLine *);
 
 /* Prints "miniinfer: message", frees the error, gives its exit status; NULL: 0. */
 int mi_cmd_report(GError *);

@@ -157,6 +157,22 @@ static const char *const verify_examples[] = {
     NULL,
 };
 
+static const MiFlag trace_flags[] = {
+    { 'p', "prompt", "TEXT", NULL, "the text that is run, as it is" },
+    { 0, "ids", "IDS", NULL, "the same as token ids: 1,2,3" },
+    { 'o', "output", "FILE", NULL, "write every node here, for chrome://tracing or ui.perfetto.dev" },
+    { 0, "steps", "N", NULL, "steps after the prompt (4)" },
+    { 0, "batch", "N", NULL, "sequences of such a step (1)" },
+    { 0, "rounds", "N", NULL, "times that each step is run; a node's time is the median (5)" },
+    { 0, "json", NULL, NULL, "print one JSON object" },
+    { 0 },
+};
+static const char *const trace_examples[] = {
+    "miniinfer trace -m model.gguf -p 'Once upon a time' -o trace.json", "a table, and every node in a file",
+    "miniinfer trace -m model.gguf --batch 8 --steps 16 --json", "eight sequences at once",
+    NULL,
+};
+
 static const char *const bare_examples[] = {
     "miniinfer --config etc/qwen2.ini", "chat with what the file describes",
     "echo 'Why is the sky blue?' | miniinfer --config etc/qwen2.ini", "one answer for each line",
@@ -214,6 +230,10 @@ const MiCommand mi_commands[] = {
       "are. The worst nodes are listed first, with the plugin file that runs them; the exit status is 1 when one is out of "
       "tolerance, or a token differs that is no near tie. docs/verify.md says how to read it.",
       verify_flags, verify_examples },
+    { "trace", "", 0, 0, "where the time of a step goes",
+      "Runs a prompt and some steps node by node, with a mark of the device's clock between them, and prints the time by "
+      "what ran. Nodes do not overlap here as they do in a recorded step, so that their sum is more than `bench` finds.",
+      trace_flags, trace_examples },
     { "help", "[COMMAND]", 0, 1, "explain a command", "", help_flags, NULL },
     { 0 },
 };

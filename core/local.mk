@@ -46,7 +46,7 @@ bin_PROGRAMS += miniinfer
 miniinfer_SOURCES  = \
 	core/answer.c core/answer.h \
 	core/cmd.h core/cmd_bench.c core/cmd_common.c core/cmd_frontend.c core/cmd_inspect.c core/cmd_model.c core/cmd_perplexity.c \
-	core/cmd_run.c core/cmd_verify.c \
+	core/cmd_run.c core/cmd_trace.c core/cmd_verify.c \
 	core/interrupt.c core/interrupt.h \
 	core/main.c \
 	core/session.c core/session.h

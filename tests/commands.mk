@@ -15,7 +15,7 @@ tests_test_batch_request_SOURCES  = tests/test_batch_request.c plugins/frontends
 tests_test_batch_request_CPPFLAGS = $(TEST_CPPFLAGS) $(JANSSON_CFLAGS)
 tests_test_batch_request_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
 
-test_scripts += tests/cmd_verify.sh
+test_scripts += tests/cmd_trace.sh tests/cmd_verify.sh
 test_programs += tests/test_verify
 check_PROGRAMS += tests/plugins/wrong.so
 tests_test_verify_SOURCES  = tests/test_verify.c tests/remote.c tests/remote.h $(TEST_COMMON)
