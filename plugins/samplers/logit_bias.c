@@ -22,7 +22,8 @@ static const MiOp logit_bias_op = {
 };
 
 static const MiSampler logit_bias = {
-    .struct_size = sizeof logit_bias, .params = logit_bias_params, .row_size = sizeof(LogitBiasRow), .wants = logit_bias_wants, .op = &logit_bias_op,
+    .struct_size = sizeof logit_bias, .params = logit_bias_params,
+    .row_size = sizeof(LogitBiasRow), .wants = logit_bias_wants, .op = &logit_bias_op,
 };
 
 MI_PLUGIN("logit_bias", "0.1", "Adds to the logits of given tokens",

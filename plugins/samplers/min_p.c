@@ -24,7 +24,8 @@ static const MiOp min_p_op = {
 };
 
 static const MiSampler min_p = {
-    .struct_size = sizeof min_p, .params = min_p_params, .row_size = sizeof(MinPRow), .wants = min_p_wants, .op = &min_p_op,
+    .struct_size = sizeof min_p, .params = min_p_params,
+    .row_size = sizeof(MinPRow), .wants = min_p_wants, .op = &min_p_op,
 };
 
 MI_PLUGIN("min_p", "0.1", "Keeps tokens near the likeliest", MI_FEATURE_SAMPLER("min_p", "cpu", &min_p, NULL));

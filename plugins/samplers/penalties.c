@@ -62,7 +62,8 @@ static const MiOp penalties_op = {
 };
 
 static const MiSampler penalties = {
-    .struct_size = sizeof penalties, .params = penalties_params, .row_size = sizeof(PenaltiesRow), .wants = penalties_wants, .op = &penalties_op,
+    .struct_size = sizeof penalties, .params = penalties_params,
+    .row_size = sizeof(PenaltiesRow), .wants = penalties_wants, .op = &penalties_op,
 };
 
 MI_PLUGIN("penalties", "0.1", "Makes what was said less likely",

@@ -31,7 +31,8 @@ static const MiOp temperature_op = {
 };
 
 static const MiSampler temperature = {
-    .struct_size = sizeof temperature, .params = temperature_params, .row_size = sizeof(TemperatureRow), .wants = temperature_wants, .op = &temperature_op,
+    .struct_size = sizeof temperature, .params = temperature_params,
+    .row_size = sizeof(TemperatureRow), .wants = temperature_wants, .op = &temperature_op,
 };
 
 MI_PLUGIN("temperature", "0.1", "Divides the logits",

@@ -45,7 +45,8 @@ static const MiOp top_k_op = {
 };
 
 static const MiSampler top_k = {
-    .struct_size = sizeof top_k, .params = top_k_params, .row_size = sizeof(TopKRow), .wants = top_k_wants, .op = &top_k_op,
+    .struct_size = sizeof top_k, .params = top_k_params,
+    .row_size = sizeof(TopKRow), .wants = top_k_wants, .op = &top_k_op,
 };
 
 MI_PLUGIN("top_k", "0.1", "Keeps the k likeliest tokens", MI_FEATURE_SAMPLER("top_k", "cpu", &top_k, NULL));

@@ -29,7 +29,8 @@ static const MiOp top_p_op = {
 };
 
 static const MiSampler top_p = {
-    .struct_size = sizeof top_p, .params = top_p_params, .row_size = sizeof(TopPRow), .wants = top_p_wants, .op = &top_p_op,
+    .struct_size = sizeof top_p, .params = top_p_params,
+    .row_size = sizeof(TopPRow), .wants = top_p_wants, .op = &top_p_op,
 };
 
 MI_PLUGIN("top_p", "0.1", "Keeps the likeliest tokens up to a probability",

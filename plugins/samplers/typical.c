@@ -41,7 +41,8 @@ static const MiOp typical_op = {
 };
 
 static const MiSampler typical = {
-    .struct_size = sizeof typical, .params = typical_params, .row_size = sizeof(TypicalRow), .wants = typical_wants, .op = &typical_op,
+    .struct_size = sizeof typical, .params = typical_params,
+    .row_size = sizeof(TypicalRow), .wants = typical_wants, .op = &typical_op,
 };
 
 MI_PLUGIN("typical", "0.1", "Keeps tokens of typical surprise",
