@@ -159,7 +159,7 @@ static void fill_batch(Case *c, Batch b)
 }
 
 static const double tolerance[] = { [MI_F32] = 2e-5, [MI_F16] = 1e-3, [MI_BF16] = 6e-3 };
-static const Kernel fast[] = { GQA };
+static const Kernel fast[] = { GQA, FLASH };
 
 /* Every kernel on one case; worst: of each kernel. */
 static void compare(const Case *c, double *worst)

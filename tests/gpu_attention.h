@@ -8,7 +8,7 @@
 
 enum { MAX_SEQS = 64 };
 typedef enum { CONTIGUOUS, TAIL, PAGED, N_LAYOUTS } Layout;
-typedef enum { SIMPLE, GQA, N_KERNELS } Kernel;
+typedef enum { SIMPLE, GQA, FLASH, N_KERNELS } Kernel;
 
 typedef struct {
     int     n_seqs, rows[MAX_SEQS], len[MAX_SEQS]; /* the last rows of len positions; len 0: padding */

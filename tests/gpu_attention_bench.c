@@ -81,7 +81,8 @@ static void decode(double limit, Layout layout, int n_seqs, int context, int max
             must(cudaMemcpy(k + (size_t)i * w.side, w.k, w.side, cudaMemcpyDeviceToDevice), "cudaMemcpy");
             must(cudaMemcpy(v + (size_t)i * w.side, w.v, w.side, cudaMemcpyDeviceToDevice), "cudaMemcpy");
         }
-        for (Kernel kernel = GQA; kernel < N_KERNELS; kernel++) {
+        {
+            const Kernel kernel = GQA; /* flash's too */
             const double us = chain(&w, &c, kernel, k, v, layers);
             printf("decode %-5s %2d/%d x %3d, %2d x %4d%s, bucket %4d: %7.2f us, %.2f TB/s = %3.0f %%\n", kernel_names[kernel], c.heads,
                    c.kv_heads, c.dim, n_seqs, context, layout == PAGED ? " paged" : "", w.call.batch.shape.max_kv, us,

@@ -205,6 +205,7 @@ int world_run(World *w, Kernel kernel, const Case *c, cudaStream_t stream)
     switch (kernel) {
     case SIMPLE: return mi_cuda_attention_simple(stream, &w->call);
     case GQA: return mi_cuda_attention_gqa(stream, &w->call, mode, w->workspace, arrived);
+    case FLASH: return mi_cuda_attention_flash(stream, &w->call, mode, w->workspace, arrived);
     default: return cudaErrorNotSupported;
     }
 }

@@ -22,15 +22,15 @@ __device__ __forceinline__ Span span_of(const MiCudaAttention &a, int seq)
     return Span{ row, a.batch.seq_start[seq + 1] - row, a.kv.kv_start ? a.kv.kv_start[seq] : 0, a.kv.kv_len[seq] };
 }
 
-/* The physical positions first <= t < end that a row of the batch sees. */
+/* The physical positions first <= t < end that a row of the sequence sees: its rows are its last positions. */
 struct Keys {
     int first, end;
 };
 
 __device__ __forceinline__ Keys keys_of(const MiCudaAttention &a, const Span &s, int row)
 {
-    const int seen = s.start + a.batch.positions[row] + 1;
-    return Keys{ a.window ? max(s.start, seen - a.window) : s.start, a.bidirectional ? s.len : min(seen, s.len) };
+    const int seen = s.len - s.rows + row + 1;
+    return Keys{ a.window ? max(s.start, seen - a.window) : s.start, a.bidirectional ? s.len : seen };
 }
 
 __device__ __forceinline__ int group_of(const MiCudaAttention &a) { return (int)a.q.shape[1] / a.kv.n_kv_heads; }
@@ -41,17 +41,19 @@ __device__ __forceinline__ int64_t row_at(const MiTensor &t, const Span &s, int 
     return (s.row + r / group) * t.stride[0] + (kv_head * group + r % group) * t.stride[1];
 }
 
-/* Of one key, times what turns it into an exponent of 2.  tanh(x) = 1 - 2 / (e^2x + 1). */
 __device__ __forceinline__ float exp2_fast(float x)
 {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-__device__ __forceinline__ float capped(float score, float scale, float cap)
-{
-    return cap * (1 - __fdividef(2, exp2_fast(score * (2 * LOG2E * scale / cap)) + 1));
-}
+
+/* The soft cap of a score before it is scaled: cap * tanh(scale * x / cap) / scale, tanh(y) = 1 - 2 / (e^2y + 1). */
+struct Cap {
+    float in, out;
+    __device__ explicit Cap(const MiCudaAttention &a) : in(2 * LOG2E * a.scale / a.softcap), out(a.softcap / a.scale) {}
+    __device__ __forceinline__ float of(float x) const { return fmaf(__fdividef(-2, exp2_fast(x * in) + 1), out, out); }
+};
 
 /* ---- into shared memory ---------------------------------------------------------- */
 

@@ -38,6 +38,9 @@ int    mi_cuda_attention_gqa(void *stream, const MiCudaAttention *call, MiCudaAt
 /* The packed rows (rows times query heads of a key head) up to which a sequence is one of FEW. */
 static inline int mi_cuda_attention_few(const MiCudaAttention *a) { return a->q.shape[1] / a->kv.n_kv_heads <= 8 ? 8 : 16; }
 
+/* As gqa; prompts by the tensor cores of sm_90a, where the card and the pages of the cache allow it. */
+int mi_cuda_attention_flash(void *stream, const MiCudaAttention *call, MiCudaAttentionMode mode, void *workspace, int32_t *arrived);
+
 /* Whether 16-byte accesses may be used. */
 static inline bool mi_cuda_attention_aligned(const MiCudaAttention *a)
 {

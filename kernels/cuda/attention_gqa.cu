@@ -164,8 +164,8 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
         wait_for_predecessor();
         return;
     }
-    /* Positions of a sequence's rows rise: its first row sees the first key, its last row the last. */
-    const int low = keys_of(a, s, s.row).first, high = keys_of(a, s, s.row + s.rows - 1).end, old = s.len - s.rows;
+    /* The first row sees the first key, the last row the last. */
+    const int low = keys_of(a, s, 0).first, high = keys_of(a, s, s.rows - 1).end, old = s.len - s.rows;
     const int share = max(split.least, ((high - low + split.n_parts - 1) / split.n_parts + KEYS - 1) / KEYS * KEYS);
     const int n_parts = max(1, (high - low + share - 1) / share), part = blockIdx.x;
     const bool together = split.cluster && n_parts > 1;
@@ -179,12 +179,15 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
     /* ---- keys and values through the ring: unit 2i keys, 2i + 1 values of the warp's i-th 16 positions */
     unsigned char *mine = smem + warp * R::WARP;
     const unsigned ring = shared_address(mine);
+    const bool     paged = a.kv.max_blocks > 1;
+    const unsigned whole = paged ? 0 : (unsigned)(mi_kv_offset(&a.kv, seq, 0, kv_head) / 8), step = (unsigned)(a.kv.stride_token / 8);
     unsigned       at = 0; /* of this lane's position: its element in the cache / 8 */
     auto           request = [&](int u, int from, int to) {
         const int p0 = k0 + (u / 2 * WARPS + warp) * KEYS;
         const T  *side = (const T *)(u & 1 ? a.kv.v : a.kv.k);
         if (!(u & 1))
-            at = (unsigned)(mi_kv_offset(&a.kv, seq, min(p0 + lane % KEYS, k1 - 1), kv_head) / 8);
+            at = paged ? (unsigned)(mi_kv_offset(&a.kv, seq, min(p0 + lane % KEYS, k1 - 1), kv_head) / 8)
+                       : whole + (unsigned)min(p0 + lane % KEYS, k1 - 1) * step;
 #pragma unroll
         for (int i = 0; i < COPIES; i++) {
             const int      row = (i * 32 + lane) / CHUNKS, chunk = (i * 32 + lane) % CHUNKS, p = p0 + row;
@@ -209,7 +212,7 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int r = n * 8 + lane % 4 * 2 + i;
-            see[n][i] = r < packed ? keys_of(a, s, s.row + r / group) : Keys{ 0, 0 };
+            see[n][i] = r < packed ? keys_of(a, s, r / group) : Keys{ 0, 0 };
             see[n][i].end = min(see[n][i].end, k1);
         }
     }
@@ -236,11 +239,12 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
     for (int n = 0; n < NB; n++)
         top[n][0] = top[n][1] = -INFINITY;
     const float    scale = a.scale * LOG2E;
+    const Cap      cap(a);
     const unsigned key_at = ring + (lane / 8 % 2 * 8 + lane % 8) * R::PITCH + lane / 16 * 16;
     const unsigned value_at = ring + (lane / 16 * 8 + lane % 8) * R::PITCH + lane / 8 % 2 * 16;
     for (int u = 0; u < n_units; u += 2) {
         const int p = k0 + (u / 2 * WARPS + warp) * KEYS + lane / 4;
-        float     score[NB][4] = {};
+        float     score[NB][4] = {}, other[NB][4] = {}; /* two sums: half the chain */
         unsigned  weights[NB][2];
 
         copies_wait<R::DEPTH - 2>();
@@ -251,7 +255,7 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
             load_matrices(x, key_at + u % R::DEPTH * R::UNIT + k * 32);
 #pragma unroll
             for (int n = 0; n < NB; n++)
-                multiply<T>(score[n], x, q[n][k][0], q[n][k][1]);
+                multiply<T>(k % 2 ? other[n] : score[n], x, q[n][k][0], q[n][k][1]);
         }
         if (u + R::DEPTH - 1 < n_units)
             request(u + R::DEPTH - 1, 0, k1);
@@ -263,7 +267,8 @@ __global__ void __launch_bounds__(WARPS * 32, D <= 64 || (D <= 128 && NB == 1) ?
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int key = p + i / 2 * 8;
-                score[n][i] = a.softcap > 0 ? capped(score[n][i], a.scale, a.softcap) * LOG2E : score[n][i] * scale;
+                score[n][i] += other[n][i];
+                score[n][i] = (a.softcap > 0 ? cap.of(score[n][i]) : score[n][i]) * scale;
                 if (key < see[n][i & 1].first || key >= see[n][i & 1].end)
                     score[n][i] = -INFINITY;
             }
@@ -435,15 +440,15 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
     }
     const Span s = span_of(a, seq);
     const int  last = min(first + TILE_ROWS, s.rows * group) - 1;
-    const int  low = keys_of(a, s, s.row + first / group).first, high = keys_of(a, s, s.row + last / group).end;
+    const int  low = keys_of(a, s, first / group).first, high = keys_of(a, s, last / group).end;
     const int  n_blocks = max(0, (high - low + TILE_KEYS - 1) / TILE_KEYS);
     Keys       see[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const int r = first + warp * 16 + lane / 4 + i * 8;
-        see[i] = r <= last ? keys_of(a, s, s.row + r / group) : Keys{ 0, 0 };
+        see[i] = r <= last ? keys_of(a, s, r / group) : Keys{ 0, 0 };
     }
-    const int certain = keys_of(a, s, s.row + first / group).end, from = keys_of(a, s, s.row + last / group).first;
+    const int certain = keys_of(a, s, first / group).end, from = keys_of(a, s, last / group).first;
 
     const unsigned q_at = shared_address(smem), k_at = q_at + TILE_ROWS * PITCH, v_at = k_at + 2 * Tile<D>::SIDE;
     auto           locate = [&](int b) {
@@ -475,6 +480,7 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
 
     float       out[D / 8][4] = {}, top[2] = { -INFINITY, -INFINITY }, sum[2] = {};
     const float scale = a.scale * LOG2E;
+    const Cap   cap(a);
     for (int b = 0; b < n_blocks; b++) {
         const int k0 = low + b * TILE_KEYS;
         float     score[TILE_KEYS / 8][4] = {};
@@ -501,7 +507,7 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
             for (int n = 0; n < TILE_KEYS / 8; n++)
 #pragma unroll
                 for (int i = 0; i < 4; i++)
-                    score[n][i] = capped(score[n][i], a.scale, a.softcap) / a.scale;
+                    score[n][i] = cap.of(score[n][i]);
         if (k0 + TILE_KEYS > certain || k0 < from)
 #pragma unroll
             for (int n = 0; n < TILE_KEYS / 8; n++)

@@ -8,10 +8,15 @@ plugins_attention_simple_so_CPPFLAGS = $(kernel_cppflags)
 plugins_attention_simple_so_LDFLAGS  = $(plugin_ldflags)
 plugins_attention_simple_so_LDADD    = $(plugin_ldadd)
 if MI_CUDA
-plugins += plugins/attention_gqa_cuda.so plugins/attention_simple_cuda.so
+plugins += plugins/attention_flash_cuda.so plugins/attention_gqa_cuda.so plugins/attention_simple_cuda.so
 endif
 attention_cuda = plugins/attention/cuda.c plugins/attention/cuda.h kernels/cuda/attention.h
 attention_cuda_fast = $(attention_cuda) plugins/attention/cuda_fast.c kernels/cuda/attention.cuh kernels/cuda/attention_gqa.cu
+plugins_attention_flash_cuda_so_SOURCES  = plugins/attention/flash_cuda.c $(attention_cuda_fast) kernels/cuda/wgmma.cuh \
+	kernels/cuda/attention_flash.cu
+plugins_attention_flash_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
+plugins_attention_flash_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_attention_flash_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 plugins_attention_gqa_cuda_so_SOURCES  = plugins/attention/gqa_cuda.c $(attention_cuda_fast)
 plugins_attention_gqa_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_attention_gqa_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)

@@ -1,0 +1,537 @@
+/* attention_flash.cu - attention of prompts on sm_90a, after FlashAttention-3 (Shah et al. 2024).
+ *
+ * A persistent block takes tiles of packed rows, those with the most keys first.  One warp copies keys and values
+ * by TMA through two rings, three more bring the next tile's queries; two or three warpgroups compute, taking
+ * turns at the tensor cores: while the scores of block j + 1 and the product with the values of block j are under way in one,
+ * another turns its scores into weights, which stay in registers.
+ *
+ * A paged cache starts at position 0, in pages that
+ * divide a block of keys or are a multiple of it; what does not fit here goes to attention_gqa.cu. */
+#include <cuda.h>
+#include <cuda/attention.cuh>
+#include <cuda/wgmma.cuh>
+
+namespace {
+
+template <int DIM> struct Plan {
+    static constexpr int GROUPS = DIM <= 64 ? 3 : 2;                /* warpgroups that compute, 64 rows each */
+    static constexpr int ROWS = GROUPS * 64, KEYS = DIM <= 128 ? 128 : 64;
+    static constexpr int STAGES = DIM <= 64 ? 3 : 2, QUEUES = DIM <= 128 ? 2 : 1; /* of keys and of values; of queries */
+    static constexpr int CHUNKS = (DIM + 63) / 64;                  /* tiles of 64 columns */
+    static constexpr int THREADS = (GROUPS + 1) * 128;
+    static constexpr int FEW_REGISTERS = GROUPS == 3 ? 32 : 40, MANY_REGISTERS = GROUPS == 3 ? 160 : 232;
+    static constexpr int QUERY_BYTES = ROWS * CHUNKS * 128, SIDE_BYTES = KEYS * CHUNKS * 128;
+    static constexpr int BYTES = 1024 + QUEUES * QUERY_BYTES + 2 * STAGES * SIDE_BYTES;
+};
+
+constexpr int COPIERS = 3 * 32;
+
+struct Step {
+    MiCudaAttention call;
+    int             few;       /* sequences of at most so many packed rows are another kernel's */
+    int             box;       /* positions that one copy brings */
+};
+
+/* ---- tiles ----------------------------------------------------------------------- */
+
+struct Tile {
+    Span s;
+    int  kv_head, first, last;           /* packed rows */
+    int  base, n_blocks, low;            /* keys: where block 0 begins, how many blocks, the first that any row sees */
+};
+
+/* Walks over a block's tiles: every role does so by itself, and finds the same. */
+template <int ROWS, int KEYS> struct Walk {
+    const Step &step;
+    int         group, seq = -1, before = 0, tiles = 0, round = 0; /* tiles of the sequences before, and of this one */
+    Tile        t;
+
+    __device__ explicit Walk(const Step &of) : step(of), group(group_of(of.call)) {}
+
+    __device__ Keys see(int packed) const { return keys_of(step.call, t.s, packed / group); }
+
+    __device__ bool next()
+    {
+        const MiCudaAttention &a = step.call;
+        const int              n = gridDim.x, index = round * n + (round % 2 ? n - 1 - (int)blockIdx.x : (int)blockIdx.x);
+
+        round++;
+        while (index >= before + tiles) {
+            before += tiles;
+            if (++seq >= a.batch.shape.n_seqs)
+                return false;
+            t.s = span_of(a, seq);
+            const int packed = t.s.rows * group;
+            tiles = packed > step.few ? (packed + ROWS - 1) / ROWS * a.kv.n_kv_heads : 0;
+        }
+        const int at = tiles / a.kv.n_kv_heads - 1 - (index - before) / a.kv.n_kv_heads;
+        t.kv_head = (index - before) % a.kv.n_kv_heads;
+        t.first = at * ROWS;
+        t.last = min(t.first + ROWS, t.s.rows * group) - 1;
+        t.low = see(t.first).first;
+        t.base = a.kv.max_blocks > 1 ? t.low / KEYS * KEYS : t.low;
+        t.n_blocks = max(0, see(t.last).end - t.base + KEYS - 1) / KEYS;
+        return true;
+    }
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/* ---- shared memory --------------------------------------------------------------- */
+
+template <int DIM> struct Memory {
+    using P = Plan<DIM>;
+    unsigned char *q, *k, *v; /* [QUEUES], [STAGES], [STAGES] of tiles [CHUNKS][rows or keys][128 bytes] */
+    uint64_t      *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty;
+
+    __device__ explicit Memory(unsigned char *smem)
+    {
+        q_full = (uint64_t *)smem;
+        q_empty = q_full + P::QUEUES, k_full = q_empty + P::QUEUES, k_empty = k_full + P::STAGES;
+        v_full = k_empty + P::STAGES, v_empty = v_full + P::STAGES;
+        q = smem + 1024, k = q + P::QUEUES * P::QUERY_BYTES, v = k + P::STAGES * P::SIDE_BYTES;
+    }
+    __device__ void init() const
+    {
+        for (int i = 0; i < P::QUEUES; i++)
+            barrier_init(q_full + i, COPIERS / 32), barrier_init(q_empty + i, P::GROUPS * 4);
+        for (int i = 0; i < P::STAGES; i++) {
+            barrier_init(k_full + i, 1), barrier_init(k_empty + i, P::GROUPS * 4);
+            barrier_init(v_full + i, 1), barrier_init(v_empty + i, P::GROUPS * 4);
+        }
+        barrier_init_done();
+    }
+};
+
+/* A counter's place in a ring. */
+template <int N> struct Place {
+    int      at;
+    unsigned parity;
+    __device__ explicit Place(int count) : at(count % N), parity((unsigned)(count / N) & 1) {}
+};
+
+template <int N> __device__ __forceinline__ void registers_fewer() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> __device__ __forceinline__ void registers_more() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+
+__device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void named_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+__device__ __forceinline__ void named_arrive(int id, int threads)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/* ---- the warps that copy ----------------------------------------------------------- */
+
+/* A block of keys or values: boxes of 64 columns and step.box positions, of one page each. */
+template <int DIM>
+__device__ __forceinline__ void copy_block(const Step &step, const CUtensorMap *map, int seq, int kv_head, int t0, int end,
+                                           unsigned to, uint64_t *full)
+{
+    const MiKvView &kv = step.call.kv;
+
+    barrier_expect(full, Plan<DIM>::SIDE_BYTES);
+    for (int i = 0; i < Plan<DIM>::KEYS; i += step.box) {
+        const int t = kv.max_blocks > 1 ? min(t0 + i, end - 1) / step.box * step.box : t0 + i; /* no page past the last */
+        const int in_seq = kv.max_blocks > 1 ? t / kv.block_size : 0;
+        const int block = kv.block_table ? kv.block_table[seq * (int64_t)kv.max_blocks + in_seq] : seq;
+#pragma unroll
+        for (int c = 0; c < Plan<DIM>::CHUNKS; c++)
+            asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(
+                             to + c * Plan<DIM>::KEYS * 128 + i * 128),
+                         "l"(map), "r"(c * 64), "r"(t - in_seq * kv.block_size), "r"(kv_head), "r"(block), "r"(shared_address(full))
+                         : "memory");
+    }
+}
+
+template <int DIM>
+__device__ void copy_keys_and_values(const Step &step, const CUtensorMap *keys, const CUtensorMap *values, const Memory<DIM> &m)
+{
+    using P = Plan<DIM>;
+    Walk<P::ROWS, P::KEYS> walk(step);
+    int                    n = 0;
+
+    while (walk.next()) {
+        const Tile &t = walk.t;
+        for (int b = t.n_blocks - 1; b >= 0; b--, n++) {
+            const Place<P::STAGES> p(n);
+            const int              t0 = t.base + b * P::KEYS;
+            barrier_wait(m.k_empty + p.at, p.parity ^ 1);
+            copy_block<DIM>(step, keys, walk.seq, t.kv_head, t0, t.s.len, shared_address(m.k) + p.at * P::SIDE_BYTES, m.k_full + p.at);
+            barrier_wait(m.v_empty + p.at, p.parity ^ 1);
+            copy_block<DIM>(step, values, walk.seq, t.kv_head, t0, t.s.len, shared_address(m.v) + p.at * P::SIDE_BYTES, m.v_full + p.at);
+        }
+    }
+}
+
+/* The rows of a tile, in the order that wgmma wants; those past the last are it once more. */
+template <typename T, int DIM> __device__ void copy_queries(const Step &step, const Memory<DIM> &m, int thread)
+{
+    using P = Plan<DIM>;
+    const MiCudaAttention &a = step.call;
+    Walk<P::ROWS, P::KEYS> walk(step);
+
+    for (int n = 0; walk.next(); n++) {
+        const Place<P::QUEUES> p(n);
+        const unsigned         to = shared_address(m.q) + p.at * P::QUERY_BYTES;
+        barrier_wait(m.q_empty + p.at, p.parity ^ 1);
+        for (int i = thread; i < P::ROWS * (DIM / 8); i += COPIERS) {
+            const int row = i / (DIM / 8), c = i % (DIM / 8), r = min(walk.t.first + row, walk.t.last);
+            copy_16(to + c / 8 * P::ROWS * 128 + row * 128 + ((c % 8 ^ row % 8) * 16),
+                    (const T *)a.q.data + row_at(a.q, walk.t.s, walk.t.kv_head, walk.group, r) + c * 8, true);
+        }
+        copies_commit();
+        copies_wait<0>();
+        fence_async();
+        __syncwarp();
+        if (thread % 32 == 0)
+            barrier_arrive(m.q_full + p.at);
+    }
+}
+
+/* ---- the warpgroups that compute --------------------------------------------------- */
+
+/* Two rows a thread: a row's maximum and sum so far. */
+struct Softmax {
+    float top[2] = { -INFINITY, -INFINITY }, sum[2] = { 0, 0 };
+
+    /* Scores become weights; keep: by how much what was there shrinks.  Sums are of this thread's columns. */
+    template <int N> __device__ __forceinline__ void take(float (&x)[N], float scale, float (&keep)[2])
+    {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float m = top[i];
+#pragma unroll
+            for (int c = 0; c < N; c += 4)
+                m = fmaxf(m, fmaxf(x[c + 2 * i], x[c + 2 * i + 1]));
+            m = quad_max(m);
+            const float safe = m == -INFINITY ? 0 : m * scale;
+            keep[i] = exp2_fast(top[i] * scale - safe);
+            top[i] = m;
+            float s[2] = { 0, 0 };
+#pragma unroll
+            for (int c = 0; c < N; c += 4)
+#pragma unroll
+                for (int j = 0; j < 2; j++) {
+                    x[c + 2 * i + j] = exp2_fast(fmaf(x[c + 2 * i + j], scale, -safe));
+                    s[j] += x[c + 2 * i + j];
+                }
+            sum[i] = fmaf(sum[i], keep[i], s[0] + s[1]);
+        }
+    }
+};
+
+template <int N> __device__ __forceinline__ void cap(float (&x)[N], const Cap &c)
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        x[i] = c.of(x[i]);
+}
+
+/* What a row does not see; key: of this thread's first column. */
+template <int N> __device__ __forceinline__ void mask(float (&x)[N], const Keys (&see)[2], int key)
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int first = see[i].first - key, end = see[i].end - key;
+#pragma unroll
+        for (int c = 0; c < N; c += 4)
+#pragma unroll
+            for (int j = 0; j < 2; j++)
+                if (c * 2 + j < first || c * 2 + j >= end)
+                    x[c + 2 * i + j] = -INFINITY;
+    }
+}
+
+/* Weights as the left operand of the product with values. */
+template <typename T, int N> __device__ __forceinline__ void to_operand(const float (&x)[N], unsigned (&p)[N / 8][4])
+{
+#pragma unroll
+    for (int i = 0; i < N / 8; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            p[i][j] = pack<T>(x[8 * i + 2 * j], x[8 * i + 2 * j + 1]);
+}
+
+template <typename T, int DIM> struct Consumer {
+    using P = Plan<DIM>;
+    const Step        &step;
+    const Memory<DIM> &m;
+    const int          which, thread, lane;
+    int                n = 0; /* blocks of keys taken */
+
+    __device__ Consumer(const Step &s, const Memory<DIM> &memory, int w)
+        : step(s), m(memory), which(w), thread(threadIdx.x % 128), lane(threadIdx.x % 32)
+    {
+        if (which == P::GROUPS - 1)
+            named_arrive(1, 256);
+    }
+    __device__ __forceinline__ void my_turn() const { named_sync(1 + which, 256); }
+    __device__ __forceinline__ void next_turn() const { named_arrive(1 + (which + 1) % P::GROUPS, 256); }
+    __device__ __forceinline__ void release(uint64_t *barrier) const
+    {
+        if (lane == 0)
+            barrier_arrive(barrier);
+    }
+
+    __device__ __forceinline__ void scores(float (&x)[P::KEYS / 2], uint64_t q, int stage) const
+    {
+        const uint64_t k = wgmma_operand(shared_address(m.k) + stage * P::SIDE_BYTES, 0);
+#pragma unroll
+        for (int i = 0; i < DIM / 16; i++)
+            Wgmma<T, P::KEYS>::a_shared(x, wgmma_ahead(q, i / 4 * P::ROWS * 128 + i % 4 * 32),
+                                        wgmma_ahead(k, i / 4 * P::KEYS * 128 + i % 4 * 32), i > 0);
+    }
+    __device__ __forceinline__ void values(float (&out)[DIM / 2], const unsigned (&p)[P::KEYS / 16][4], int stage) const
+    {
+        const uint64_t v = wgmma_operand(shared_address(m.v) + stage * P::SIDE_BYTES, P::KEYS * 128);
+#pragma unroll
+        for (int i = 0; i < P::KEYS / 16; i++)
+            Wgmma<T, DIM>::a_registers(out, p[i], wgmma_ahead(v, i * 2048));
+    }
+
+    /* Positions past the sequence's last hold anything, NaN among it: their values count as 0. */
+    __device__ void clear_values(int from, int stage) const
+    {
+        unsigned char *v = m.v + stage * P::SIDE_BYTES;
+        for (int i = from * 8 + thread; i < P::KEYS * 8; i += 128)
+#pragma unroll
+            for (int c = 0; c < P::CHUNKS; c++)
+                *(uint4 *)(v + c * P::KEYS * 128 + i * 16) = uint4{};
+        fence_async();
+        named_sync(1 + P::GROUPS + which, 128);
+    }
+
+    __device__ void tile(const Walk<P::ROWS, P::KEYS> &walk, int queue)
+    {
+        const Tile            &t = walk.t;
+        const MiCudaAttention &a = step.call;
+        const int              row = t.first + which * 64 + thread / 32 * 16 + lane / 4; /* of this thread, and the one 8 on */
+        const int    certain = walk.see(t.first + which * 64).end, from = walk.see(min(t.first + which * 64 + 63, t.last)).first;
+        const uint64_t q = wgmma_operand(shared_address(m.q) + queue * P::QUERY_BYTES + which * 8192, 0);
+        const float    scale = a.scale * LOG2E;
+        const Cap      softcap(a);
+        Keys           see[2];
+        Softmax        soft;
+        float          x[P::KEYS / 2], out[DIM / 2], keep[2];
+        unsigned       p[P::KEYS / 16][4];
+
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            see[i] = row + 8 * i <= t.last ? walk.see(row + 8 * i) : Keys{ 0, 0 };
+#pragma unroll
+        for (int i = 0; i < DIM / 2; i++)
+            out[i] = 0;
+        if (t.n_blocks > 0) {
+            int key = t.base + (t.n_blocks - 1) * P::KEYS; /* of the block at hand; the last comes first */
+            Place<P::STAGES> now(n);
+
+            barrier_wait(m.k_full + now.at, now.parity);
+            wgmma_begin();
+            scores(x, q, now.at);
+            wgmma_commit();
+            wgmma_wait<0>();
+            wgmma_settle(x);
+            release(m.k_empty + now.at);
+            if (a.softcap > 0)
+                cap(x, softcap);
+            if (key + P::KEYS > certain || key < from)
+                mask(x, see, key + lane % 4 * 2);
+            soft.take(x, scale, keep);
+            to_operand<T>(x, p);
+            if (key + P::KEYS > t.s.len) {
+                barrier_wait(m.v_full + now.at, now.parity);
+                clear_values(t.s.len - key, now.at);
+            }
+            for (int b = 1; b < t.n_blocks; b++) {
+                const Place<P::STAGES> next(++n);
+
+                key -= P::KEYS;
+                barrier_wait(m.k_full + next.at, next.parity);
+                my_turn();
+                wgmma_begin();
+                scores(x, q, next.at);
+                wgmma_commit();
+                barrier_wait(m.v_full + now.at, now.parity);
+                wgmma_begin();
+                values(out, p, now.at);
+                wgmma_commit();
+                next_turn();
+                wgmma_wait<1>();
+                wgmma_settle(x);
+                release(m.k_empty + next.at);
+                if (a.softcap > 0)
+                    cap(x, softcap);
+                if (key + P::KEYS > certain || key < from)
+                    mask(x, see, key + lane % 4 * 2);
+                soft.take(x, scale, keep);
+                wgmma_wait<0>();
+                wgmma_settle(out);
+                wgmma_settle(p);
+                release(m.v_empty + now.at);
+#pragma unroll
+                for (int i = 0; i < DIM / 2; i++)
+                    out[i] *= keep[i / 2 % 2];
+                to_operand<T>(x, p);
+                now = next;
+            }
+            release(m.q_empty + queue);
+            barrier_wait(m.v_full + now.at, now.parity);
+            wgmma_begin();
+            values(out, p, now.at);
+            wgmma_commit();
+            wgmma_wait<0>();
+            wgmma_settle(out);
+            release(m.v_empty + now.at);
+            n++;
+        } else {
+            release(m.q_empty + queue);
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const float l = quad_sum(soft.sum[i]), f = l > 0 ? 1 / l : 0; /* no keys: zeros */
+            if (row + 8 * i <= t.last) {
+                T *to = (T *)a.out.data + row_at(a.out, t.s, t.kv_head, walk.group, row + 8 * i) + lane % 4 * 2;
+#pragma unroll
+                for (int c = 0; c < DIM / 8; c++)
+                    *(unsigned *)(to + c * 8) = pack<T>(out[4 * c + 2 * i] * f, out[4 * c + 2 * i + 1] * f);
+            }
+        }
+    }
+};
+
+#endif
+
+template <typename T, int DIM>
+__global__ void __launch_bounds__(Plan<DIM>::THREADS, 1)
+    flash(const __grid_constant__ CUtensorMap keys, const __grid_constant__ CUtensorMap values, const __grid_constant__ Step step)
+{
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    using P = Plan<DIM>;
+    extern __shared__ __align__(1024) unsigned char smem[];
+    const Memory<DIM> m(smem);
+    const int         group = __shfl_sync(~0u, (int)threadIdx.x / 128, 0); /* wgmma wants to know that a warp does not part */
+
+    let_successor_start();
+    if (threadIdx.x == 0)
+        m.init();
+    __syncthreads();
+    wait_for_predecessor();
+    if (group == 0) {
+        registers_fewer<P::FEW_REGISTERS>();
+        if (threadIdx.x == 0)
+            copy_keys_and_values<DIM>(step, &keys, &values, m);
+        else if (threadIdx.x >= 32)
+            copy_queries<T, DIM>(step, m, threadIdx.x - 32);
+    } else {
+        registers_more<P::MANY_REGISTERS>();
+        Consumer<T, DIM>       consumer(step, m, group - 1);
+        Walk<P::ROWS, P::KEYS> walk(step);
+        for (int n = 0; walk.next(); n++) {
+            const Place<P::QUEUES> p(n);
+            barrier_wait(m.q_full + p.at, p.parity);
+            consumer.tile(walk, p.at);
+        }
+    }
+#else
+    (void)keys, (void)values, (void)step;
+#endif
+}
+
+/* ---- launching --------------------------------------------------------------------- */
+
+using Encode = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
+                            const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
+                            CUtensorMapFloatOOBfill);
+
+struct Card {
+    int    processors = 0;
+    bool   hopper = false;
+    Encode encode = nullptr;
+};
+
+const Card &card()
+{
+    static const Card c = [] {
+        Card                           x;
+        int                            device = 0, major = 0;
+        void                          *f = nullptr;
+        cudaDriverEntryPointQueryResult found;
+        if (!cudaGetDevice(&device) && !cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) && major == 9 &&
+            !cudaDeviceGetAttribute(&x.processors, cudaDevAttrMultiProcessorCount, device) &&
+            !cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found) &&
+            found == cudaDriverEntryPointSuccess)
+            x.encode = (Encode)f, x.hopper = true;
+        (void)cudaGetLastError();
+        return x;
+    }();
+    return c;
+}
+
+/* One side of the cache as columns, positions of a block, heads, blocks; how many blocks there are is not known here. */
+bool describe(CUtensorMap *map, const MiKvView *kv, void *side, int box)
+{
+    const cuuint64_t shape[4] = { (cuuint64_t)kv->head_dim, (cuuint64_t)kv->block_size, (cuuint64_t)kv->n_kv_heads, 1u << 24 };
+    const cuuint64_t stride[3] = { (cuuint64_t)kv->stride_token * 2, (cuuint64_t)kv->stride_head * 2, (cuuint64_t)kv->stride_block * 2 };
+    const cuuint32_t part[4] = { 64, (cuuint32_t)box, 1, 1 }, each[4] = { 1, 1, 1, 1 };
+
+    return card().encode(map, kv->dtype == MI_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, side, shape,
+                         stride, part, each, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+/* Positions that one copy brings; 0: these pages do not fit. */
+int box_of(const MiKvView *kv, int keys)
+{
+    if (kv->max_blocks <= 1 || kv->block_size % keys == 0)
+        return keys;
+    return keys % kv->block_size == 0 && kv->block_size % 8 == 0 ? kv->block_size : 0;
+}
+
+template <typename T, int DIM> int launch(void *stream, const MiCudaAttention *a, int few)
+{
+    using P = Plan<DIM>;
+    static const int allowed = mi_allow_smem(flash<T, DIM>, P::BYTES);
+    const Step       step = { *a, few, box_of(&a->kv, P::KEYS) };
+    const int64_t    packed = (int64_t)a->batch.shape.n_tokens * (a->q.shape[1] / a->kv.n_kv_heads);
+    const int64_t    most = (packed / P::ROWS + a->batch.shape.n_seqs) * a->kv.n_kv_heads;
+    CUtensorMap      keys, values;
+
+    if (!step.box || !describe(&keys, &a->kv, a->kv.k, step.box) || !describe(&values, &a->kv, a->kv.v, step.box))
+        return cudaErrorNotSupported;
+    if (allowed)
+        return allowed;
+    return mi_launch(flash<T, DIM>, dim3((unsigned)(most < card().processors ? most : card().processors)), P::THREADS, P::BYTES, stream,
+                     keys, values, step);
+}
+
+template <typename T> int launch(void *stream, const MiCudaAttention *a, int few)
+{
+    switch (a->kv.head_dim) {
+    case 64: return launch<T, 64>(stream, a, few);
+    case 96: return launch<T, 96>(stream, a, few);
+    case 128: return launch<T, 128>(stream, a, few);
+    case 256: return launch<T, 256>(stream, a, few);
+    default: return cudaErrorNotSupported;
+    }
+}
+
+} // namespace
+
+extern "C" int mi_cuda_attention_flash(void *stream, const MiCudaAttention *a, MiCudaAttentionMode mode, void *workspace,
+                                       int32_t *arrived)
+{
+    const bool fits = card().hopper && box_of(&a->kv, a->kv.head_dim <= 128 ? 128 : 64) > 0;
+    const bool both = mode == MI_CUDA_ATTENTION_BOTH;
+    int        e = 0;
+
+    if (mode == MI_CUDA_ATTENTION_FEW || !fits)
+        return mi_cuda_attention_gqa(stream, a, mode, workspace, arrived);
+    if (a->q.dtype != a->kv.dtype || a->q.dtype != a->out.dtype || !mi_cuda_attention_aligned(a))
+        return cudaErrorNotSupported;
+    if (both)
+        e = mi_cuda_attention_gqa(stream, a, MI_CUDA_ATTENTION_FEW, workspace, arrived);
+    if (e)
+        return e;
+    const int few = both ? mi_cuda_attention_few(a) : 0;
+    return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, few) : a->q.dtype == MI_F16 ? launch<__half>(stream, a, few) : (int)cudaErrorNotSupported;
+}
