@@ -103,7 +103,7 @@ static bool short_option(MiCommandLine *cl, const char *word, char **next, int *
     if (!f->arg) {
         char rest[] = { '-', word[2], 0 };
         set(cl, f, "");
-        return !word[2] || (rest[1] && short_option(cl, rest, next, used, error));
+        return !word[2] || short_option(cl, rest, next, used, error);
     }
     if (!word[2] && !*next)
         return missing(word, f->arg, error);
@@ -156,7 +156,7 @@ bool mi_command_line_parse(MiCommandLine *cl, int argc, char **argv, GError **er
     for (char **w = argv + 1; *w; w++) {
         int used = 0;
         if (plain || **w != '-' || !(*w)[1]) {
-            if (named || !*cl->command->name)
+            if (named)
                 g_ptr_array_add(cl->operands, g_strdup(*w));
             named = true;
         } else if (strcmp(*w, "--") == 0)

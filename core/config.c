@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 enum { LONGEST_LINE = 198, LONGEST_NAME = 49, LONGEST_SHOWN = 60, LARGEST_FILE = 1 << 20 };
+G_STATIC_ASSERT(LONGEST_LINE + 2 <= INI_MAX_LINE); /* size of the buffer that inih hands to next_line() */
 #define NAME_LETTERS "abcdefghijklmnopqrstuvwxyz0123456789_-"
 
 typedef struct {
@@ -164,8 +165,8 @@ static char *next_line(char *out, int size, void *stream)
         wrong(&r->error, &r->at, "a byte order mark that does not begin the file");
         return NULL;
     }
-    if (!comment && n > (size_t)MIN(LONGEST_LINE, size - 2)) { /* size: inih's buffer, 200 */
-        wrong(&r->error, &r->at, "the line is %zu bytes long; %d are possible", n, MIN(LONGEST_LINE, size - 2));
+    if (!comment && n > LONGEST_LINE) {
+        wrong(&r->error, &r->at, "the line is %zu bytes long; %d are possible", n, LONGEST_LINE);
         return NULL;
     }
     if (n > 0 && *line == '[' && !take_section(r, line, n))
@@ -218,7 +219,8 @@ static char *slurp(const char *file, size_t *size, GError **error)
                 break;
         if (got < 0) {
             g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s: %s", file, g_strerror(errno));
-            g_clear_pointer(&text, g_free);
+            g_free(text);
+            text = NULL;
         }
     }
     if (fd >= 0)
@@ -226,12 +228,12 @@ static char *slurp(const char *file, size_t *size, GError **error)
     return text;
 }
 
-/* What stands in line n, for a message. */
+/* What stands in line n, for a message; there are that many. */
 static char *line_of(const char *text, const char *end, int n)
 {
-    while (--n > 0 && (text = memchr(text, '\n', (size_t)(end - text))))
-        text++;
-    g_autofree char *line = text ? g_strndup(text, (size_t)(end - text)) : g_strdup("");
+    while (--n > 0)
+        text = (const char *)memchr(text, '\n', (size_t)(end - text)) + 1;
+    g_autofree char *line = g_strndup(text, (size_t)(end - text));
     line[strcspn(line, "\r\n")] = 0;
     return mi_printable(g_strstrip(line), LONGEST_SHOWN);
 }
@@ -313,7 +315,7 @@ static bool parse_entry(const Entry *e, const MiOption *o, void *at, GError **er
 
 bool mi_config_fill(const MiConfig *c, const char *section, const MiOption *table, void *out, GError **error)
 {
-    for (const MiOption *o = table; o && o->key; o++) {
+    for (const MiOption *o = table; o->key; o++) {
         const Entry *e = lookup(c, section, o->key);
         void        *at = (char *)out + o->offset;
         if (e) {

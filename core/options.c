@@ -188,7 +188,9 @@ bool mi_option_parse(const MiOption *o, void *at, const char *value, GError **er
         return parse_choice(o, at, value, error);
     case MI_BOOL:
         *(bool *)at = strcmp(value, "true") == 0;
-        return *(bool *)at || strcmp(value, "false") == 0 || wrong(o, value, "is neither true nor false", error);
+        if (!*(bool *)at && strcmp(value, "false") != 0)
+            return wrong(o, value, "is neither true nor false", error);
+        return true;
     case MI_UINT64:
         return parse_uint64(o, at, value, error);
     case MI_BIASES:

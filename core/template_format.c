@@ -81,7 +81,8 @@ static void float_digits(double d, const Spec *spec, char out[NUMBER_TEXT])
     char       format[16], *e;
 
     if (!isfinite(d)) {
-        g_strlcpy(out, isnan(d) ? "nan" : "inf", NUMBER_TEXT);
+        const char *const words[] = { "inf", "nan", "INF", "NAN" };
+        g_strlcpy(out, words[2 * g_ascii_isupper(type) + isnan(d)], NUMBER_TEXT);
         return;
     }
     if (!spec->type && spec->precision < 0) {
@@ -257,7 +258,7 @@ const Value *tpl_percent(Ctx *c, const Value *format, const Value *args)
             tpl_fail(c, "%%: there are fewer values than the format shows");
         put_percent(c, &b, &spec, v ? v : list.at[used++]);
     }
-    if (used < list.n && args->kind != V_DICT && (args->kind == V_TUPLE || used == 0))
+    if (used < list.n && args->kind != V_DICT && args->kind != V_LIST) /* of which Python counts none */
         tpl_fail(c, "%%: there are more values than the format shows");
     tpl_put_slice(c, &b, format, at, format->u.text.n - at);
     return tpl_built(c, &b);
@@ -289,7 +290,8 @@ static Spec read_spec(Ctx *c, const Value *s)
     spec.commas = byte_at(s, at) == ',';
     at += spec.commas;
     if (byte_at(s, at) == '.') {
-        at++;
+        if (!g_ascii_isdigit(byte_at(s, ++at)))
+            tpl_fail(c, "format: a . without a precision");
         spec.precision = number_at(c, s, &at, MAX_PRECISION);
     }
     if (at < s->u.text.n)
@@ -308,7 +310,7 @@ static void put_formatted(Ctx *c, Builder *b, const Value *v, const Value *spec_
         return;
     }
     spec = read_spec(c, spec_text);
-    if (is_str(v) && (!spec.type || spec.type == 's'))
+    if (is_str(v) && (!spec.type || spec.type == 's') && spec.align != '=')
         put_text(c, b, &spec, v);
     else if (tpl_is_number(v) && spec.type != 's' &&
              (v->kind != V_FLOAT || !spec.type || !strchr("dxXob", spec.type)))

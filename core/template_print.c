@@ -232,7 +232,7 @@ static void json_text(Ctx *c, Builder *b, const Value *v, const JsonStyle *style
         const gunichar ch = tpl_char(v, &at);
         const char    *named = ch && ch < 0x80 ? strchr(from, (int)ch) : NULL;
 
-        if (!named && ch >= 0x20 && !(style->ascii && ch > 0x7f))
+        if (!named && ch >= 0x20 && !(style->ascii && ch >= 0x7f))
             continue;
         tpl_put(c, b, t->s + plain, here - plain, false);
         plain = at;

@@ -182,7 +182,7 @@ FILTER(last)
     List l;
 
     (void)args;
-    if (in->kind == V_STREAM || in->kind == V_UNDEFINED)
+    if (in->kind == V_STREAM)
         tpl_fail(c, "last: a %s cannot be walked backwards", tpl_kind_name(in));
     if (is_str(in) || in->kind == V_RANGE)
         return tpl_length(c, in) ? tpl_item(c, in, tpl_int(c, -1, true)) : tpl_missing(c, NULL, NULL);

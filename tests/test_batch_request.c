@@ -56,7 +56,7 @@ static MiEngine          engine = { &api };
 
 static bool take(BatchLine *b, const char *line, bool raw, GError **error)
 {
-    const BatchDefaults d = { .raw = raw, .max_tokens = 9, .stop = "\\n", .system = raw ? "" : "be brief", .seed = "3" };
+    const BatchDefaults d = { .raw = raw, .max_tokens = 9, .stop = *line == 'h' && !raw ? "" : "\\n", .system = raw ? "" : "be brief", .seed = "3" };
     return batch_line_read(b, &engine, line, strlen(line), 4, &d, error);
 }
 
@@ -75,13 +75,13 @@ static void reads_what_a_request_may_say(void **state)
 
     assert_true(take(&b, "{\"prompt\": \"q\", \"id\": \"x\", \"max_tokens\": 5.0, \"min_tokens\": 2, \"logprobs\": 3, \"n\": 4, "
                          "\"seed\": 11, \"stop\": [\"a\", \"b\"], \"ignore_eos\": true, \"raw\": true, \"top_p\": 0.25, "
-                         "\"top_k\": 5, \"flag\": false, \"mode\": \"m\", \"logit_bias\": {\"15\": -1.5, \"2\": 3, \"1\": \"x\"}}",
+                         "\"top_k\": 5, \"flag\": false, \"on\": true, \"mode\": \"m\", \"logit_bias\": {\"15\": -1.5, \"2\": 3, \"1\": \"x\"}}",
                      false, NULL));
     assert_true(b.request.max_tokens == 5 && b.request.min_tokens == 2 && b.request.logprobs == 3 && b.n == 4);
     assert_true(b.seed == 11 && b.request.ignore_eos && b.request.n_tokens == 2);
     assert_string_equal(b.request.stop[1], "b");
     const struct { const char *key, *value; } params[] = {
-        { "top_p", "0.25" }, { "top_k", "5" }, { "flag", "false" }, { "mode", "m" },
+        { "top_p", "0.25" }, { "top_k", "5" }, { "flag", "false" }, { "on", "true" }, { "mode", "m" },
         { "logit_bias", "15: -1.5, 2: 3, 1: no number" },
     };
     assert_int_equal(b.params->len, G_N_ELEMENTS(params));
@@ -147,6 +147,11 @@ static void refuses_what_it_may_not(void **state)
         { "{\"prompt\": \"a\", \"min_tokens\": 0.5}", "whole number" },
         { "{\"prompt\": \"a\", \"logprobs\": 21}", "from 0 to 20" }, { "{\"prompt\": \"a\", \"n\": 0}", "from 1 to 128" },
         { "{\"prompt\": \"a\", \"n\": 129}", "from 1 to 128" }, { "{\"prompt\": \"a\", \"seed\": -1}", "whole number" },
+        { "{\"prompt\": \"a\", \"max_tokens\": -1e300}", "whole number" },
+        { "{\"prompt\": \"a\", \"max_tokens\": 2147483648.0}", "whole number" },
+        { "{\"prompt\": \"a\", \"max_tokens\": null}", "whole number" },
+        { "{\"messages\": [], \"tools\": [1], \"prompt\": \"a\"}", "one of" },
+        { "{\"prompt\": \"a\", \"id\": null}", "\"id\" must be" },
         { "{\"prompt\": \"a\", \"top_p\": null}", "neither a number" }, { "{\"prompt\": \"a\", \"top_p\": []}", "neither" },
     };
     for (size_t i = 0; i < G_N_ELEMENTS(bad); i++)
@@ -159,6 +164,8 @@ static void refuses_what_it_may_not(void **state)
     for (int i = 69; i >= 0; i--)
         g_string_append(deep, i % 2 ? "}" : "]");
     g_string_append(deep, "}");
+    refuses(deep->str, "more than 64 deep");
+    g_string_replace(deep, "{\"messages\": ", "{\"messages\": [], \"tools\": ", 1);
     refuses(deep->str, "more than 64 deep");
 
     no_tokenizer = no_template = true;
@@ -177,6 +184,8 @@ static void keys_tell_ids_apart(void **state)
     assert_string_not_equal(a, b);
     assert_string_not_equal(a, c);
     assert_string_equal(a, d);
+    assert_string_equal(b, "s7#0");
+    assert_string_equal(c, "i7#1");
     json_decref(number);
     json_decref(text);
 }

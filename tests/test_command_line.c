@@ -29,6 +29,16 @@ static void finds_the_command_behind_options(void **state)
     assert_string_equal(setting(2), "backend.cpu.threads");
     assert_string_equal(parse("miniinfer|--config|x.ini"), "");
     assert_string_equal(cl.command->name, "");
+    /* What may stand before it: a setting with and without =, a flag with and without a value, letters. */
+    for (const char *const *w = (const char *const[]){ "--model.path=run", "--config=run", "--config|run", "--verbose", "-v",
+                                                       "--help", "-h", "-mx", "-m|x", NULL };
+         *w; w++) {
+        g_autofree char *words = g_strconcat("miniinfer|", *w, "|run", NULL);
+        assert_string_equal(parse(words), "");
+        assert_string_equal(cl.command->name, "run");
+    }
+    assert_string_equal(parse("miniinfer|--help|--"), "");
+    assert_string_equal(cl.command->name, "");
 }
 
 static void takes_values_in_every_spelling(void **state)
@@ -73,7 +83,12 @@ static void says_what_was_meant(void **state)
     refuses("miniinfer|--jsn", "miniinfer has no option '--jsn'");
     refuses("miniinfer|tokenize|--special=1", "--special takes no value");
     refuses("miniinfer|run|-p", "-p wants a value: TEXT");
-    refuses("miniinfer|run|--model.path", "wants a value");
+    refuses("miniinfer|run|--model.path", "--model.path wants a value: --section.key VALUE");
+    refuses("miniinfer|run|--prompt", "--prompt wants a value: TEXT");
+    refuses("miniinfer|run|-vp", "-p wants a value: TEXT");
+    refuses("miniinfer|", "there is no command ''");
+    refuses("miniinfer|-", "there is no command '-'");
+    refuses("miniinfer|run|-", "'-' is one word too many");
     refuses("miniinfer|run|hello", "'hello' is one word too many");
     refuses("miniinfer|convert|a", "usage: miniinfer convert SRC DST");
 }

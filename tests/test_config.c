@@ -103,6 +103,13 @@ static void the_command_line_wins(void **state)
     assert_string_equal(mi_config_get(c, "engine", "cache"), "full");
     assert_false(mi_config_set(c, "dtype", "fp32", &error));
     assert_string_equal(error->message, "command line: '--dtype' is not --section.key");
+    static const char *const bad[] = { ".dtype", "engine.", "Engine.dtype", "engine.Dtype", "." };
+    for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autofree char *message = g_strdup_printf("command line: '--%s' is not --section.key", bad[i]);
+        g_clear_error(&error);
+        assert_false(mi_config_set(c, bad[i], "1", &error));
+        assert_string_equal(error->message, message);
+    }
     g_clear_error(&error);
     assert_false(mi_config_set(c, "generate.stop", "\xff", &error));
     assert_string_equal(error->message, "command line: --generate.stop: its value is not UTF-8");
@@ -129,6 +136,10 @@ static void files_that_are_none(void **state)
     if (!mi_config_read(c, file, &fine))
         fail_msg("%s", fine->message);
     assert_string_equal(mi_config_get(c, "a", "k"), "1");
+    g_autoptr(GError) broken = NULL;
+    assert_int_equal(pwrite(fd, "[", 1, 10), 1);
+    assert_false(mi_config_read(c, file, &broken));
+    assert_non_null(strstr(broken->message, ":3: '[' lacks its ']'"));
     assert_int_equal(ftruncate(fd, 1048577), 0);
     assert_false(mi_config_read(c, file, &huge));
     expected = g_strdup_printf("%s: 1048577 bytes are no configuration; 1048576 are possible", file);
@@ -197,6 +208,20 @@ static void a_feature_gets_its_section(void **state)
     mi_config_free(NULL);
 }
 
+static void a_default_must_fit_its_option(void **state)
+{
+    (void)state;
+    static const MiOption options[] = { { "n", MI_INT, 0, "many", 0, 0, "", NULL }, MI_OPTION_END };
+    const MiFeature       f = { MI_KIND_CACHE, "x", "*", NULL, options };
+    g_autoptr(GError)     error = NULL;
+    MiConfig             *c = mi_config_new();
+
+    assert_null(mi_config_feature(c, &f, &error));
+    assert_string_equal(error->message, "the default of [cache.x] n = 'many' is no number");
+    assert_null(mi_settings_table("zebra"));
+    mi_config_free(c);
+}
+
 static void exit_statuses_tell_what_to_do(void **state)
 {
     (void)state;
@@ -258,5 +283,5 @@ static void every_key_is_somebodys(void **state)
 TEST_MAIN(cmocka_unit_test(reads_pairs_as_they_are_written), cmocka_unit_test(names_the_line_that_is_wrong),
           cmocka_unit_test(a_line_of_198_bytes_arrives_whole), cmocka_unit_test(the_command_line_wins),
           cmocka_unit_test(files_that_are_none), cmocka_unit_test(settings_have_defaults_and_ranges),
-          cmocka_unit_test(a_feature_gets_its_section), cmocka_unit_test(exit_statuses_tell_what_to_do),
+          cmocka_unit_test(a_feature_gets_its_section), cmocka_unit_test(a_default_must_fit_its_option), cmocka_unit_test(exit_statuses_tell_what_to_do),
           cmocka_unit_test(every_key_is_somebodys));

@@ -1,5 +1,6 @@
 #include "batch_request.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { MAX_DEPTH = 64, MAX_ANSWERS = 128 };
@@ -16,6 +17,8 @@ G_GNUC_PRINTF(2, 3) static bool bad(GError **error, const char *format, ...)
     va_end(args);
     return false;
 }
+
+static bool is(json_type type, const json_t *j) { return j && json_typeof(j) == type; }
 
 static void *keep(BatchLine *b, void *owned)
 {
@@ -76,7 +79,7 @@ static bool var_of(BatchLine *b, const json_t *j, int depth, MiVar *out, GError 
         return true;
     case JSON_TRUE:
     case JSON_FALSE:
-        *out = (MiVar){ .type = MI_VAR_BOOL, .integer = json_is_true(j) };
+        *out = (MiVar){ .type = MI_VAR_BOOL, .integer = is(JSON_TRUE, j) };
         return true;
     default:
         *out = (MiVar){ .type = MI_VAR_NULL };
@@ -138,7 +141,7 @@ static bool ids(BatchLine *b, const json_t *list, GError **error)
 
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_array_get(list, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
+        if (!is(JSON_INTEGER, id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
             return bad(error, "\"ids\" holds something that is no token id, at %zu", i);
         out[i] = (int32_t)json_integer_value(id);
     }
@@ -150,33 +153,37 @@ static bool ids(BatchLine *b, const json_t *list, GError **error)
 /* ---- the members of a request ----------------------------------------------------------- */
 static bool whole(const json_t *j, const char *key, int64_t min, int64_t max, int64_t *out, GError **error)
 {
-    const double x = json_is_real(j) ? json_real_value(j) : 0;
+    const double x = is(JSON_REAL, j) ? json_real_value(j) : NAN;
 
     /* 5.0 is what some clients write for 5. */
-    *out = json_is_integer(j) ? json_integer_value(j) : x >= -1e15 && x <= 1e15 ? (int64_t)x : min - 1;
-    if (!json_is_number(j) || (json_is_real(j) && (double)*out != x) || *out < min || *out > max)
+    *out = is(JSON_INTEGER, j) ? json_integer_value(j) : fabs(x) <= 1e15 ? (int64_t)x : 0;
+    if ((!is(JSON_INTEGER, j) && (double)*out != x) || *out < min || *out > max)
         return bad(error, "\"%s\" must be a whole number from %lld to %lld", key, (long long)min, (long long)max);
     return true;
 }
 
 static bool truth(const json_t *j, const char *key, bool *out, GError **error)
 {
-    *out = json_is_true(j);
-    return json_is_boolean(j) || bad(error, "\"%s\" must be true or false", key);
+    *out = is(JSON_TRUE, j);
+    if (!*out && !is(JSON_FALSE, j))
+        return bad(error, "\"%s\" must be true or false", key);
+    return true;
 }
 
 static bool stop(BatchLine *b, const json_t *j, GError **error)
 {
-    const size_t n = json_is_string(j) ? 1 : json_array_size(j);
+    const size_t n = is(JSON_STRING, j) ? 1 : json_array_size(j);
     const char **list = keep(b, g_new0(const char *, n + 1));
 
     for (size_t i = 0; i < n; i++)
-        list[i] = json_string_value(json_is_string(j) ? j : json_array_get(j, i));
+        list[i] = json_string_value(is(JSON_STRING, j) ? j : json_array_get(j, i));
     b->request.stop = list;
     for (size_t i = 0; i < n; i++)
         if (!list[i] || !*list[i])
             return bad(error, "\"stop\" must be a text or a list of texts");
-    return n || bad(error, "\"stop\" must be a text or a list of texts");
+    if (n == 0)
+        return bad(error, "\"stop\" must be a text or a list of texts");
+    return true;
 }
 
 /* A sampler's parameter as a file would say it: 0.9, true, "151: -100, 42: 2.5". */
@@ -184,19 +191,20 @@ static char *spelled(const json_t *j)
 {
     char digits[G_ASCII_DTOSTR_BUF_SIZE];
 
-    if (json_is_integer(j))
+    if (is(JSON_INTEGER, j))
         return g_strdup_printf("%lld", (long long)json_integer_value(j));
-    if (json_is_real(j))
+    if (is(JSON_REAL, j))
         return g_strdup(g_ascii_dtostr(digits, sizeof digits, json_real_value(j)));
-    if (json_is_boolean(j))
-        return g_strdup(json_is_true(j) ? "true" : "false");
-    if (json_is_string(j))
+    if (is(JSON_TRUE, j) || is(JSON_FALSE, j))
+        return g_strdup(is(JSON_TRUE, j) ? "true" : "false");
+    if (is(JSON_STRING, j))
         return g_strdup(json_string_value(j));
-    if (!json_is_object(j))
+    if (!is(JSON_OBJECT, j))
         return NULL;
     GString *biases = g_string_new(NULL);
     for (void *at = json_object_iter((json_t *)(uintptr_t)j); at; at = json_object_iter_next((json_t *)(uintptr_t)j, at)) {
-        g_autofree char *value = json_is_number(json_object_iter_value(at)) ? spelled(json_object_iter_value(at)) : NULL;
+        const json_t    *bias = json_object_iter_value(at);
+        g_autofree char *value = is(JSON_INTEGER, bias) || is(JSON_REAL, bias) ? spelled(bias) : NULL;
         g_string_append_printf(biases, "%s%s: %s", biases->len ? ", " : "", json_object_iter_key(at),
                                value ? value : "no number");
     }
@@ -251,7 +259,7 @@ static bool request(BatchLine *b, MiEngine *e, const json_t *j, const BatchDefau
     bool          is_raw = d->raw;
     MiVar         messages, described;
 
-    if (id && !json_is_string(id) && !json_is_integer(id))
+    if (id && !is(JSON_STRING, id) && !is(JSON_INTEGER, id))
         return bad(error, "\"id\" must be a text or a whole number");
     if (id) {
         json_decref(b->id);
@@ -262,11 +270,11 @@ static bool request(BatchLine *b, MiEngine *e, const json_t *j, const BatchDefau
             return false;
     if (!!text + !!list + !!numbers != 1)
         return bad(error, "a request has one of \"prompt\", \"messages\" and \"ids\"");
-    if (json_is_string(text))
+    if (is(JSON_STRING, text))
         return prompt(b, e, json_string_value(text), json_string_length(text), d, is_raw, error);
-    if (json_is_array(numbers))
+    if (is(JSON_ARRAY, numbers))
         return ids(b, numbers, error);
-    if (json_is_array(list))
+    if (is(JSON_ARRAY, list))
         return var_of(b, list, 0, &messages, error) && (!tools || var_of(b, tools, 0, &described, error)) &&
                chat(b, e, &messages, tools ? &described : NULL, error);
     return bad(error, "\"prompt\" must be a text, \"messages\" and \"ids\" lists");
@@ -306,6 +314,6 @@ void batch_line_clear(BatchLine *b)
 
 char *batch_key(const json_t *id, int64_t index)
 {
-    return json_is_string(id) ? g_strdup_printf("s%s#%lld", json_string_value(id), (long long)index)
+    return is(JSON_STRING, id) ? g_strdup_printf("s%s#%lld", json_string_value(id), (long long)index)
                               : g_strdup_printf("i%lld#%lld", (long long)json_integer_value(id), (long long)index);
 }

@@ -948,6 +948,906 @@ CHATS = [
     [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}],
 ]
 
+# ---- every way through the interpreter -------------------------------------
+# Arithmetic at its edges.
+expressions(r"""
+7 % -1
+-9223372036854775807 - 1
+(-9223372036854775807 - 1) // 1
+6 // -3
+-6 // -4
+3 ** 2 ** 1
+3 ** 5
+0 ** 0
+2.0 ** -1
+0.0 ** -1
+0.0 ** 2
+1e300 * 1e300
+-1e300 * 1e300
+(1e300 * 1e300) ** 2
+7.5 % -2
+-7.5 % -2
+7.5 % -2.5
+-5.0 % 2.5
+5.0 - 2
+5.0 + 2
+-(2.5)
+[] + [1]
+[1] + []
+() + (1,)
+[1] * true
+true * [1]
+true * 'ab'
+'ab' * true
+[1] * 1.5
+1.5 * [1]
+none * 2
+'a' - 'b'
+[1] - [1]
+{} + {}
+5 % 'a'
+[1] % 2
+missing % 2
+2 % missing
+missing * 2
+'a' * missing
+1 + [1]
+'a' ~ 'b' + 'c' ~ 'd'
+'a' + 'b' + 1
+'a' + 'b' == 'ab'
+1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9 + 10
+""")
+# Comparing.
+expressions(r"""
+1 < 1.5
+2.5 >= 2.5
+2.5 > 1
+(1e300 * 1e300 - 1e300 * 1e300) < 1
+(1e300 * 1e300 - 1e300 * 1e300) == 1
+1 == (1e300 * 1e300 - 1e300 * 1e300)
+(1e300 * 1e300 - 1e300 * 1e300) is ge(1)
+'nan'|float < 1
+'nan'|float >= 1
+'' == ''
+'' < 'a'
+'a' > ''
+'ab' < 'abc'
+'abc' > 'ab'
+'ab' >= 'ab'
+[1] == [1, 2]
+[1, 2] == [1, 3]
+[[1], [2]] == [[1], [2]]
+range(3) == range(3)
+range(3) == range(4)
+range(3) == [0, 1, 2]
+{'a': 1} == {'b': 1}
+{'a': 1} == {'a': 2}
+{'a': 1} == {'a': 1, 'b': 2}
+{'a': 1} == [1]
+(1, 2) < (1, 2)
+(1, 2) > (1, 1)
+[1, 2] <= [1]
+[] < [1]
+[1] < (1,)
+{} < {}
+[none] < [none]
+[none] < [1]
+missing < missing
+1 < missing
+missing in 'abc'
+missing in [1]
+missing in d
+[1] in [[1]]
+[1] in {'a': 1}
+{} in {'a': 1}
+(1,) in {'a': 1}
+1 in range(3)
+3 in range(3)
+'a' in none
+d == d
+cycler is cycler
+namespace(a=1) == namespace(a=1)
+""")
+# Items, slices, attributes.
+expressions(r"""
+none[0]
+1.5[0]
+d[[1]]
+d[{}]
+d[none]
+d[1.5]
+l[none]
+l['0']
+(1, 2)[5]
+range(5)[7]
+range(5)['x']
+''[0]
+''[::-1]
+''[1:2]
+missing[1:2]
+5[1:2]
+none[1:]
+s[none:none:none]
+s[:3:none]
+s[1.5:]
+s[:'x']
+s[missing:]
+s[::missing]
+s[::100]
+s[::-100]
+l[5:]
+l[-1::-1]
+l[2:0:-1]
+l[0:2:-1]
+l[::9223372036854775807]
+l[::-9223372036854775807]
+range(10)[::-1]|list
+range(10)[2:8:3]|list
+range(10)[::-1][1]
+(1, 2, 3)[::-1]
+loop
+range.name
+cycler.x
+""")
+# Text methods.
+expressions(r"""
+s.strip(none)
+s.strip(5)
+s.strip(missing)
+''.strip()
+''.title()
+'abc'.removeprefix('')
+'abc'.removeprefix('abcd')
+'abc'.removeprefix('b')
+'abc'.removeprefix(5)
+'abc'.removesuffix('')
+'abc'.removesuffix('abcd')
+'abc'.removesuffix('b')
+''.removeprefix('a')
+''.removesuffix('a')
+'abc'.splitlines(false)
+'a\r\nb\rc\x0bd\x0ce\x1cf\x1dg\x1eh\x85i\u2028j\u2029k\x1fl\n'.splitlines()
+'a\r\nb\rc\n'.splitlines(true)
+'a\r'.splitlines()
+''.splitlines()
+'a'.ljust(3, 'xy')
+'a'.ljust(3, '')
+'a'.ljust(0)
+'a'.center(4)
+'ab'.center(5)
+'a'.ljust('x')
+''.zfill(3)
+'+4'.zfill(4)
+'a4'.zfill(1)
+'a b c'.split(' ', 0)
+'a b c'.split(none)
+'a b c d e f g h i j k'.split()
+'a b c d e f g h i j k'.split(' ')
+'a\u00a0b'.split()
+' '.split(' ')
+'a,b'.split(5)
+'a,b,c'.rsplit(',', 0)
+'a,b,c'.rsplit('')
+'a,b,c'.rsplit(5)
+'abab'.rsplit('ab')
+'a b'.rsplit(none)
+''.rsplit(',')
+'abc'.partition('')
+'abc'.rpartition('')
+'abc'.rpartition('x')
+'abc'.rpartition(5)
+'abcabc'.find('a', 1)
+'abcabc'.find('a', -3)
+'abcabc'.find('a', -100)
+'abcabc'.find('a', 1, 3)
+'abcabc'.find('c', 0, -4)
+'abcabc'.find('a', none, none)
+'abcabc'.find('', 6)
+'abcabc'.find('', 7)
+'abcabc'.find('a', 5, 2)
+'abcabc'.find('abcabcd')
+'abcabc'.find('ca', 0, 3)
+'abcabc'.rfind('a', 1)
+'abcabc'.rfind('a', 0, 3)
+'abcabc'.rfind('x')
+'abcabc'.rfind('')
+'abcabc'.rfind('a', 5, 2)
+'aé世b'.find('b')
+'aé世b'.rfind('世')
+'aé世b'.index('x')
+'abcabc'.count('a', 1)
+'abcabc'.count('bc', 0, 2)
+'abcabc'.count('', 2, 4)
+'abcabc'.count('a', 9)
+'abcabc'.count('c', 0, 3)
+'abc'.startswith('b', 1)
+'abc'.startswith('abcd')
+'abc'.startswith('', 9)
+'abc'.startswith(())
+'abc'.startswith(5)
+'abc'.startswith(('x', 5))
+'abc'.startswith(['a'])
+'abc'.endswith('b', 0, 2)
+'abc'.endswith('c', -1)
+'a1'.isalpha()
+'a '.isalnum()
+'aB'.isupper()
+'A1'.isupper()
+'aB'.islower()
+'aǅ'.islower()
+'12'.isupper()
+'12'.islower()
+'٣'.isdigit()
+'a'.isspace()
+''.isspace()
+'ß'.upper()
+'ŉ'.upper()
+'İ'.lower()
+'İ'.upper()
+'ÀÉ'.lower()
+'a-b'.title()
+'a b'|join('', 'x')
+'a'.join([1, 'b'])
+'a'.join('xyz')
+'a'.join(5)
+'a'.join(missing)
+'aaa'.replace('a', 'b', 0)
+'aaa'.replace('a', 'b', -1)
+'aaa'.replace('a', 'b', none)
+'aaa'.replace('', '-', 2)
+'aaa'.replace(1, 'b')
+'aaa'.replace('a')
+'aaa'.upper(1)
+'aaa'.split(sep='a', sep='b')
+'aaa'.split(nope=1)
+'aaa'.split('a', sep='b')
+'aaa'.find()
+""")
+# Lists, dicts, loops and other objects.
+expressions(r"""
+[1, 1.0, true].count(1)
+[[1]].index([1])
+().index(1)
+d.get('b', 1)
+d.get()
+d.get('a', 1, 2)
+d.get([1])
+{'a': 1}.copy()
+{'a': 1, 'a': 2}
+{'a': 1, 'b': 2, 'c': 3, 'd': 4, 'e': 5, 'f': 6}['f']
+dict(a=1)
+dict({'a': 1}, b=2)
+dict({'a': 1}, a=2)
+dict([1])
+dict({}, {})
+dict()
+namespace({'a': 1}).a
+namespace(1)
+namespace().x is defined
+range(0)|list
+range(3, 0)|list
+range(3, 0, -1)|list
+range(0, 3, -1)|list
+range(0, 10, 3)|list
+range(10, 0, -3)|list
+range(1, 2, 0)
+range('a')
+range(1.5)
+range(none)
+range()
+range(1, 2, 3, 4)
+range(missing)
+range(0, missing)
+range(true)
+joiner()()
+joiner('|')()
+cycler()
+cycler(1, 2).next()
+cycler(1, 2).current
+cycler(1, 2).reset()
+cycler(x=1)
+cycler(1, x=2)
+cycler(1, 2).nope
+raise_exception('no')
+raise_exception(5)
+raise_exception()
+""")
+# Filters of text.
+expressions(r"""
+'xxaxx'|trim(none)
+'xxaxx'|trim(5)
+'xxaxx'|trim(missing)
+'aaa'|replace('a', 'b', none)
+'aaa'|replace('a', 'b', 'x')
+'aaa'|replace('a', 'b', missing)
+'aaa'|replace('a')
+5|default('x', true)
+0|default('x', true)
+0|default('x', false)
+nil|default('x', none)
+'a\nb'|indent
+'a\nb'|indent(2, true)
+'a\n\nb'|indent(2, false, true)
+'a\n\nb'|indent(2, blank=true)
+'a\n\nb'|indent(2)
+''|indent(first=true)
+'a\nb'|indent('> ')
+'a\nb'|indent('> ', true)
+5|indent
+missing|indent
+[1]|indent
+'a b_c d-e'|wordcount
+''|wordcount
+5|wordcount
+"<>&'\""|e
+''|e
+5|e
+' '|int
+''|int
+'_1'|int
+'1_'|int
+'1__0'|int
+'1_0'|int
+'x_1'|int
+'+12'|int
+'-12'|int
+'-'|int
+'+'|int
+'0b11'|int(0, 2)
+'0o17'|int(0, 8)
+'0X1F'|int(0, 16)
+'1F'|int(0, 16)
+'0x'|int(7, 16)
+'12'|int(0, 3)
+'z'|int(0, 36)
+'12'|int(base=10)
+'9223372036854775807'|int
+'-9223372036854775807'|int
+'1.'|int
+'.5'|int
+'-.5'|int
+'inf'|int
+'nan'|int
+'-inf'|int
+'infinity'|int
+'1e400'|int
+'+0x10'|float
+'1.5x'|float
+'.5'|float
+'5.'|float
+'.'|float
+'-1.5'|float
+'+1.5'|float
+'-inf'|float
+'infinity'|float
+'Infinity'|float
+'1_0.5'|float
+''|float
+l|float
+missing|float
+'x'|float('y')
+('nan'|float)|int
+('nan'|float)|int(3)
+(1e300 * 1e300)|int
+(-1e300 * 1e300)|int(3)
+'a'|abs
+missing|abs
+none|abs
+2.5|abs
+-2.5|abs
+-7|abs
+1e300|round(2)
+1e70|round(2)
+(1e300 * 1e300)|round
+1.5|round(400)
+1.5|round(-400)
+-1.5|round(-400)
+15|round(-1)
+25|round(-1)
+-25|round(-1)
+35.5|round(-1)
+2.675|round(2)
+true|round
+true|round(-1)
+2.5|round('x')
+2.5|round(missing)
+2.5|round(1, missing)
+missing|round
+7|round(1, 'ceil')
+7.123|round(2, 'ceil')
+'"'|tojson
+[]|tojson(indent=2)
+{}|tojson(indent=2)
+[1, {'a': []}]|tojson(indent=2)
+[1, {'a': []}]|tojson(indent='--')
+[1, {'a': []}]|tojson(indent=0)
+[1, 2]|tojson(indent=none)
+[1, 2]|tojson(indent=true)
+[1, 2]|tojson(separators=(',', ':'))
+{'a': 1}|tojson(separators=[' , ', ' : '])
+[1, 2]|tojson(separators=none)
+[1, 2]|tojson(separators=(',',))
+[1, 2]|tojson(separators=(1, 2))
+[1, 2]|tojson(separators=missing)
+{'b': 1, 'a': 2}|tojson(sort_keys=true)
+{'b': 1, 'a': 2}|tojson(sort_keys=false)
+{1: 2, 'b': 3}|tojson(sort_keys=true)
+uni|tojson(ensure_ascii=true)
+uni|tojson(ensure_ascii=false)
+"\x00\x1f\x7f\b\f\n\r\t\u2028\U0001F389\\"|tojson
+"\x00\x1f\x7f\b\f\n\r\t\u2028\U0001F389\\"|tojson(ensure_ascii=true)
+[true, false, none, 1.5, 1e300, -0.0]|tojson
+[1e300 * 1e300, -1e300 * 1e300]|tojson
+('nan'|float)|tojson
+{1.5: 1, true: 2, none: 3, 4: 5, false: 1}|tojson
+{(1, 2): 3}|tojson
+(1, (2,))|tojson
+missing|tojson
+range(3)|tojson
+[range]|tojson
+''|tojson
+'%s and %s'|format(1, 'b')
+'%(a)s'|format(a=1)
+'%s'|format
+5|format(1)
+""")
+# Filters of what can be walked.
+expressions(r"""
+'abc'|batch(2)|list
+[1, 2, 3]|batch(2, 'x')|list
+[1, 2, 3]|batch(2, none)|list
+[1, 2]|batch(2, 'x')|list
+[]|batch(2)|list
+[1, 2, 3, 4]|batch(3, 'f')|map('join')|list
+people|map(attribute='nope', default='d')|list
+people|map(attribute='nope', default=none)|list
+people|map(attribute='name', nope=1)|list
+people|map(5)|list
+people|map('nofilter')|list
+people|map(attribute=none)|list
+[[1, 2], [3]]|map(attribute=0)|list
+[[1, 2], [3]]|map(attribute='0')|list
+people|map(attribute='12345678901')|list
+[{'a': {'b': 1}}, {'a': {}}]|map(attribute='a.b', default=0)|list
+missing|map('upper')|list
+[]|map('upper')|list
+5|map('upper')|list
+people|sort(attribute='age,name')|map(attribute='name')|list
+people|sort(attribute='age', reverse=true)|map(attribute='name')|list
+[[2, 'b'], [1, 'a']]|sort(attribute=0)
+['b', 'A', 'a', 'B']|sort
+['b', 'A', 'a', 'B']|sort(case_sensitive=true)
+['b', 'A']|sort(false, true)
+[1, 'a']|sort
+{'b': 1, 'a': 2}|sort
+'bca'|sort
+5|sort
+missing|dictsort
+5|dictsort
+d|dictsort(by='x')
+d|dictsort(by=5)
+missing|items|list
+'ab'|first
+range(5)|first
+range(0)|first
+range(0)|last
+range(5)|last
+''|last
+'é'|last
+(range(3)|map('string'))|first
+([]|map('string'))|first
+(range(3)|map('string'))|last
+missing|last
+[]|last
+5|first
+5|last
+{'a': 1}|last
+[1, 2]|reverse|list
+'abc'|reverse
+''|reverse
+(range(3)|map('string'))|reverse|list
+range(3)|reverse|list
+{'a': 1, 'b': 2}|reverse|list
+5|reverse
+missing|reverse|list
+['a', 'A', 'b']|unique|list
+['a', 'A', 'b']|unique(true)|list
+people|unique(attribute='age')|map(attribute='name')|list
+[[1], [1]]|unique|list
+[1, 1.0, true, '1']|unique|list
+[3, 1, 2]|min
+[3, 1, 2]|max
+['b', 'A']|min
+['b', 'A']|max
+['b', 'A']|max(true)
+people|max(attribute='age')
+[]|min
+[]|min is defined
+[1, 'a']|min
+missing|min
+[1, 2]|sum
+[1, 2]|sum(start=10)
+[1.5, 2]|sum
+people|sum(attribute='age')
+['a']|sum
+['a']|sum(start='')
+[[1], [2]]|sum(start=[])
+[]|sum
+[1, none]|sum
+missing|sum
+[0, 1, 2]|select|list
+[0, 1, 2]|reject|list
+[0, 1, 2]|select('odd')|list
+[0, 1, 2]|reject('odd')|list
+[1, 2, 3]|select('gt', 1)|list
+[1, 2, 3]|select('nope')|list
+[1, 2, 3]|select(5)|list
+people|selectattr('ok')|map(attribute='name')|list
+people|rejectattr('ok')|map(attribute='name')|list
+people|selectattr('age', 'eq', 31)|map(attribute='name')|list
+people|selectattr|list
+people|selectattr('age', 'nope')|list
+missing|selectattr('x')|list
+d|list
+''|list
+5|list
+none|list
+namespace()|list
+d.keys()|length
+(range(3)|map('string'))|length
+range(3)|length
+none|length
+""")
+# Tests.
+expressions(r"""
+true is true
+false is true
+1 is true
+false is false
+true is false
+0 is false
+1.5 is float
+1 is float
+1 is integer
+true is integer
+true is boolean
+1 is number
+'1' is number
+none is number
+range is callable
+(s.upper) is callable
+joiner() is callable
+cycler(1) is callable
+missing is callable
+5 is callable
+none is callable
+s is sequence
+l is sequence
+(1,) is sequence
+range(3) is sequence
+d is sequence
+missing is sequence
+5 is sequence
+s is iterable
+l is iterable
+(1,) is iterable
+range(3) is iterable
+d is iterable
+d.keys() is iterable
+([1]|map('string')) is iterable
+missing is iterable
+5 is iterable
+none is iterable
+namespace() is mapping
+d is mapping
+4 is even
+5 is even
+5 is odd
+4.0 is even
+'a' is even
+missing is odd
+6 is divisibleby 3
+7 is divisibleby(3)
+6 is divisibleby 0
+6 is divisibleby 'a'
+6 is divisibleby
+1 is lt 2
+2 is lt 1
+2 is le 2
+3 is le 2
+3 is gt 2
+2 is gt 2
+2 is ge 2
+3 is ge 2
+1 is ge 2
+'a' is lt 'b'
+1 is lt 'a'
+('nan'|float) is le 1
+1 is == 1
+1 is in [1]
+2 is in [1]
+1 is sameas 1
+1 is sameas true
+true is sameas true
+none is sameas none
+none is sameas false
+1 is sameas 2
+s is sameas s
+'a' is sameas 'b'
+1.5 is sameas 1
+'abc' is lower
+'ABC' is lower
+'ABC' is upper
+5 is upper
+'upper' is filter
+'nope' is filter
+5 is filter
+'odd' is test
+'nope' is test
+5 is test
+1 is not odd
+1 is not even
+1 is not
+1 is defined is defined
+l is eq [3, 1, 2]
+d is eq {'a': 1}
+x is defined or true
+x is defined and true
+x is undefined else 1
+1 if x is defined else 2
+""")
+# Format strings.
+expressions(r"""
+'%.2s|%.9s|%3.1s' % ('abc', 'abc', 'abc')
+'%.1s' % 'éa'
+'% d|% d|%+ d|% +d' % (5, -5, 5, 5)
+'%#x|%#X|%#o|%x|%X|%o' % (255, 255, 8, 255, 255, 8)
+'%#d' % 5
+'%-05d|' % 5
+'%5d|%-5d|%05d' % (-42, -42, -42)
+'%i|%u|%d' % (1, 2, true)
+'%e|%E|%f|%F|%g|%G' % (1.5, 1.5, 1.5, 1.5, 1e10, 1e10)
+'%.0f|%.3e|%#.0f|%#g' % (2.5, 12345.678, 2.0, 2.0)
+'%5.1f|%-8.2f|%+.1f|%08.3f' % (3.14159, 2.5, 1.0, -2.5)
+'%f' % (1e300 * 1e300)
+'%f|%5f|%05f' % (-1e300 * 1e300, 1e300 * 1e300, 1e300 * 1e300)
+'%f' % ('nan'|float)
+'%g' % ('-nan'|float)
+'%d' % 'a'
+'%x' % 'a'
+'%x' % 1.5
+'%d' % none
+'%d' % missing
+'%f' % 'a'
+'%s' % missing
+'%' % 1
+'%5' % 1
+'%()s' % {'': 1}
+'%(a' % {'a': 1}
+'%(a)s' % 5
+'%(b)s' % {'a': 1}
+'x' % 1
+'x' % ()
+'x' % []
+'x' % {'a': 1}
+'x' % (1,)
+'%s' % ()
+'%s' % [1, 2]
+'%s %s' % (1, 2)
+'%s' % {'a': 1}
+'%r|%r' % ('a', 1)
+'%%' % ()
+'%2147483648d' % 1
+'{:5}|{:<5}|{:>5}|{:^5}|{:^6}' .format('ab', 'ab', 'ab', 'ab', 'ab')
+'{:*^9}|{:é>5}|{:0<5}' .format('mid', 'r', 1)
+'{:.2}|{:.9}|{:s}' .format('abc', 'abc', 'abc')
+'{:=5}' .format('a')
+'{:d}' .format('a')
+'{:s}' .format(5)
+'{:f}' .format('a')
+'{:5}|{:<5}|{:^5}|{:=5}|{:=+5}' .format(42, 42, 42, 42, 42)
+'{:+}|{:-}|{: }|{:+}|{: }' .format(5, 5, 5, -5, -5)
+'{:05}|{:+05d}|{:05d}' .format(42, 42, -42)
+'{:,}|{:,}|{:,}|{:,.2f}|{:,}' .format(1, 123, 1234, 1234567.891, 12345678901234)
+'{:#x}|{:#o}|{:#b}|{:#X}|{:#d}' .format(255, 8, 5, 255, 5)
+'{:x}|{:o}|{:b}' .format(-255, -8, -5)
+'{:%}|{:.1%}|{:%}' .format(0.5, 0.256, 2)
+'{}|{:}|{:5}|{:.3}' .format(1.5, 1.5, 1.5, 3.14159)
+'{:.3}' .format(1234567.0)
+'{:.10}' .format(2.0)
+'{:g}|{:G}|{:e}|{:E}|{:F}' .format(1.5, 1e20, 1.5, 1.5, 1.5)
+'{:#g}|{:#.0f}' .format(1.0, 2.0)
+'{:f}|{:F}|{:5}|{:E}' .format(f * 1e308, f * 1e308, s|float * f * 0, -f * 1e308)
+'{:d}' .format(1.5)
+'{:x}' .format(1.5)
+'{:b}' .format(1.5)
+'{:5}' .format(true)
+'{:d}|{:x}' .format(true, false)
+'{:5}' .format(none)
+'{:5}' .format([1])
+'{}' .format([1])
+'{:q}' .format(1)
+'{:5d5}' .format(1)
+'{:5dx}' .format(1)
+'{:.d}' .format(1)
+'{1}' .format(1)
+'{a}' .format(1)
+'{a}{b}' .format(a=1, b=2)
+'{!s}|{!r}' .format('a', 'a')
+'{!x}' .format('a')
+'{a!r:>5}' .format(a='x')
+'{!}' .format('a')
+'}' .format(1)
+'}}' .format(1)
+'{{}}' .format(1)
+'a}b' .format(1)
+'{:99999999999}' .format(1)
+'' .format(1)
+'{:' .format(1)
+""")
+# What is written down.
+expressions(r"""
+'\x7f\x85\u00a0\u200b\ue000\U000e0001\ufffe\u2028'|string|list
+['\x7f\x85\u00a0\u200b\ue000\U000e0001\ufffe\u2028\t\r\n']
+["it's", '"', "'\""]
+[1e300 * 1e300, -1e300 * 1e300]
+['nan'|float]
+1e300 * 1e300
+-1e300 * 1e300
+'nan'|float
+1e22
+1.5e-7
+123456789012345680.0
+[1.5, 0.1, 1e100]
+0.1 + 0.2
+5e-324
+1.7976931348623157e308
+(1,)
+[(1, 2), (), (1,)]
+{1: {2: 3}}
+{}
+range(3)
+range(1, 3)
+none ~ true ~ false
+""")
+# The lexer.
+expressions(r"""
+1_2_3
+1_
+1__2
+1._5
+1.5_5
+1.5e1_0
+1e
+1e+
+1E5
+1e-
+01
+0_0
+'\101\7\08\x4a\u004a\U0000004a'
+'\x4'
+'\u12'
+'\U00110000'
+'\400'
+'\N{DASH}'
+'\ '
+'a\\'
+'a' 'b' "c"
+"it's"
+)
+]
+}
+(]
+[)
+{'a': 1)
+1 ! 2
+1 & 2
+$
+a.1.b
+a.é
+a..b
+a.
+a[
+a[]
+a()()
+(1)(2)
+-
++
+not
+1 +
+1 if
+1 if 2 else
+1 in
+1 not 2
+1 not in
+a is
+a|
+a|b.c
+[1, 2
+{'a':
+(1,
+(,)
+[,]
+{,}
+{'a'}
+f(a=)
+f(a=1, 2)
+f(a=1, a=2)
+f(,)
+f(1,)
+range(3,)|list
+1 == 2 == 3
+1 < 2 > 1
+1,
+1, 2,
+(1, 2,)
+'a'.upper.lower
+1 if 0 else 2 if 0 else 3
+not 1 in [1]
+1 is number and 2 is number
+'a' is string is string
+""")
+templates(
+    "{{ 1 }}\r\n{{ 2 }}\r{{ 3 }}\n", "a\r", "\r\n", "", "\n", "{", "{{", "{%", "}}", "{{ 1", "{% if", "{# x",
+    "{{ 'a }}", "{{ \"a\\\" }}", "{#- x -#} b", "a {#- x -#} b", "a {#+ x +#}\n b", "a {# x #}\n b", "{#-#}a", "{##}",
+    "{% raw %}{{ x }}{% endraw %}", "{%- raw -%} {{ x }} {%- endraw -%} y", "a {% raw +%}\nx{% endraw %}",
+    "{% raw %}x", "{% raw %}{% endra %}{% endraw %}", "{% raw %}{% x %}{% endraw %}\nb", "{% raw x %}{% endraw %}",
+    "a\n  {%- raw %}b{% endraw +%}\nc", "a {%+ raw %}b{%+ endraw %}c", "x{% raw %}{% endraw %}y",
+    "  {% if 1 %}\n  a\n  {% endif %}\n", "  {%+ if 1 %}\n  a\n  {%+ endif %}\n", "a  {% if 1 -%}  b  {%- endif %}  c",
+    "a\u00a0{%- if 1 -%}\u00a0b{% endif %}", "{{- 1 -}}", " {{- 1 -}} ", " {{+ 1 +}} ", "a\n{{- 1 }}\n", "{{ 1 -}}\n\nb",
+    "{% if 1 +%}\na{% endif %}", "{% if 1 %}\n\na{% endif %}", "\n  {% set x = 1 %}\n{{ x }}", "{{ {} }}", "{{ {'a': {}} }}",
+    "{{ '}}' }}", "{{ '%}' }}", "{% set x = '%}' %}{{ x }}", "{{ ( }}", "{% if ( %}",
+    "{{ 'a\\\nb' }}", "{{ 'a\nb' }}", "{{ 1\n+ 2 }}", "{{ '\\\\' }}",
+    # statements
+    "{% %}", "{% 5 %}", "{% nope %}", "{% if %}{% endif %}", "{% if 1 %}", "{% endif %}", "{% else %}",
+    "{% if 0 %}a{% elif 0 %}b{% elif 1 %}c{% else %}d{% endif %}", "{% if 0 %}a{% else %}b{% elif 1 %}c{% endif %}",
+    "{% if 1 %}{% endif x %}", "{% for %}{% endfor %}", "{% for x %}{% endfor %}", "{% for x in %}{% endfor %}",
+    "{% for 5 in l %}{% endfor %}", "{% for x.y in l %}{% endfor %}", 
+    "{% for a, b in [(1, 2)] %}{{ a }}{{ b }}{% endfor %}", "{% for (a, b) in [(1, 2)] %}{{ a }}{{ b }}{% endfor %}",
+    "{% for (a, b), c in [((1, 2), 3)] %}{{ a }}{{ b }}{{ c }}{% endfor %}", "{% for (a, b,) in [(1, 2)] %}{{ a }}{% endfor %}",
+    "{% for a, b in [(1, 2, 3)] %}{% endfor %}", "{% for a, b in [1] %}{% endfor %}", "{% for a, b in [missing] %}{% endfor %}",
+    "{% for x in 5 %}{% endfor %}", "{% for x in missing %}a{% else %}b{% endfor %}", "{% for x in none %}{% endfor %}",
+    "{% for x in l if x > 1 %}{{ loop.index }}{{ x }}{% else %}none{% endfor %}",
+    "{% for x in l if x > 9 %}{{ x }}{% else %}none{% endfor %}", "{% for x in l if x > 1 else %}{% endfor %}",
+    "{% for x in l %}{{ loop.index0 }}{{ loop.revindex }}{{ loop.revindex0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}"
+    "{{ loop.previtem }}{{ loop.nextitem }}{{ loop.depth }}{{ loop.depth0 }};{% endfor %}",
+    "{% for x in l %}{{ loop.nope }}{% endfor %}", "{% for x in l %}{{ loop.nope.x }}{% endfor %}",
+    "{% for x in l %}{{ loop.cycle('a', 'b') }}{% endfor %}", "{% for x in l %}{{ loop.cycle() }}{% endfor %}",
+    "{% for x in l %}{{ loop.cycle(a=1) }}{% endfor %}", "{% for x in [1, 1, 2] %}{{ loop.changed(x) }}{% endfor %}",
+    "{% for x in [1, 1, 2] %}{{ loop|length }}{{ loop is iterable }}{{ loop is callable }}{{ loop['index'] }}{% endfor %}",
+    "{% for x in l %}{% for y in l %}{{ loop.depth }}{{ loop.index }}{% endfor %}{{ loop.index }}{% endfor %}",
+    "{% for x in l %}{% break %}{% endfor %}a", "{% for x in l %}{% if x == 1 %}{% continue %}{% endif %}{{ x }}{% endfor %}",
+    "{% break %}", "{% continue %}", "{% macro m() %}{% break %}{% endmacro %}",
+    "{% for x in l %}{% macro m() %}{% continue %}{% endmacro %}{% endfor %}",
+    "{% for x in range(3) %}{{ x }}{% set y = x %}{% endfor %}{{ y is defined }}", "{% for x in 'é世' %}{{ x }},{% endfor %}",
+    "{% for k in {'a': 1} %}{{ k }}{% endfor %}", "{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}",
+    "{% set x %}a{% endset %}{{ x }}", "{% set x = 1, 2 %}{{ x }}", "{% set x, y = 1, 2 %}{{ x }}{{ y }}",
+    "{% set (x, y) = (1, 2) %}{{ y }}", "{% set x, y = 1 %}", "{% set x.y = 1 %}", "{% set 5 = 1 %}",
+    "{% set d.x = 1 %}", "{% set x = %}", "{% set %}", "{% set x | upper %}a{% endset %}{{ x }}",
+    "{% set x|replace('a', 'b')|upper %}aab{% endset %}{{ x }}", "{% set x, y %}a{% endset %}",
+    "{% set ns = namespace(a=1) %}{% set ns.a = 2 %}{% set ns.b = 3 %}{{ ns.a }}{{ ns.b }}{{ ns }}",
+    "{% set ns = namespace() %}{% for x in l %}{% set ns.last = x %}{% endfor %}{{ ns.last }}", "{% set ns.a = 2 %}",
+    "{% macro m(a, b=2, c=a) %}{{ a }}{{ b }}{{ c }}{% endmacro %}{{ m(1) }}{{ m(1, 3) }}{{ m(b=1, a=5) }}{{ m() }}",
+    "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, 2) }}", "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(b=2) }}",
+    "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, a=2) }}", "{% macro %}{% endmacro %}",
+    "{% macro m %}{% endmacro %}", "{% macro m(5) %}{% endmacro %}", "{% macro m(a=1, b) %}{% endmacro %}{{ m() }}",
+    "{% macro m() %}x{% endmacro %}{{ m.name }}{{ m.nope is defined }}{{ m is callable }}",
+    "{% macro m() %}{{ caller() }}{% endmacro %}{% call m() %}x{% endcall %}", "{% macro m() %}{{ caller() }}{% endmacro %}{{ m() }}",
+    "{% macro m() %}{{ caller(1, 2) }}{% endmacro %}{% call(a, b) m() %}{{ a }}{{ b }}{% endcall %}",
+    "{% call 5 %}{% endcall %}", "{% call m %}{% endcall %}",
+    "{% filter upper %}a{{ s }}{% endfilter %}", "{% filter replace('a', 'b')|upper %}aab{% endfilter %}", "{% filter nope %}{% endfilter %}",
+    "{% filter %}{% endfilter %}", "{% with a = 1, b = 2 %}{{ a }}{{ b }}{% endwith %}{{ a is defined }}",
+    "{% with %}x{% endwith %}", "{% with a = 1 %}{% with b = a %}{{ b }}{% endwith %}{% endwith %}", "{% with a %}{% endwith %}",
+    "{% generation %}x{% endgeneration %}", "{% generation x %}{% endgeneration %}", "{% include 'x' %}", "{% import 'x' as y %}",
+    "{% extends 'x' %}", "{% do 1 %}",
+    "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.current }}{{ c.next() }}{{ c.reset() }}{{ c.next() }}",
+    "{% set j = joiner('|') %}{{ j() }}a{{ j() }}b{{ j() }}", "{% set j = joiner() %}{{ j() }}{{ j() }}",
+    "{% set m = l|map('string') %}{{ m|first }}{{ m|first }}{{ m|list }}{{ m|list }}",
+    "{% set g = [1, 2]|select %}{{ g|list }}{{ g|first is defined }}",
+    "{% if x is defined %}a{% elif y is not defined %}b{% endif %}", "{{ x.y if x is defined else 'n' }}",
+    "{% for m in messages %}{% if loop.first and m.role != 'user' %}{{ raise_exception('first') }}{% endif %}{% endfor %}",
+)
+
 
 @functools.cache
 def compiled(template):
