@@ -134,17 +134,12 @@ static const Value *repeat(Ctx *c, const Value *v, int64_t n)
 
 static bool is_sequence(const Value *v) { return is_str(v) || v->kind == V_LIST || v->kind == V_TUPLE; }
 
+/* Lists or tuples; strings are joined where they are evaluated. */
 static const Value *add(Ctx *c, const Value *a, const Value *b)
 {
     const Value **at;
-    Builder       text = { 0 };
     const size_t  n = a->u.list.n, m = b->u.list.n;
 
-    if (is_str(a)) {
-        tpl_put_value(c, &text, a);
-        tpl_put_value(c, &text, b);
-        return tpl_built(c, &text);
-    }
     at = tpl_array(c, n + m, sizeof *at);
     tpl_step(c, (n + m) / 64);
     if (n)
@@ -171,7 +166,7 @@ const Value *tpl_arith(Ctx *c, Op op, const Value *a, const Value *b)
         tpl_fail_missing(c, a);
     if (b->kind == V_UNDEFINED)
         tpl_fail_missing(c, b);
-    if (op == OP_ADD && a->kind == b->kind && is_sequence(a))
+    if (op == OP_ADD && a->kind == b->kind && (a->kind == V_LIST || a->kind == V_TUPLE))
         return add(c, a, b);
     if (op == OP_MUL && is_sequence(a) && (b->kind == V_INT || b->kind == V_BOOL))
         return repeat(c, a, b->u.integer);

@@ -46,10 +46,6 @@ void tpl_unexpected(Parser *p, const char *wanted)
     const Token *t = &p->token;
 
     p->c->line = t->line;
-    if (t->type == T_END)
-        tpl_fail(p->c, "the template ends where %s should stand", wanted);
-    if (t->type == T_TEXT || t->n == 0)
-        tpl_fail(p->c, "the tag ends where %s should stand", wanted);
     tpl_fail(p->c, "found '%.*s' where %s should stand", (int)MIN(t->n, 40), t->s, wanted);
 }
 
@@ -448,7 +444,7 @@ static Node *sum(Parser *p) { return binary(p, concat, (const Op[]){ OP_ADD, OP_
 
 static Op comparison(Parser *p)
 {
-    if (p->token.type == T_OP && p->token.op >= OP_EQ && p->token.op <= OP_GE)
+    if (p->token.type == T_OP && p->token.op <= OP_GE) /* arithmetic, which stands before OP_EQ, was taken by sum() */
         return p->token.op;
     if (tpl_at_name(p, "in"))
         return OP_IN;
@@ -546,8 +542,7 @@ Node *tpl_tuple(Parser *p, bool conditions)
     n = tpl_node(p, N_TUPLE);
     tpl_add(p, n, first);
     while (tpl_take_op(p, OP_COMMA)) {
-        if (p->token.type == T_PRINT_END || p->token.type == T_TAG_END || tpl_at_op(p, OP_RPAREN) ||
-            tpl_at_name(p, "in"))
+        if (p->token.type == T_PRINT_END || p->token.type == T_TAG_END || tpl_at_op(p, OP_RPAREN))
             break;
         tpl_add(p, n, conditions ? tpl_expression(p) : disjunction(p));
     }

@@ -158,7 +158,7 @@ static bool read_float(const char *s, double *out)
     if (digits[0] == '0' && (digits[1] | 32) == 'x')
         return false;
     *out = g_ascii_strtod(s, &end);
-    return *end == 0 && end > s;
+    return *end == 0;
 }
 
 static bool float_to_int(double d, int64_t *out)

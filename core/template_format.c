@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_WIDTH = 10000, MAX_PRECISION = 100, NUMBER_TEXT = 512 };
+enum { MAX_WIDTH = 10000, MAX_PRECISION = 100, NUMBER_TEXT = 640 /* 309 digits, their commas, 100 decimals */ };
 
 typedef struct {
     gunichar fill;
@@ -54,7 +54,7 @@ static void group_digits(char text[NUMBER_TEXT])
 {
     size_t whole = strspn(text, "0123456789"), len = strlen(text);
 
-    for (size_t at = whole; at > 3 && len + 1 < NUMBER_TEXT; at -= 3) {
+    for (size_t at = whole; at > 3; at -= 3) {
         memmove(text + at - 2, text + at - 3, len - (at - 3) + 1);
         text[at - 3] = ',';
         len++;
@@ -92,7 +92,7 @@ static void float_digits(double d, const Spec *spec, char out[NUMBER_TEXT])
         return;
     }
     g_snprintf(format, sizeof format, spec->alternate ? "%%#.%d%c" : "%%.%d%c",
-               spec->precision < 0 ? 6 : (int)spec->precision, type == 'n' ? 'g' : type);
+               spec->precision < 0 ? 6 : (int)spec->precision, type);
     g_ascii_formatd(out, NUMBER_TEXT - 2, format, d);
     e = strpbrk(out, "eE.");
     if (!spec->type && !e) /* a float stays recognisable as one */
@@ -108,7 +108,7 @@ static void put_number(Ctx *c, Builder *b, const Spec *spec, const Value *v)
     size_t     n = 0;
 
     if (of_int) {
-        const int64_t i = v->kind == V_FLOAT ? 0 : v->u.integer;
+        const int64_t i = v->u.integer;
         const guint   base = type == 'x' || type == 'X' ? 16 : type == 'o' ? 8 : type == 'b' ? 2 : 10;
         negative = i < 0;
         int_digits(negative ? 0 - (guint64)i : (guint64)i, base, type == 'X', digits);
@@ -265,18 +265,17 @@ const Value *tpl_percent(Ctx *c, const Value *format, const Value *args)
 }
 
 /* ---- str.format() ------------------------------------------------------ */
-/* [[fill]align][sign][#][0][width][,][.precision][type] */
+/* Of a text that is not empty: [[fill]align][sign][#][0][width][,][.precision][type] */
 static Spec read_spec(Ctx *c, const Value *s)
 {
     Spec   spec = { .fill = ' ', .precision = -1 };
     size_t at = 0, next = 0;
 
-    if (s->u.text.n)
-        tpl_char(s, &next);
+    tpl_char(s, &next);
     if (byte_at(s, next) && strchr("<>^=", byte_at(s, next))) {
         spec.fill = tpl_char(s, &at);
         spec.align = byte_at(s, at++);
-    } else if (byte_at(s, 0) && strchr("<>^=", byte_at(s, 0))) {
+    } else if (strchr("<>^=", byte_at(s, 0))) { /* no text holds a NUL */
         spec.align = byte_at(s, at++);
     }
     if (byte_at(s, at) && strchr("+- ", byte_at(s, at)))

@@ -37,7 +37,7 @@ static int line_at(Lexer *l, size_t at)
 static bool starts(const Lexer *l, size_t at, const char *with)
 {
     const size_t n = strlen(with);
-    return at <= l->n && l->n - at >= n && memcmp(l->s + at, with, n) == 0;
+    return l->n - at >= n && memcmp(l->s + at, with, n) == 0;
 }
 
 /* Blanks are Unicode's. */
@@ -96,17 +96,15 @@ static void give_text(Lexer *l, Token *t, size_t start, size_t end)
     t->value = tpl_text(l->c, l->s + start, end - start, true);
 }
 
-/* The end of a tag such as {% endraw %} or %} at `at`: past it, or 0.  word NULL: none. */
+/* The end of a tag such as {% endraw %}, at `at`: past it, or 0. */
 static size_t tag_ends(const Lexer *l, size_t at, const char *word, char *sign)
 {
     at = skip_blanks(l, at);
-    if (word) {
-        if (!starts(l, at, word))
-            return 0;
-        at = skip_blanks(l, at + strlen(word));
-    }
+    if (!starts(l, at, word))
+        return 0;
+    at = skip_blanks(l, at + strlen(word));
     *sign = 0;
-    if (at < l->n && (l->s[at] == '-' || l->s[at] == '+'))
+    if (l->s[at] == '-' || l->s[at] == '+')
         *sign = l->s[at++];
     return starts(l, at, "%}") ? at + 2 : 0;
 }
@@ -234,7 +232,7 @@ static void lex_number(Lexer *l, Token *t)
         is_float = true;
     }
     e = at + 1 + (at < l->n && (l->s[at + 1] == '+' || l->s[at + 1] == '-'));
-    if (at < l->n && (l->s[at] | 32) == 'e' && e < l->n && is_digit(l->s[e])) {
+    if (at < l->n && (l->s[at] | 32) == 'e' && is_digit(l->s[e])) {
         g_string_append_len(text, l->s + at, (gssize)(e - at));
         at = digits(l, e, text);
         is_float = true;
@@ -266,7 +264,7 @@ static size_t escape_code(Lexer *l, size_t at, size_t end, Builder *b)
             break;
         code = code * (guint32)base + (guint32)digit;
     }
-    if ((base == 16 && n < most) || !g_unichar_validate(code))
+    if ((base == 16 && n < most) || code == 0 || !g_unichar_validate(code))
         tpl_fail(l->c, "bad escape \\%c in a string", kind);
     tpl_put(l->c, b, utf8, (size_t)g_unichar_to_utf8(code, utf8), true);
     return i;
@@ -280,7 +278,7 @@ static const Value *unescape(Lexer *l, size_t start, size_t end)
 
     for (size_t at = start; at < end;) {
         const char  ch = l->s[at], next = l->s[at + 1];
-        const char *known = next ? strchr(from, next) : NULL;
+        const char *known = strchr(from, next); /* a source has no NUL */
 
         if (ch != '\\') {
             const char *slash = memchr(l->s + at, '\\', end - at);

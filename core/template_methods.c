@@ -171,8 +171,6 @@ static size_t find_last(Ctx *c, const Value *text, const Value *part, size_t sta
     for (size_t at = end; at >= start + p->n; at--) {
         if (p->n == 0 || memcmp(t->s + at - p->n, p->s, p->n) == 0)
             return at - p->n;
-        if (at == 0)
-            break;
     }
     return SIZE_MAX;
 }

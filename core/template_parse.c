@@ -63,7 +63,7 @@ static Node *target(Parser *p, bool attributes)
             tpl_add(p, list, n);
         }
         tpl_next(p);
-        if (tpl_at_name(p, "in") || tpl_at_op(p, OP_ASSIGN) || tpl_at_op(p, OP_RPAREN))
+        if (tpl_at_op(p, OP_RPAREN))
             return list;
     }
 }
@@ -303,9 +303,7 @@ static Node *body_until(Parser *p, const char *const *ends)
             }
             n = statement(p);
             break;
-        default:
-            if (p->token.type != T_END)
-                tpl_unexpected(p, "text or a tag");
+        default: /* T_END */
             if (ends)
                 tpl_fail(p->c, "the template ends inside a block that wants {%% %s %%}; it began in line %d",
                          ends[g_strv_length((char **)ends) - 1], tag_line);

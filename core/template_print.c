@@ -12,7 +12,7 @@ void tpl_float_text(double d, char out[FLOAT_TEXT])
 {
     char  digits[FLOAT_TEXT];
     char *e;
-    int   precision = 1, exponent;
+    int   precision = 0, exponent;
 
     if (isnan(d) || isinf(d)) {
         g_strlcpy(out, isnan(d) ? "nan" : d > 0 ? "inf" : "-inf", FLOAT_TEXT);
@@ -20,10 +20,11 @@ void tpl_float_text(double d, char out[FLOAT_TEXT])
     }
     do {
         char format[] = "%.00e";
-        format[2] = (char)('0' + (precision - 1) / 10);
-        format[3] = (char)('0' + (precision - 1) % 10);
+        format[2] = (char)('0' + precision / 10);
+        format[3] = (char)('0' + precision % 10);
+        precision++;
         g_ascii_formatd(digits, sizeof digits, format, d);
-    } while (g_ascii_strtod(digits, NULL) != d && ++precision <= 17);
+    } while (g_ascii_strtod(digits, NULL) != d); /* it does with 17 digits */
     e = strchr(digits, 'e');
     exponent = (int)g_ascii_strtoll(e + 1, NULL, 10);
     if (exponent < -4 || exponent >= 16) {
@@ -230,7 +231,7 @@ static void json_text(Ctx *c, Builder *b, const Value *v, const JsonStyle *style
     for (size_t at = 0; at < t->n;) {
         const size_t   here = at;
         const gunichar ch = tpl_char(v, &at);
-        const char    *named = ch && ch < 0x80 ? strchr(from, (int)ch) : NULL;
+        const char    *named = ch < 0x80 ? strchr(from, (int)ch) : NULL; /* no text holds a NUL */
 
         if (!named && ch >= 0x20 && !(style->ascii && ch >= 0x7f))
             continue;

@@ -263,10 +263,13 @@ FILTER(batch)
     const int64_t n = tpl_integer(c, args->at[0], "linecount");
     const Value  *fill = args->at[1] && args->at[1]->kind != V_NONE ? args->at[1] : NULL;
     const Value **at = tpl_array(c, l.n, sizeof *at);
-    size_t        count = 0, width = (size_t)MAX(n, 1);
+    const size_t  width = (size_t)n;
+    size_t        count = 0;
 
+    if (n < 1)
+        tpl_fail(c, "batch: linecount %" G_GINT64_FORMAT " is not positive", n);
     for (size_t i = 0; i < l.n; i += MIN(width, l.n - i)) {
-        const size_t  have = MIN(width, l.n - i), len = fill && n > 0 ? width : have;
+        const size_t  have = MIN(width, l.n - i), len = fill ? width : have;
         const Value **row = tpl_array(c, len, sizeof *row);
 
         tpl_step(c, len / 16);

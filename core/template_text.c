@@ -39,7 +39,7 @@ void tpl_put(Ctx *c, Builder *b, const char *s, size_t n, bool trusted)
         return;
     tpl_step(c, n / 64);
     grow(c, b, n);
-    if (b->n == 0 && !b->marks)
+    if (b->n == 0)
         b->trusted = trusted;
     if (b->trusted != trusted)
         mark_each(c, b);
@@ -114,7 +114,7 @@ const Value *tpl_cut(Ctx *c, const Value *text, size_t start, size_t n)
 bool tpl_trusted(const Value *text)
 {
     const Text *t = &text->u.text;
-    return t->marks ? t->n == 0 || memchr(t->marks, 0, t->n) == NULL : text->trusted;
+    return t->marks ? memchr(t->marks, 0, t->n) == NULL : text->trusted;
 }
 
 /* Whether the byte is; of a result that replaces it. */
@@ -128,8 +128,10 @@ size_t tpl_offset(Ctx *c, const Value *text, size_t i)
     const Text *t = &text->u.text;
     size_t      byte = 0;
 
-    if (t->chars == t->n || i >= t->chars)
-        return MIN(i, t->n) == i && t->chars == t->n ? i : t->n;
+    if (i >= t->chars)
+        return t->n;
+    if (t->chars == t->n)
+        return i;
     tpl_step(c, i / 16);
     for (; i > 0; i--)
         byte += (size_t)g_utf8_skip[(guchar)t->s[byte]];
@@ -141,7 +143,7 @@ size_t tpl_find(Ctx *c, const Value *text, const Value *part, size_t from)
     const Text *t = &text->u.text, *p = &part->u.text;
     const char *at;
 
-    if (from > t->n || p->n > t->n - from)
+    if (p->n > t->n - from)
         return SIZE_MAX;
     if (p->n == 0)
         at = t->s + from;

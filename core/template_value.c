@@ -40,7 +40,7 @@ static Chunk *new_chunk(Ctx *c, size_t bytes)
     Chunk *chunk;
 
     size = MAX(size, bytes);
-    if (bytes > MI_TEMPLATE_MAX_MEMORY || c->bytes + size > MI_TEMPLATE_MAX_MEMORY)
+    if (c->bytes + size > MI_TEMPLATE_MAX_MEMORY)
         tpl_fail(c, "needs more than %d MiB of memory", MI_TEMPLATE_MAX_MEMORY >> 20);
     chunk = g_try_malloc(sizeof *chunk + size);
     if (!chunk)
@@ -53,14 +53,13 @@ static Chunk *new_chunk(Ctx *c, size_t bytes)
     return chunk;
 }
 
+/* bytes: at most twice what the budget was good for, so that no sum overflows. */
 void *tpl_alloc(Ctx *c, size_t bytes)
 {
     const size_t rounded = (MAX(bytes, 1) + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
     Chunk       *chunk = c->chunks;
     void        *p;
 
-    if (rounded < bytes)
-        tpl_fail(c, "needs more than %d MiB of memory", MI_TEMPLATE_MAX_MEMORY >> 20);
     if (!chunk || chunk->size - chunk->used < rounded)
         chunk = new_chunk(c, rounded);
     p = (char *)chunk->data + chunk->used;
@@ -327,7 +326,7 @@ bool tpl_equal(Ctx *c, const Value *a, const Value *b)
         tpl_step(c, a->u.text.n / 64);
         return a->u.text.n == 0 || memcmp(a->u.text.s, b->u.text.s, a->u.text.n) == 0;
     }
-    if (a == b || a->kind == V_NONE || a->kind == V_UNDEFINED)
+    if (a == b || a->kind == V_UNDEFINED) /* there is one None */
         return true;
     tpl_enter(c);
     if (a->kind == V_LIST || a->kind == V_TUPLE)
@@ -460,8 +459,6 @@ const Value *tpl_import(Ctx *c, const MiVar *var, bool trusted)
 
     tpl_enter(c);
     switch (var->type) {
-    case MI_VAR_NULL:
-        break;
     case MI_VAR_BOOL:
         b = tpl_new(c, V_BOOL);
         b->u.integer = var->integer != 0;
@@ -488,6 +485,8 @@ const Value *tpl_import(Ctx *c, const MiVar *var, bool trusted)
         for (size_t i = 0; i < var->n; i++)
             tpl_dict_set(c, v->u.dict, import_text(c, var->keys[i], strlen(var->keys[i]), trusted),
                          tpl_import(c, &var->items[i], trusted));
+        break;
+    default: /* MI_VAR_NULL */
         break;
     }
     tpl_leave(c);

@@ -101,6 +101,8 @@ static const struct {
     {"{{ ('\n' ~ s)|indent(2) }}{{ s|e }}{{ '<' ~ s|e }}", "\n  [UserUser]<[User]"},
     {"{{ {'User': '<x>'}[s] }}{{ s.partition('s')|join }}{{ s.center(6, '*') }}", "<x>[U]s[er]*[User]*"},
     {"{{ s|default('x') }}{{ nope|default('x') }}{{ ['b', s]|sort|join }}", "[User]xb[User]"},
+    {"{{ ('1' ~ n)|int }}{{ ('12' ~ n)[:2]|int }}{{ ('1.' ~ n)|float }}", "[17]12[1.7]"},
+    {"{{ range(n, 9)|first }}{{ range(6, n)|first }}{{ range(5, 6)|first }}", "[76]5"},
     {"{{ n|string }}{{ '5'|int }}{{ n|float }}{{ b }}", "[7]5[7.0True]"},
 };
 
@@ -212,6 +214,17 @@ static void names_line_and_reason(void **state)
          "chat template, line 2: the template ends inside a block that wants {% endif %}; it began in line 1"},
         {"{{ 1 +\n }}", "chat template, line 2: found '}}' where a value should stand"},
         {"{{ 'x'|nope }}", "chat template, line 1: no filter 'nope'"},
+        {"{{ raise_exception('a\\x7f\\x01b') }}", "chat template, line 1: the template refuses: a  b"},
+        {"{{ '\\0' }}", "chat template, line 1: bad escape \\0 in a string"},
+        {"{{ \x7f }}", "chat template, line 1: unexpected byte 7F"},
+        {"{{ '1'|int(0, 1) }}", "chat template, line 1: int: base 1 is not within 2 and 36"},
+        {"{{ '1'|int(0, 37) }}", "chat template, line 1: int: base 37 is not within 2 and 36"},
+        {"{{ 'a b'.rsplit(none, 1) }}", "chat template, line 1: rsplit at blanks with maxsplit is not supported"},
+        {"{{ [1]|batch(0) }}", "chat template, line 1: batch: linecount 0 is not positive"},
+        {"{{ strftime_now(5) }}", "chat template, line 1: strftime_now wants a str, not a int"},
+        {"{{ strftime_now('%Q') }}", "chat template, line 1: strftime_now: %Q is not supported"},
+        {"{{ strftime_now('%') }}", "chat template, line 1: strftime_now: %? is not supported"},
+        {"{{ '{a.b}'.format(a=1) }}", "chat template, line 1: format: no argument 'a.b'"},
         {"{{ [1].append(2) }}", "chat template, line 1: append() would change a list, which a template may not"},
     };
 
@@ -227,21 +240,47 @@ static void names_line_and_reason(void **state)
     }
 }
 
-static void knows_the_time(void **state)
+/* What a caller may not hand over. */
+static void variables_are_a_map_of_text(void **state)
 {
-    static const char source[] = "{{ strftime_now('%Y-%m-%d %H:%M:%S %A %a %B %b %j %y %p %I %%') }}";
-    const MiVar       none = {.type = MI_VAR_MAP};
-    MiTemplate       *t = mi_template_parse(source, strlen(source), NULL);
-    MiRendered        out;
-    char              wanted[200];
-    const time_t      now = 1700000000;
-    struct tm         parts;
+    static const char *const keys[] = {"s"};
+    static const MiVar       bad = {.type = MI_VAR_TEXT, .text = "a\xff", .n = 2}, list = {.type = MI_VAR_LIST};
+    const MiVar              map = {.type = MI_VAR_MAP, .n = 1, .items = &bad, .keys = keys};
+    g_autoptr(GError)        error = NULL;
+    MiRendered               out;
 
     (void)state;
-    assert_true(mi_template_render(t, &none, NULL, now, &out, NULL));
-    strftime(wanted, sizeof wanted, "%Y-%m-%d %H:%M:%S %A %a %B %b %j %y %p %I %%", localtime_r(&now, &parts));
-    assert_string_equal(out.text->str, wanted);
-    mi_rendered_clear(&out);
+    assert_false(render("", 0, &list, NULL, &out, &error));
+    assert_string_equal(error->message, "chat template, line 1: the variables are not a map");
+    g_clear_error(&error);
+    assert_false(render("", 0, &map, NULL, &out, &error));
+    assert_string_equal(error->message, "chat template, line 1: a variable's text is not UTF-8 at byte 1 of 2");
+    MiTemplate *t = mi_template_parse("{{ strftime_now('%Y') }}", 24, NULL);
+    g_clear_error(&error);
+    assert_false(mi_template_render(t, &(MiVar){.type = MI_VAR_MAP}, NULL, INT64_MAX, &out, &error));
+    assert_string_equal(error->message, "chat template, line 1: the time is out of range");
+    mi_template_free(t);
+}
+
+static void knows_the_time(void **state)
+{
+    static const char letters[] = "%Y-%m-%d %H:%M:%S %A %a %B %b %h %j %y %p %I %e %F %T %u %w %-d %-H %-I %-j %%";
+    static const time_t times[] = {1700000000, 1700050000, 0, 951782400 /* 29 February */};
+    g_autofree char    *source = g_strdup_printf("a {{ strftime_now('%s') }} b", letters);
+    g_autofree char    *form = g_strdup_printf("a %s b", letters);
+    const MiVar         none = {.type = MI_VAR_MAP};
+    MiTemplate         *t = mi_template_parse(source, strlen(source), NULL);
+
+    (void)state;
+    for (size_t i = 0; i < G_N_ELEMENTS(times); i++) {
+        MiRendered out;
+        struct tm  parts;
+        char       wanted[300];
+        assert_true(mi_template_render(t, &none, NULL, times[i], &out, NULL));
+        strftime(wanted, sizeof wanted, form, localtime_r(&times[i], &parts));
+        assert_string_equal(out.text->str, wanted);
+        mi_rendered_clear(&out);
+    }
     mi_template_free(t);
 }
 
@@ -271,6 +310,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(trusts_no_letter_of_the_variables),
         cmocka_unit_test(refuses_hostile_templates),
         cmocka_unit_test(names_line_and_reason),
+        cmocka_unit_test(variables_are_a_map_of_text),
         cmocka_unit_test(knows_the_time),
     };
     own_file = argc > 1 ? argv[1] : NULL;

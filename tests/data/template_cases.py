@@ -1374,8 +1374,8 @@ missing|round
 {1: 2, 'b': 3}|tojson(sort_keys=true)
 uni|tojson(ensure_ascii=true)
 uni|tojson(ensure_ascii=false)
-"\x00\x1f\x7f\b\f\n\r\t\u2028\U0001F389\\"|tojson
-"\x00\x1f\x7f\b\f\n\r\t\u2028\U0001F389\\"|tojson(ensure_ascii=true)
+"\x01\x1f\x7f\b\f\n\r\t\u2028\U0001F389\\"|tojson
+"\x01\x1f\x7f\b\f\n\r\t\u2028\U0001F389\\"|tojson(ensure_ascii=true)
 [true, false, none, 1.5, 1e300, -0.0]|tojson
 [1e300 * 1e300, -1e300 * 1e300]|tojson
 ('nan'|float)|tojson
@@ -1724,7 +1724,7 @@ expressions(r"""
 1e-
 01
 0_0
-'\101\7\08\x4a\u004a\U0000004a'
+'\101\7\18\x4a\u004a\U0000004a'
 '\x4'
 '\u12'
 '\U00110000'
@@ -1846,6 +1846,55 @@ templates(
     "{% set g = [1, 2]|select %}{{ g|list }}{{ g|first is defined }}",
     "{% if x is defined %}a{% elif y is not defined %}b{% endif %}", "{{ x.y if x is defined else 'n' }}",
     "{% for m in messages %}{% if loop.first and m.role != 'user' %}{{ raise_exception('first') }}{% endif %}{% endfor %}",
+)
+
+# ---- what is left ----------------------------------------------------------
+expressions(r"""
+7.5 / 2
+7.5 * 2
+f ** 1000
+(1, 2) * 2
+(f * 1e308 - f * 1e308) ** 2
+2 ** (f * 1e308 - f * 1e308)
+(f * 1e308) ** 2
+2.0 ** (f * 1e308)
+10.0 ** n ** 3
+1 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+'a' 'b' 5
+range(n if t else 1)|list
+l.'x'
+'a'|upper()()
+1 not x
+'0f'|int(0, 16)
+'01'|float
+'0.5'|float
+(f * 1e308)|round(0, 'ceil')
+'{:,.100f}'.format(f * 4e307)
+'{:#}'.format(5)
+'{:<}'.format('a')
+'{:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}'.format(1)
+'{:00000000000000000000000000000000000000000000000000001s}'.format(1)
+'{ab}'.format(ab=1)
+'{aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}{}'.format()
+01111111111111111111111111111111111111111111111111111111111
+people|map(attribute='')|list
+people|map(attribute='name.')|list
+words|map('replace', old='a', new='b')|list
+words|map('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa')|list
+words|map('')|list
+'' is filter
+['\x01a', '\x0ea', '\x1ca', '\x1fa', '\x85a', '\u3000a', 'a\x1b']|map('trim')|list
+'a\tb'.splitlines()
+([]|first) + 1
+aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa + 1
+d.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa + 1
+raise_exception('aaaaaaaaaaaaaaaaaaaaaaaa' * 100)
+nil == none
+""")
+templates(
+    "{% for x in [] %}a{% endfor %}b", "{% set x = 1, %}{{ x }}", "{% for x in 1, 2 %}{{ x }}{% endfor %}",
+    "{% for x in l %}{{ loop.cycle(1, a=1) }}{% endfor %}", "{{ 1e", "{{ 1e+", "{% for x, in [(1,)] %}{{ x }}{% endfor %}",
+    "{% set x, = (1,) %}{{ x }}", "{% for x in 1, in l %}{% endfor %}",
 )
 
 
