@@ -10,6 +10,7 @@
 #include "options.h"
 #include "registry.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct {
@@ -145,7 +146,7 @@ static bool check_pattern(const Check *c, const MiPattern *lines)
         if (!check_text(c, "pattern", lines[n].op))
             return false;
         for (int i = 0; i < MI_MAX_IN; i++)
-            if (lines[n].in[i] < 0 || lines[n].in[i] > n)
+            if (abs(lines[n].in[i]) > n)
                 return refuse(c, "has a pattern whose line %d takes from line %d", n + 1, lines[n].in[i]);
     }
     if (!mi_image_holds(c->image, &lines[n], sizeof *lines))

@@ -54,7 +54,8 @@ typedef struct {
 } MiOp;
 
 /* A line of a pattern: an op, and for each of its inputs the line (1 is the
- * first) whose output 0 it must be; 0: any value.  Views are looked through. */
+ * first) whose output 0 it must be; 0: any value; -n: the value that line n has
+ * as the same input.  Views are looked through. */
 typedef struct {
     const char *op; /* NULL ends a pattern */
     int8_t      in[MI_MAX_IN];

@@ -2,7 +2,7 @@
  * gate and up together, an output projection with the residual it is added to.
  *
  * Taken for more rows than the kernels of a single sequence's step are made for; bf16
- * and f16.  Up to 64 rows of bf16 are our own kernel's, more are cuBLASLt's.  A joined product lies in the workspace until the kernel behind it has turned
+ * and f16.  Few rows of bf16 are our own kernel's, more are cuBLASLt's.  A joined product lies in the workspace until the kernel behind it has turned
  * heads and filled the cache, or multiplied the gate with the rest. */
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
@@ -67,7 +67,10 @@ static bool prepare_joined(const MiCall *call, int n, bool own_output, void **st
     return true;
 }
 
-static bool is_few(const State *s, const MiTensor *x) { return s->skinny && x->shape[0] <= MI_SKINNY_MAX_ROWS; }
+static bool is_few(const State *s, const MiTensor *x)
+{
+    return s->skinny && mi_cuda_skinny_wins(x->shape[0], x->stride[0], s->out);
+}
 
 /* gated: y has half of the product's columns. */
 static bool run_few(const State *s, MiContext *ctx, const MiCall *call, const void *residual, void *y, bool gated, GError **error)
@@ -95,18 +98,16 @@ static bool run_joined(const State *s, MiContext *ctx, const MiCall *call, const
 enum { Q, K, V, TURN_Q, TURN_K, APPEND };
 
 static const MiPattern qkv_pattern[] = {
-    { "linear", { 0 } }, { "linear", { 0 } }, { "linear", { 0 } },
+    { "linear", { 0 } }, { "linear", { -1 } }, { "linear", { -1 } },
     { "rope", { 1, 0 } }, { "rope", { 2, 0 } }, { "kv_append", { 5, 3 } },
     { NULL, { 0 } },
 };
 
 static bool qkv_match(const MiArgs *at, MiShape shape)
 {
-    const MiNode   *q = at[Q].node;
     const MiTensor *heads = &at[TURN_Q].out[0];
 
-    return shape.n_tokens >= MIN_ROWS && half_type(at[Q].in[0].dtype) && q->in[0].id == at[K].node->in[0].id &&
-           q->in[0].id == at[V].node->in[0].id && heads->ndim == 3 && heads->shape[2] % 2 == 0 && heads->shape[2] <= 512 &&
+    return shape.n_tokens >= MIN_ROWS && half_type(at[Q].in[0].dtype) && heads->ndim == 3 && heads->shape[2] % 2 == 0 && heads->shape[2] <= 512 &&
            at[TURN_Q].node->in[1].id == at[TURN_K].node->in[1].id && heads->stride[0] == heads->shape[1] * heads->shape[2];
 }
 
@@ -137,13 +138,12 @@ static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **er
 /* ---- gate, up, silu, mul ---------------------------------------------------------- */
 
 static const MiPattern gated_pattern[] = {
-    { "linear", { 0 } }, { "linear", { 0 } }, { "silu", { 1 } }, { "mul", { 3, 2 } }, { NULL, { 0 } },
+    { "linear", { 0 } }, { "linear", { -1 } }, { "silu", { 1 } }, { "mul", { 3, 2 } }, { NULL, { 0 } },
 };
 
 static bool gated_match(const MiArgs *at, MiShape shape)
 {
-    return shape.n_tokens >= MIN_ROWS && half_type(at[0].in[0].dtype) && at[0].node->in[0].id == at[1].node->in[0].id &&
-           !at[0].node->weight[1] && !at[1].node->weight[1] && at[3].out[0].ndim == 2 && at[3].out[0].shape[1] % 8 == 0;
+    return shape.n_tokens >= MIN_ROWS && half_type(at[0].in[0].dtype) && !at[0].node->weight[1] && !at[1].node->weight[1] && at[3].out[0].ndim == 2 && at[3].out[0].shape[1] % 8 == 0;
 }
 
 static bool gated_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)

@@ -60,7 +60,7 @@ typedef struct {
     MiGemm    *gemm;
     MiGemvPlan few;   /* how few rows are done */
     bool       reads;  /* few is possible */
-    bool       skinny; /* so are up to MI_SKINNY_MAX_ROWS */
+    bool       skinny; /* so is mi_cuda_skinny() */
 } Part;
 
 typedef struct {
@@ -119,7 +119,7 @@ static bool run_one(Part *p, MiContext *ctx, const MiCall *call, const MiArgs *a
 
     if (p->reads && y->shape[0] <= MI_GEMV_MAX_ROWS)
         return cuda_ok(mi_cuda_gemv(ctx->stream, &p->few, *x, w, bias, *y), error);
-    if (p->skinny && y->shape[0] <= MI_SKINNY_MAX_ROWS) {
+    if (p->skinny && mi_cuda_skinny_wins(y->shape[0], a->weight[0].tensor.shape[1], a->weight[0].tensor.shape[0])) {
         const MiSkinny s = { .x = x->data, .w = w, .bias = bias, .y = y->data, .x_stride = x->stride[0], .y_stride = y->stride[0],
                              .rows = (int32_t)y->shape[0], .in = (int32_t)a->weight[0].tensor.shape[1],
                              .out = (int32_t)a->weight[0].tensor.shape[0], .f32 = y->dtype == MI_F32 };
