@@ -61,6 +61,19 @@ void mi_compare(const float *got, const float *want, int64_t rows, int64_t n, bo
         compare_row(got + r * n, want + r * n, n, MAX(rms[r], sorted[rows / 2]), exact, d);
 }
 
+void mi_compare_tokens(const float *got, const float *want, const float *logits, int64_t rows, int64_t n, MiDifference *d)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        const float  *row = logits + r * n;
+        const int64_t g = (int64_t)got[r], w = (int64_t)want[r];
+        if (g == w)
+            continue;
+        const bool   both = g >= 0 && g < n && w >= 0 && w < n && isfinite(row[g]) && isfinite(row[w]);
+        const double gap = both ? fabs((double)row[w] - (double)row[g]) : 0, scale = both ? fabs((double)row[w]) + rms_of(row, n) : 0;
+        d->element = MAX(d->element, !both ? INFINITY : gap > 0 ? gap / scale : 0);
+    }
+}
+
 double mi_tolerated(MiDType t) { return t == MI_BF16 ? 1.5 * 0x1p-8 : t == MI_F16 ? 1.5 * 0x1p-11 : 5e-5; }
 
 double mi_compare_worst(const MiDifference *d, const MiAllowed *a)

@@ -19,6 +19,10 @@ typedef struct {
  * (-inf) on one side only is forgiven: where a sampler cuts is a question of one rounding. */
 void mi_compare(const float *got, const float *want, int64_t rows, int64_t n, bool exact, MiDifference *);
 
+/* Tokens drawn as the likeliest, [rows], by logits [rows][n] that both sides had: how much less likely the one that
+ * was got is, as an element's difference. */
+void mi_compare_tokens(const float *got, const float *want, const float *logits, int64_t rows, int64_t n, MiDifference *);
+
 /* The relative L2 difference that one rounding to nearest explains, by half as much again; of f32 what sums in
  * another order and short polynomials for exp and sin do. */
 double mi_tolerated(MiDType);

@@ -201,6 +201,25 @@ static void rows_count_alone(void **state)
     assert_true(isinf(worst(cut, more, 1, 4, 1e-3, false)));
 }
 
+/* A near tie is none; what the other side found unlikely is. */
+static void drawn_tokens_are_judged_by_their_logits(void **state)
+{
+    (void)state;
+    const float logits[] = { 1, 3, 2.99f, -4, 0, 1, 2, 9 };
+    const struct { float got[2], want[2]; double least, most; } cases[] = {
+        { { 1, 3 }, { 1, 3 }, 0, 0 },       { { 2, 3 }, { 1, 3 }, 1e-4, 0.01 },
+        { { 0, 3 }, { 1, 3 }, 0.2, 1 },     { { 1, 0 }, { 1, 3 }, 0.5, 1 },
+        { { 4, 3 }, { 1, 3 }, INFINITY, INFINITY }, { { -1, 3 }, { 1, 3 }, INFINITY, INFINITY },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        MiDifference d = { 0 };
+        mi_compare_tokens(cases[i].got, cases[i].want, logits, 2, 4, &d);
+        assert_true(d.element >= cases[i].least && d.element <= cases[i].most);
+    }
+}
+
 TEST_MAIN(cmocka_unit_test(all_is_right), cmocka_unit_test(mistakes_are_named), cmocka_unit_test(some_nodes_only),
           cmocka_unit_test(one_column_of_thousands_shows), cmocka_unit_test(rounding_passes_and_twice_of_it_does_not),
-          cmocka_unit_test(rows_count_alone));
+          cmocka_unit_test(rows_count_alone),
+          cmocka_unit_test(drawn_tokens_are_judged_by_their_logits));
