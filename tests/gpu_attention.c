@@ -39,15 +39,16 @@ static void wanted(const Case *c, float scale, int s, int r, int h, double *out)
 {
     static double weight[8200];
     const int     position = c->len[s] - c->rows[s] + r, end = c->bidirectional ? c->len[s] : position + 1;
-    const int     first = c->window && position + 1 > c->window ? position + 1 - c->window : 0, kv = h / (c->heads / c->kv_heads);
-    const float  *q = world_row(c, 2, s, position, h);
-    double        sum = 0, top = -INFINITY;
+    const int     first = c->window && position + 1 > c->window ? position + 1 - c->window : 0,
+              kv = h / (c->heads / c->kv_heads);
+    const float *q = world_row(c, 2, s, position, h);
+    double       sum = 0, top = -INFINITY;
 
     for (int d = 0; d < c->dim; d++)
         out[d] = 0;
     for (int t = first; t < end; t++) {
         const float *k = world_row(c, 0, s, t, kv);
-        double       part[8] = { 0 }, score = 0; /* eight sums that do not wait for each other */
+        double       part[8] = {0}, score = 0; /* eight sums that do not wait for each other */
         for (int d = 0; d < c->dim; d += 8)
             for (int i = 0; i < 8; i++)
                 part[i] += 4.0 * q[d + i] * k[d + i];
@@ -81,7 +82,7 @@ static int    n_samples;
 /* Some rows of each sequence, the borders of tiles among them, and some heads of each. */
 static void take_samples(const Case *c, const World *w)
 {
-    static const int rows[] = { 0, 1, 7, 8, 9, 17, 18, 19, 63, 64, 127, 128, 129, 200, 255, 256, 331 };
+    static const int rows[] = {0, 1, 7, 8, 9, 17, 18, 19, 63, 64, 127, 128, 129, 200, 255, 256, 331};
 
     n_samples = 0;
     for (int s = 0; s < c->n_seqs; s++)
@@ -139,11 +140,18 @@ typedef enum { DECODE, PROMPTS, PROMPT, FEW_ROWS, N_BATCHES } Batch;
 
 static void fill_batch(Case *c, Batch b)
 {
-    static const int lens[] = { 1, 17, 0, 128, 333, 1000 };
+    static const int lens[] = {1, 17, 0, 128, 333, 1000};
 
-    *c = (Case){ .dim = c->dim, .heads = c->heads, .kv_heads = c->kv_heads, .page = c->page, .dtype = c->dtype,
-                 .kv_dtype = c->kv_dtype, .layout = c->layout, .softcap = c->softcap, .window = c->window,
-                 .bidirectional = c->bidirectional };
+    *c = (Case){.dim = c->dim,
+                .heads = c->heads,
+                .kv_heads = c->kv_heads,
+                .page = c->page,
+                .dtype = c->dtype,
+                .kv_dtype = c->kv_dtype,
+                .layout = c->layout,
+                .softcap = c->softcap,
+                .window = c->window,
+                .bidirectional = c->bidirectional};
     if (b == PROMPT) {
         c->n_seqs = 1, c->rows[0] = c->len[0] = 333;
         return;
@@ -158,8 +166,8 @@ static void fill_batch(Case *c, Batch b)
     }
 }
 
-static const double tolerance[] = { [MI_F32] = 2e-5, [MI_F16] = 1e-3, [MI_BF16] = 6e-3 };
-static const Kernel fast[] = { GQA, FLASH };
+static const double tolerance[] = {[MI_F32] = 2e-5, [MI_F16] = 1e-3, [MI_BF16] = 6e-3};
+static const Kernel fast[] = {GQA, FLASH};
 
 /* Every kernel on one case; worst: of each kernel. */
 static void compare(const Case *c, double *worst)
@@ -177,8 +185,9 @@ static void compare(const Case *c, double *worst)
         e = between(out, plain, (int64_t)w.n_tokens * c->heads * c->dim, c->dtype);
         worst[fast[i]] = e <= worst[fast[i]] ? worst[fast[i]] : e;
         if (!(worst[fast[i]] <= tolerance[c->dtype]))
-            printf("# %s layout %d page %d window %d softcap %g both %d decode %d seqs %d: %.2e\n", kernel_names[fast[i]],
-                   c->layout, c->page, c->window, (double)c->softcap, c->bidirectional, c->decode, c->n_seqs, e);
+            printf("# %s layout %d page %d window %d softcap %g both %d decode %d seqs %d: %.2e\n",
+                   kernel_names[fast[i]], c->layout, c->page, c->window, (double)c->softcap, c->bidirectional,
+                   c->decode, c->n_seqs, e);
         free(out);
     }
     free(plain);
@@ -196,20 +205,25 @@ static void report_all(const double *worst, const char *what, MiDType t, bool al
 
 static void shapes(void)
 {
-    static const int    dims[] = { 64, 96, 128, 256 }, groups[] = { 1, 2, 6, 7, 8, 16 };
-    static const MiDType types[] = { MI_BF16, MI_F16 };
+    static const int     dims[] = {64, 96, 128, 256}, groups[] = {1, 2, 6, 7, 8, 16};
+    static const MiDType types[] = {MI_BF16, MI_F16};
 
     for (int t = 0; t < 2; t++)
         for (int d = 0; d < 4; d++)
             for (int g = 0; g < 6; g++) {
-                double worst[N_KERNELS] = { 0 };
+                double worst[N_KERNELS] = {0};
                 char   what[100];
                 for (int l = 0; l < N_LAYOUTS; l++)
                     for (int b = 0; b < N_BATCHES; b++) {
                         if ((t || d == 1 || d == 3) && (l + b + g) % 2)
                             continue;
-                        Case c = { .dim = dims[d], .heads = 2 * groups[g], .kv_heads = 2, .page = b % 2 ? 64 : 16,
-                                   .dtype = types[t], .kv_dtype = types[t], .layout = (Layout)l };
+                        Case c = {.dim = dims[d],
+                                  .heads = 2 * groups[g],
+                                  .kv_heads = 2,
+                                  .page = b % 2 ? 64 : 16,
+                                  .dtype = types[t],
+                                  .kv_dtype = types[t],
+                                  .layout = (Layout)l};
                         fill_batch(&c, (Batch)b);
                         compare(&c, worst);
                     }
@@ -220,16 +234,27 @@ static void shapes(void)
 
 static void masks(void)
 {
-    static const struct { int window; float softcap; bool both; } attr[] = {
-        { 100, 0, false }, { 0, 3, false }, { 0, 0, true }, { 40, 2, false }, { 300, 0, false }, { 1, 0, false } };
+    static const struct {
+        int   window;
+        float softcap;
+        bool  both;
+    } attr[] = {{100, 0, false}, {0, 3, false}, {0, 0, true}, {40, 2, false}, {300, 0, false}, {1, 0, false}};
 
     for (int i = 0; i < 6; i++) {
-        double worst[N_KERNELS] = { 0 };
+        double worst[N_KERNELS] = {0};
         char   what[100];
         for (int l = 0; l < N_LAYOUTS; l++)
             for (int b = 0; b < N_BATCHES; b++) {
-                Case c = { .dim = b % 2 ? 64 : 128, .heads = 14, .kv_heads = 2, .page = 48, .dtype = MI_BF16, .kv_dtype = MI_BF16,
-                           .layout = (Layout)l, .window = attr[i].window, .softcap = attr[i].softcap, .bidirectional = attr[i].both };
+                Case c = {.dim = b % 2 ? 64 : 128,
+                          .heads = 14,
+                          .kv_heads = 2,
+                          .page = 48,
+                          .dtype = MI_BF16,
+                          .kv_dtype = MI_BF16,
+                          .layout = (Layout)l,
+                          .window = attr[i].window,
+                          .softcap = attr[i].softcap,
+                          .bidirectional = attr[i].both};
                 fill_batch(&c, (Batch)b);
                 compare(&c, worst);
             }
@@ -242,13 +267,18 @@ static void masks(void)
 /* The plain one takes f32, and caches of another dtype than the activations. */
 static void mixed_types(void)
 {
-    static const MiDType of[][2] = { { MI_F32, MI_F32 }, { MI_F32, MI_BF16 }, { MI_F32, MI_F16 }, { MI_BF16, MI_F32 } };
+    static const MiDType of[][2] = {{MI_F32, MI_F32}, {MI_F32, MI_BF16}, {MI_F32, MI_F16}, {MI_BF16, MI_F32}};
     for (int i = 0; i < 4; i++)
         for (int b = 0; b < N_BATCHES; b++) {
-            double worst[N_KERNELS] = { 0 };
+            double worst[N_KERNELS] = {0};
             char   what[100];
-            Case   c = { .dim = 80 + 48 * (b % 2), .heads = 6, .kv_heads = 2, .page = 48, .dtype = of[i][0], .kv_dtype = of[i][1],
-                         .layout = (Layout)(b % N_LAYOUTS) };
+            Case   c = {.dim = 80 + 48 * (b % 2),
+                        .heads = 6,
+                        .kv_heads = 2,
+                        .page = 48,
+                        .dtype = of[i][0],
+                        .kv_dtype = of[i][1],
+                        .layout = (Layout)(b % N_LAYOUTS)};
             fill_batch(&c, (Batch)b);
             compare(&c, worst);
             snprintf(what, sizeof what, "dtypes %d over %d", of[i][0], of[i][1]);
@@ -261,16 +291,26 @@ static void long_contexts(void)
 {
     for (int i = 0; i < 6; i++)
         for (int k = 0; k < N_KERNELS - 1; k++) {
-            Case   c = { .dim = i % 2 ? 64 : 128, .heads = 14, .kv_heads = 2, .page = 64, .dtype = MI_BF16, .kv_dtype = MI_BF16,
-                         .layout = (Layout)(i % N_LAYOUTS), .n_seqs = 3, .rows = { 1, 1, 1 }, .len = { 4097, 1000, 2500 }, .decode = true };
-            World  w;
-            char   what[100];
-            bool   same = true;
+            Case  c = {.dim = i % 2 ? 64 : 128,
+                       .heads = 14,
+                       .kv_heads = 2,
+                       .page = 64,
+                       .dtype = MI_BF16,
+                       .kv_dtype = MI_BF16,
+                       .layout = (Layout)(i % N_LAYOUTS),
+                       .n_seqs = 3,
+                       .rows = {1, 1, 1},
+                       .len = {4097, 1000, 2500},
+                       .decode = true};
+            World w;
+            char  what[100];
+            bool  same = true;
             world_make(&w, &c);
             take_samples(&c, &w);
             void  *shared = outcome(&w, fast[k], &c);
             double e = distance(&c, shared);
-            snprintf(what, sizeof what, "%s, context 4097, layout %d, heads of %d", kernel_names[fast[k]], c.layout, c.dim);
+            snprintf(what, sizeof what, "%s, context 4097, layout %d, heads of %d", kernel_names[fast[k]], c.layout,
+                     c.dim);
             report(e <= tolerance[MI_BF16], what, e);
             for (int n = 0; n < 20; n++) {
                 void *again = outcome(&w, fast[k], &c);
@@ -300,10 +340,18 @@ static void long_contexts(void)
 static void long_prompts(void)
 {
     for (int i = 0; i < 4; i++) {
-        double worst[N_KERNELS] = { 0 };
+        double worst[N_KERNELS] = {0};
         char   what[100];
-        Case   c = { .dim = i % 2 ? 64 : 128, .heads = 14, .kv_heads = 2, .page = 128, .dtype = MI_BF16, .kv_dtype = MI_BF16,
-                     .layout = i < 2 ? CONTIGUOUS : PAGED, .n_seqs = 2, .rows = { i < 2 ? 4097 : 1000, 700 }, .len = { 4097, 700 } };
+        Case   c = {.dim = i % 2 ? 64 : 128,
+                    .heads = 14,
+                    .kv_heads = 2,
+                    .page = 128,
+                    .dtype = MI_BF16,
+                    .kv_dtype = MI_BF16,
+                    .layout = i < 2 ? CONTIGUOUS : PAGED,
+                    .n_seqs = 2,
+                    .rows = {i < 2 ? 4097 : 1000, 700},
+                    .len = {4097, 700}};
         compare(&c, worst);
         snprintf(what, sizeof what, "%d rows of 4097, heads of %d", c.rows[0], c.dim);
         report_all(worst, what, MI_BF16, true);

@@ -61,13 +61,23 @@ static double chain(World *w, const Case *c, Kernel kernel, char *k, char *v, in
     return best * 1e3 / layers;
 }
 
-static const struct { int heads, kv_heads, dim; } shapes[] = { { 14, 2, 64 }, { 12, 2, 128 }, { 28, 4, 128 } };
+static const struct {
+    int heads, kv_heads, dim;
+} shapes[] = {{14, 2, 64}, {12, 2, 128}, {28, 4, 128}};
 
 static void decode(double limit, Layout layout, int n_seqs, int context, int max_kv)
 {
     for (int s = 0; s < 3; s++) {
-        Case  c = { .dim = shapes[s].dim, .heads = shapes[s].heads, .kv_heads = shapes[s].kv_heads, .page = 64, .dtype = MI_BF16,
-                    .kv_dtype = MI_BF16, .layout = layout, .n_seqs = n_seqs, .decode = true, .max_kv = max_kv };
+        Case  c = {.dim = shapes[s].dim,
+                   .heads = shapes[s].heads,
+                   .kv_heads = shapes[s].kv_heads,
+                   .page = 64,
+                   .dtype = MI_BF16,
+                   .kv_dtype = MI_BF16,
+                   .layout = layout,
+                   .n_seqs = n_seqs,
+                   .decode = true,
+                   .max_kv = max_kv};
         World w;
         char *k, *v;
         for (int i = 0; i < n_seqs; i++)
@@ -81,13 +91,10 @@ static void decode(double limit, Layout layout, int n_seqs, int context, int max
             must(cudaMemcpy(k + (size_t)i * w.side, w.k, w.side, cudaMemcpyDeviceToDevice), "cudaMemcpy");
             must(cudaMemcpy(v + (size_t)i * w.side, w.v, w.side, cudaMemcpyDeviceToDevice), "cudaMemcpy");
         }
-        {
-            const Kernel kernel = GQA; /* flash's too */
-            const double us = chain(&w, &c, kernel, k, v, layers);
-            printf("decode %-5s %2d/%d x %3d, %2d x %4d%s, bucket %4d: %7.2f us, %.2f TB/s = %3.0f %%\n", kernel_names[kernel], c.heads,
-                   c.kv_heads, c.dim, n_seqs, context, layout == PAGED ? " paged" : "", w.call.batch.shape.max_kv, us,
-                   bytes / us * 1e-6, bytes / us * 1e-4 / limit);
-        }
+        const double us = chain(&w, &c, GQA, k, v, layers); /* flash decodes as it does */
+        printf("decode %2d/%d x %3d, %2d x %4d%s, bucket %4d: %7.2f us, %.2f TB/s = %3.0f %%\n", c.heads, c.kv_heads,
+               c.dim, n_seqs, context, layout == PAGED ? " paged" : "", w.call.batch.shape.max_kv, us,
+               bytes / us * 1e-6, bytes / us * 1e-4 / limit);
         fflush(stdout);
         cudaFree(k), cudaFree(v);
         world_free(&w);
@@ -97,8 +104,16 @@ static void decode(double limit, Layout layout, int n_seqs, int context, int max
 static void prefill(int n, Layout layout)
 {
     for (int s = 0; s < 3; s++) {
-        Case  c = { .dim = shapes[s].dim, .heads = shapes[s].heads, .kv_heads = shapes[s].kv_heads, .page = 128, .dtype = MI_BF16,
-                    .kv_dtype = MI_BF16, .layout = layout, .n_seqs = 1, .rows = { n }, .len = { n } };
+        Case  c = {.dim = shapes[s].dim,
+                   .heads = shapes[s].heads,
+                   .kv_heads = shapes[s].kv_heads,
+                   .page = 128,
+                   .dtype = MI_BF16,
+                   .kv_dtype = MI_BF16,
+                   .layout = layout,
+                   .n_seqs = 1,
+                   .rows = {n},
+                   .len = {n}};
         World w;
         world_make(&w, &c);
         for (Kernel kernel = GQA; kernel < N_KERNELS; kernel++) {
@@ -110,8 +125,9 @@ static void prefill(int n, Layout layout)
                 const float ms = since() / 4;
                 best = ms < best ? ms : best;
             }
-            printf("prefill %-5s %2d/%d x %3d, %4d%s: %8.1f us, %3.0f TFLOP/s\n", kernel_names[kernel], c.heads, c.kv_heads, c.dim, n,
-                   layout == PAGED ? " paged" : "", best * 1e3, 2.0 * n * n * c.heads * c.dim / best * 1e-9);
+            printf("prefill %-5s %2d/%d x %3d, %4d%s: %8.1f us, %3.0f TFLOP/s\n", kernel_names[kernel], c.heads,
+                   c.kv_heads, c.dim, n, layout == PAGED ? " paged" : "", best * 1e3,
+                   2.0 * n * n * c.heads * c.dim / best * 1e-9);
         }
         fflush(stdout);
         world_free(&w);
@@ -127,8 +143,10 @@ float bench_all(void)
     printf("memory reads at %.2f TB/s\n", limit);
     decode(limit, CONTIGUOUS, 1, 128, 128);
     decode(limit, CONTIGUOUS, 1, 128, 4096);
-    decode(limit, CONTIGUOUS, 1, 1024, 0);
-    decode(limit, CONTIGUOUS, 1, 4096, 0);
+    decode(limit, CONTIGUOUS, 1, 512, 512);
+    decode(limit, CONTIGUOUS, 1, 1024, 1024);
+    decode(limit, CONTIGUOUS, 1, 4096, 4096);
+    decode(limit, CONTIGUOUS, 1, 4096, 8192);
     decode(limit, PAGED, 64, 4096, 0);
     decode(limit, CONTIGUOUS, 64, 512, 0);
     prefill(2048, CONTIGUOUS);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const kernel_names[] = { "simple", "gqa", "flash" };
+const char *const kernel_names[] = {"simple", "gqa", "flash"};
 
 void must(int code, const char *what)
 {
@@ -88,7 +88,7 @@ static int64_t lay_out(MiKvView *kv, const Case *c, int longest, int *start, int
 {
     const int pages = (longest + c->page - 1) / c->page;
 
-    *kv = (MiKvView){ .dtype = c->kv_dtype, .n_kv_heads = c->kv_heads, .head_dim = c->dim, .stride_token = c->dim };
+    *kv = (MiKvView){.dtype = c->kv_dtype, .n_kv_heads = c->kv_heads, .head_dim = c->dim, .stride_token = c->dim};
     if (c->layout == PAGED) { /* pages shuffled */
         kv->block_size = c->page, kv->max_blocks = pages;
         for (int i = 0; i < c->n_seqs * pages; i++)
@@ -140,23 +140,25 @@ static void make_q(World *w, const Case *c)
     free(q);
     w->out_bytes = (size_t)w->n_tokens * (size_t)c->heads * (size_t)c->dim * size;
     must(cudaMalloc(&w->out, w->out_bytes), "cudaMalloc");
-    w->call.q = (MiTensor){ w->q, c->dtype, 3, { w->n_tokens, c->heads, c->dim }, { width, c->dim, 1 } };
-    w->call.out = (MiTensor){ w->out, c->dtype, 3, { w->n_tokens, c->heads, c->dim }, { (int64_t)c->heads * c->dim, c->dim, 1 } };
+    w->call.q = (MiTensor){w->q, c->dtype, 3, {w->n_tokens, c->heads, c->dim}, {width, c->dim, 1}};
+    w->call.out =
+        (MiTensor){w->out, c->dtype, 3, {w->n_tokens, c->heads, c->dim}, {(int64_t)c->heads * c->dim, c->dim, 1}};
 }
 
 void world_make(World *w, const Case *c)
 {
     int longest = 1, n = 0;
 
-    *w = (World){ 0 };
+    *w = (World){0};
     for (int s = 0; s < c->n_seqs; s++) {
         longest = c->len[s] > longest ? c->len[s] : longest;
         w->starts[s + 1] = w->n_tokens += c->rows[s];
     }
     const int pages = (longest + c->page - 1) / c->page;
-    int      *ints = calloc((size_t)(w->n_tokens + MAX_SEQS + 1 + 3 * c->n_seqs + c->n_seqs * pages + 64 * c->kv_heads), sizeof *ints);
-    int      *positions = ints, *starts = positions + w->n_tokens, *start = starts + MAX_SEQS + 1, *len = start + c->n_seqs;
-    int      *tables = len + c->n_seqs, *arrived = tables + c->n_seqs * (pages + 1);
+    int      *ints = calloc((size_t)(w->n_tokens + MAX_SEQS + 1 + 3 * c->n_seqs + c->n_seqs * pages + 64 * c->kv_heads),
+                            sizeof *ints);
+    int *positions = ints, *starts = positions + w->n_tokens, *start = starts + MAX_SEQS + 1, *len = start + c->n_seqs;
+    int *tables = len + c->n_seqs, *arrived = tables + c->n_seqs * (pages + 1);
 
     const int64_t elements = lay_out(&w->call.kv, c, longest, start, tables);
     memcpy(starts, w->starts, sizeof w->starts);
@@ -180,32 +182,34 @@ void world_make(World *w, const Case *c)
     w->call.kv.kv_len = d + (len - ints);
     w->call.kv.kv_start = c->layout == TAIL ? d + (start - ints) : NULL;
     w->call.kv.block_table = d + (tables - ints);
-    w->call.batch = (MiBatch){ .shape = { w->n_tokens, c->n_seqs, c->n_seqs, c->max_kv ? c->max_kv : longest + 20, c->decode },
-                               .positions = d, .seq_start = d + (starts - ints) };
+    w->call.batch =
+        (MiBatch){.shape = {w->n_tokens, c->n_seqs, c->n_seqs, c->max_kv ? c->max_kv : longest + 20, c->decode},
+                  .positions = d,
+                  .seq_start = d + (starts - ints)};
     w->call.scale = 1 / (c->dim == 64 ? 8.f : c->dim == 96 ? 9.8f : c->dim == 128 ? 11.3f : 16.f);
     w->call.softcap = c->softcap, w->call.window = c->window, w->call.bidirectional = c->bidirectional;
-    must(cudaMalloc(&w->workspace, mi_cuda_attention_gqa_workspace(c->dim)), "cudaMalloc");
+    must(cudaMalloc(&w->workspace, mi_cuda_attention_workspace(c->dim)), "cudaMalloc");
     free(ints);
 }
 
 void world_free(World *w)
 {
-    void *all[] = { w->k, w->v, w->q, w->out, w->ints, w->workspace };
+    void *all[] = {w->k, w->v, w->q, w->out, w->ints, w->workspace};
     for (int i = 0; i < 6; i++)
         cudaFree(all[i]);
 }
 
 int world_run(World *w, Kernel kernel, const Case *c, cudaStream_t stream)
 {
-    const MiCudaAttentionMode mode = c->decode       ? MI_CUDA_ATTENTION_FEW
-                                     : c->n_seqs == 1 ? MI_CUDA_ATTENTION_PROMPT
-                                                      : MI_CUDA_ATTENTION_BOTH;
-    int *arrived = (int *)(uintptr_t)w->call.kv.block_table + c->n_seqs * w->call.kv.max_blocks;
+    const int few = c->n_seqs == 1 && !c->decode ? 0 : mi_cuda_attention_few(&w->call);
+    int      *arrived = (int *)(uintptr_t)w->call.kv.block_table + c->n_seqs * w->call.kv.max_blocks, e = 0;
 
-    switch (kernel) {
-    case SIMPLE: return mi_cuda_attention_simple(stream, &w->call);
-    case GQA: return mi_cuda_attention_gqa(stream, &w->call, mode, w->workspace, arrived);
-    case FLASH: return mi_cuda_attention_flash(stream, &w->call, mode, w->workspace, arrived);
-    default: return cudaErrorNotSupported;
-    }
+    if (kernel == SIMPLE)
+        return mi_cuda_attention_simple(stream, &w->call);
+    if (few)
+        e = mi_cuda_attention_decode(stream, &w->call, w->workspace, arrived);
+    if (e || c->decode)
+        return e;
+    return kernel == GQA ? mi_cuda_attention_gqa(stream, &w->call, few)
+                         : mi_cuda_attention_flash(stream, &w->call, few);
 }

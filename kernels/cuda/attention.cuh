@@ -19,7 +19,7 @@ struct Span {
 __device__ __forceinline__ Span span_of(const MiCudaAttention &a, int seq)
 {
     const int row = a.batch.seq_start[seq];
-    return Span{ row, a.batch.seq_start[seq + 1] - row, a.kv.kv_start ? a.kv.kv_start[seq] : 0, a.kv.kv_len[seq] };
+    return Span{row, a.batch.seq_start[seq + 1] - row, a.kv.kv_start ? a.kv.kv_start[seq] : 0, a.kv.kv_len[seq]};
 }
 
 /* The physical positions first <= t < end that a row of the sequence sees: its rows are its last positions. */
@@ -30,7 +30,7 @@ struct Keys {
 __device__ __forceinline__ Keys keys_of(const MiCudaAttention &a, const Span &s, int row)
 {
     const int seen = s.len - s.rows + row + 1;
-    return Keys{ a.window ? max(s.start, seen - a.window) : s.start, a.bidirectional ? s.len : seen };
+    return Keys{a.window ? max(s.start, seen - a.window) : s.start, a.bidirectional ? s.len : seen};
 }
 
 __device__ __forceinline__ int group_of(const MiCudaAttention &a) { return (int)a.q.shape[1] / a.kv.n_kv_heads; }
@@ -60,15 +60,19 @@ struct Cap {
 /* 16 bytes; !there: zeros, and src is not read. */
 __device__ __forceinline__ void copy_16(unsigned dst, const void *src, bool there)
 {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(there ? 16 : 0) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(there ? 16 : 0)
+                 : "memory");
 }
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+template <int N> __device__ __forceinline__ void copies_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
 
 /* ---- fragments ------------------------------------------------------------------- */
 
 template <typename T> __device__ __forceinline__ unsigned pack(float low, float high);
-template <> __device__ __forceinline__ unsigned pack<bf16>(float low, float high)
+template <> __device__ __forceinline__ unsigned           pack<bf16>(float low, float high)
 {
     unsigned u;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(high), "f"(low));
@@ -97,16 +101,21 @@ __device__ __forceinline__ void load_matrices_turned(unsigned (&x)[4], unsigned 
 }
 
 /* c[16][8] += a[16][16] b[16][8] */
-template <typename T> __device__ __forceinline__ void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1);
-template <> __device__ __forceinline__ void multiply<bf16>(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1)
+template <typename T>
+__device__ __forceinline__ void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1);
+template <>
+__device__ __forceinline__ void multiply<bf16>(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1)
 {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-template <> __device__ __forceinline__ void multiply<__half>(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1)
+template <>
+__device__ __forceinline__ void multiply<__half>(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1)
 {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+        "%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }

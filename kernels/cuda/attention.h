@@ -9,7 +9,8 @@
 extern "C" {
 #endif
 
-/* One call.  q and out: [n_tokens, n_heads, head_dim], the last dimension dense. */
+/* One call.  q and out: [n_tokens, n_heads, head_dim], the last dimension dense.  The rows of a sequence are its last
+ * positions: those of a sequence of kv_len n and two rows are n - 2 and n - 1. */
 typedef struct {
     MiTensor q, out;
     MiKvView kv;
@@ -24,30 +25,29 @@ enum { MI_CUDA_ATTENTION_MAX_DIM = 256 };
 /* Any layout, any of f32, f16, bf16 for q and for the cache, heads of at most MI_CUDA_ATTENTION_MAX_DIM. */
 int mi_cuda_attention_simple(void *stream, const MiCudaAttention *call);
 
-/* q, out and cache of one 16-bit type, heads of 64, 96, 128 or 256, at most 16 query heads a key head, every stride
- * a multiple of 8 elements and every address of 16 bytes.  FEW: sequences with more rows than fit 16 packed rows
- * (8 where a group has no more than 8) are left alone.  PROMPT: one sequence, or many that all have many rows. */
-typedef enum { MI_CUDA_ATTENTION_FEW, MI_CUDA_ATTENTION_PROMPT, MI_CUDA_ATTENTION_BOTH } MiCudaAttentionMode;
+/* The others: q, out and cache of one 16-bit type, heads of 64, 96, 128 or 256, at most 16 query heads a key head,
+ * mi_cuda_attention_fits().  What they count are packed rows: a sequence's rows times the query heads of a key head. */
 
-/* workspace: as many bytes as _workspace() says; arrived: [n_seqs * n_kv_heads], 0, and 0 again afterwards; of no
- * other call at the same time. */
-size_t mi_cuda_attention_gqa_workspace(int head_dim);
-int    mi_cuda_attention_gqa(void *stream, const MiCudaAttention *call, MiCudaAttentionMode mode, void *workspace,
-                             int32_t *arrived);
+/* Sequences of at most mi_cuda_attention_few() packed rows; more are left alone.  workspace: as many bytes as
+ * _workspace() says; arrived: [n_seqs * n_kv_heads], 0, and 0 again afterwards; of no other call at the same time. */
+size_t mi_cuda_attention_workspace(int head_dim);
+int    mi_cuda_attention_decode(void *stream, const MiCudaAttention *call, void *workspace, int32_t *arrived);
 
-/* The packed rows (rows times query heads of a key head) up to which a sequence is one of FEW. */
+/* Sequences of more than `few` packed rows; the rest is left alone.  flash: by the tensor cores of sm_90a; where the card
+ * or the pages of the cache do not allow that, as gqa. */
+int mi_cuda_attention_gqa(void *stream, const MiCudaAttention *call, int few);
+int mi_cuda_attention_flash(void *stream, const MiCudaAttention *call, int few);
+
 static inline int mi_cuda_attention_few(const MiCudaAttention *a) { return a->q.shape[1] / a->kv.n_kv_heads <= 8 ? 8 : 16; }
 
-/* As gqa; prompts by the tensor cores of sm_90a, where the card and the pages of the cache allow it. */
-int mi_cuda_attention_flash(void *stream, const MiCudaAttention *call, MiCudaAttentionMode mode, void *workspace, int32_t *arrived);
-
-/* Whether 16-byte accesses may be used. */
-static inline bool mi_cuda_attention_aligned(const MiCudaAttention *a)
+/* Of one 16-bit type, and 16-byte accesses may be used. */
+static inline bool mi_cuda_attention_fits(const MiCudaAttention *a)
 {
     const int64_t strides = a->q.stride[0] | a->q.stride[1] | a->out.stride[0] | a->out.stride[1] | a->kv.stride_block |
                             a->kv.stride_token | a->kv.stride_head;
     const uintptr_t bases = (uintptr_t)a->q.data | (uintptr_t)a->out.data | (uintptr_t)a->kv.k | (uintptr_t)a->kv.v;
-    return strides % 8 == 0 && bases % 16 == 0 && a->q.stride[2] == 1 && a->out.stride[2] == 1;
+    return strides % 8 == 0 && bases % 16 == 0 && a->q.stride[2] == 1 && a->out.stride[2] == 1 &&
+           (a->q.dtype == MI_BF16 || a->q.dtype == MI_F16) && a->q.dtype == a->kv.dtype && a->q.dtype == a->out.dtype;
 }
 
 #ifdef __cplusplus

@@ -2,22 +2,24 @@
  *
  * A persistent block takes tiles of packed rows, those with the most keys first.  One warp copies keys and values
  * by TMA through two rings, three more bring the next tile's queries; two or three warpgroups compute, taking
- * turns at the tensor cores: while the scores of block j + 1 and the product with the values of block j are under way in one,
- * another turns its scores into weights, which stay in registers.
+ * turns at the tensor cores: while the scores of block j + 1 and the product with the values of block j are under way
+ * in one, another turns its scores into weights, which stay in registers.
  *
- * A paged cache starts at position 0, in pages that
- * divide a block of keys or are a multiple of it; what does not fit here goes to attention_gqa.cu. */
+ * A paged cache starts at position 0, in pages that divide a block of keys or are a multiple of it; what does not fit
+ * here goes to attention_gqa.cu. */
 #include <cuda.h>
 #include <cuda/attention.cuh>
 #include <cuda/wgmma.cuh>
 
 namespace {
 
-template <int DIM> struct Plan {
-    static constexpr int GROUPS = DIM <= 64 ? 3 : 2;                /* warpgroups that compute, 64 rows each */
+/* N: warpgroups that compute, 64 rows each. */
+template <int DIM, int N> struct Plan {
+    static constexpr int GROUPS = N;
     static constexpr int ROWS = GROUPS * 64, KEYS = DIM <= 128 ? 128 : 64;
-    static constexpr int STAGES = DIM <= 64 ? 3 : 2, QUEUES = DIM <= 128 ? 2 : 1; /* of keys and of values; of queries */
-    static constexpr int CHUNKS = (DIM + 63) / 64;                  /* tiles of 64 columns */
+    static constexpr int STAGES = DIM <= 64 ? 3 : 2,
+                         QUEUES = DIM <= 128 ? 2 : 1; /* of keys and of values; of queries */
+    static constexpr int CHUNKS = (DIM + 63) / 64;    /* tiles of 64 columns */
     static constexpr int THREADS = (GROUPS + 1) * 128;
     static constexpr int FEW_REGISTERS = GROUPS == 3 ? 32 : 40, MANY_REGISTERS = GROUPS == 3 ? 160 : 232;
     static constexpr int QUERY_BYTES = ROWS * CHUNKS * 128, SIDE_BYTES = KEYS * CHUNKS * 128;
@@ -28,16 +30,16 @@ constexpr int COPIERS = 3 * 32;
 
 struct Step {
     MiCudaAttention call;
-    int             few;       /* sequences of at most so many packed rows are another kernel's */
-    int             box;       /* positions that one copy brings */
+    int             few; /* sequences of at most so many packed rows are another kernel's */
+    int             box; /* positions that one copy brings */
 };
 
 /* ---- tiles ----------------------------------------------------------------------- */
 
 struct Tile {
     Span s;
-    int  kv_head, first, last;           /* packed rows */
-    int  base, n_blocks, low;            /* keys: where block 0 begins, how many blocks, the first that any row sees */
+    int  kv_head, first, last; /* packed rows */
+    int  base, n_blocks, low;  /* keys: where block 0 begins, how many blocks, the first that any row sees */
 };
 
 /* Walks over a block's tiles: every role does so by itself, and finds the same. */
@@ -53,7 +55,7 @@ template <int ROWS, int KEYS> struct Walk {
     __device__ bool next()
     {
         const MiCudaAttention &a = step.call;
-        const int              n = gridDim.x, index = round * n + (round % 2 ? n - 1 - (int)blockIdx.x : (int)blockIdx.x);
+        const int n = gridDim.x, index = round * n + (round % 2 ? n - 1 - (int)blockIdx.x : (int)blockIdx.x);
 
         round++;
         while (index >= before + tiles) {
@@ -79,8 +81,7 @@ template <int ROWS, int KEYS> struct Walk {
 
 /* ---- shared memory --------------------------------------------------------------- */
 
-template <int DIM> struct Memory {
-    using P = Plan<DIM>;
+template <typename P> struct Memory {
     unsigned char *q, *k, *v; /* [QUEUES], [STAGES], [STAGES] of tiles [CHUNKS][rows or keys][128 bytes] */
     uint64_t      *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty;
 
@@ -110,11 +111,20 @@ template <int N> struct Place {
     __device__ explicit Place(int count) : at(count % N), parity((unsigned)(count / N) & 1) {}
 };
 
-template <int N> __device__ __forceinline__ void registers_fewer() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
-template <int N> __device__ __forceinline__ void registers_more() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> __device__ __forceinline__ void registers_fewer()
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N> __device__ __forceinline__ void registers_more()
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
 
 __device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-__device__ __forceinline__ void named_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+__device__ __forceinline__ void named_sync(int id, int threads)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 __device__ __forceinline__ void named_arrive(int id, int threads)
 {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -123,30 +133,32 @@ __device__ __forceinline__ void named_arrive(int id, int threads)
 /* ---- the warps that copy ----------------------------------------------------------- */
 
 /* A block of keys or values: boxes of 64 columns and step.box positions, of one page each. */
-template <int DIM>
-__device__ __forceinline__ void copy_block(const Step &step, const CUtensorMap *map, int seq, int kv_head, int t0, int end,
-                                           unsigned to, uint64_t *full)
+template <typename P>
+__device__ __forceinline__ void copy_block(const Step &step, const CUtensorMap *map, int seq, int kv_head, int t0,
+                                           int end, unsigned to, uint64_t *full)
 {
     const MiKvView &kv = step.call.kv;
 
-    barrier_expect(full, Plan<DIM>::SIDE_BYTES);
-    for (int i = 0; i < Plan<DIM>::KEYS; i += step.box) {
-        const int t = kv.max_blocks > 1 ? min(t0 + i, end - 1) / step.box * step.box : t0 + i; /* no page past the last */
+    barrier_expect(full, P::SIDE_BYTES);
+    for (int i = 0; i < P::KEYS; i += step.box) {
+        const int t =
+            kv.max_blocks > 1 ? min(t0 + i, end - 1) / step.box * step.box : t0 + i; /* no page past the last */
         const int in_seq = kv.max_blocks > 1 ? t / kv.block_size : 0;
         const int block = kv.block_table ? kv.block_table[seq * (int64_t)kv.max_blocks + in_seq] : seq;
 #pragma unroll
-        for (int c = 0; c < Plan<DIM>::CHUNKS; c++)
-            asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(
-                             to + c * Plan<DIM>::KEYS * 128 + i * 128),
-                         "l"(map), "r"(c * 64), "r"(t - in_seq * kv.block_size), "r"(kv_head), "r"(block), "r"(shared_address(full))
+        for (int c = 0; c < P::CHUNKS; c++)
+            asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, "
+                         "%3, %4, %5}], [%6];" ::"r"(to + c * P::KEYS * 128 + i * 128),
+                         "l"(map), "r"(c * 64), "r"(t - in_seq * kv.block_size), "r"(kv_head), "r"(block),
+                         "r"(shared_address(full))
                          : "memory");
     }
 }
 
-template <int DIM>
-__device__ void copy_keys_and_values(const Step &step, const CUtensorMap *keys, const CUtensorMap *values, const Memory<DIM> &m)
+template <typename P>
+__device__ void copy_keys_and_values(const Step &step, const CUtensorMap *keys, const CUtensorMap *values,
+                                     const Memory<P> &m)
 {
-    using P = Plan<DIM>;
     Walk<P::ROWS, P::KEYS> walk(step);
     int                    n = 0;
 
@@ -155,18 +167,20 @@ __device__ void copy_keys_and_values(const Step &step, const CUtensorMap *keys, 
         for (int b = t.n_blocks - 1; b >= 0; b--, n++) {
             const Place<P::STAGES> p(n);
             const int              t0 = t.base + b * P::KEYS;
+            const unsigned         k = shared_address(m.k) + p.at * P::SIDE_BYTES,
+                           v = shared_address(m.v) + p.at * P::SIDE_BYTES;
             barrier_wait(m.k_empty + p.at, p.parity ^ 1);
-            copy_block<DIM>(step, keys, walk.seq, t.kv_head, t0, t.s.len, shared_address(m.k) + p.at * P::SIDE_BYTES, m.k_full + p.at);
+            copy_block<P>(step, keys, walk.seq, t.kv_head, t0, t.s.len, k, m.k_full + p.at);
             barrier_wait(m.v_empty + p.at, p.parity ^ 1);
-            copy_block<DIM>(step, values, walk.seq, t.kv_head, t0, t.s.len, shared_address(m.v) + p.at * P::SIDE_BYTES, m.v_full + p.at);
+            copy_block<P>(step, values, walk.seq, t.kv_head, t0, t.s.len, v, m.v_full + p.at);
         }
     }
 }
 
 /* The rows of a tile, in the order that wgmma wants; those past the last are it once more. */
-template <typename T, int DIM> __device__ void copy_queries(const Step &step, const Memory<DIM> &m, int thread)
+template <typename T, int DIM, typename P>
+__device__ void copy_queries(const Step &step, const Memory<P> &m, int thread)
 {
-    using P = Plan<DIM>;
     const MiCudaAttention &a = step.call;
     Walk<P::ROWS, P::KEYS> walk(step);
 
@@ -192,7 +206,7 @@ template <typename T, int DIM> __device__ void copy_queries(const Step &step, co
 
 /* Two rows a thread: a row's maximum and sum so far. */
 struct Softmax {
-    float top[2] = { -INFINITY, -INFINITY }, sum[2] = { 0, 0 };
+    float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
 
     /* Scores become weights; keep: by how much what was there shrinks.  Sums are of this thread's columns. */
     template <int N> __device__ __forceinline__ void take(float (&x)[N], float scale, float (&keep)[2])
@@ -207,7 +221,7 @@ struct Softmax {
             const float safe = m == -INFINITY ? 0 : m * scale;
             keep[i] = exp2_fast(top[i] * scale - safe);
             top[i] = m;
-            float s[2] = { 0, 0 };
+            float s[2] = {0, 0};
 #pragma unroll
             for (int c = 0; c < N; c += 4)
 #pragma unroll
@@ -252,14 +266,13 @@ template <typename T, int N> __device__ __forceinline__ void to_operand(const fl
             p[i][j] = pack<T>(x[8 * i + 2 * j], x[8 * i + 2 * j + 1]);
 }
 
-template <typename T, int DIM> struct Consumer {
-    using P = Plan<DIM>;
-    const Step        &step;
-    const Memory<DIM> &m;
-    const int          which, thread, lane;
-    int                n = 0; /* blocks of keys taken */
+template <typename T, int DIM, typename P> struct Consumer {
+    const Step      &step;
+    const Memory<P> &m;
+    const int        which, thread, lane;
+    int              n = 0; /* blocks of keys taken */
 
-    __device__ Consumer(const Step &s, const Memory<DIM> &memory, int w)
+    __device__ Consumer(const Step &s, const Memory<P> &memory, int w)
         : step(s), m(memory), which(w), thread(threadIdx.x % 128), lane(threadIdx.x % 32)
     {
         if (which == P::GROUPS - 1)
@@ -305,8 +318,9 @@ template <typename T, int DIM> struct Consumer {
     {
         const Tile            &t = walk.t;
         const MiCudaAttention &a = step.call;
-        const int              row = t.first + which * 64 + thread / 32 * 16 + lane / 4; /* of this thread, and the one 8 on */
-        const int    certain = walk.see(t.first + which * 64).end, from = walk.see(min(t.first + which * 64 + 63, t.last)).first;
+        const int row = t.first + which * 64 + thread / 32 * 16 + lane / 4; /* of this thread, and the one 8 on */
+        const int certain = walk.see(t.first + which * 64).end,
+                  from = walk.see(min(t.first + which * 64 + 63, t.last)).first;
         const uint64_t q = wgmma_operand(shared_address(m.q) + queue * P::QUERY_BYTES + which * 8192, 0);
         const float    scale = a.scale * LOG2E;
         const Cap      softcap(a);
@@ -317,12 +331,12 @@ template <typename T, int DIM> struct Consumer {
 
 #pragma unroll
         for (int i = 0; i < 2; i++)
-            see[i] = row + 8 * i <= t.last ? walk.see(row + 8 * i) : Keys{ 0, 0 };
+            see[i] = row + 8 * i <= t.last ? walk.see(row + 8 * i) : Keys{0, 0};
 #pragma unroll
         for (int i = 0; i < DIM / 2; i++)
             out[i] = 0;
         if (t.n_blocks > 0) {
-            int key = t.base + (t.n_blocks - 1) * P::KEYS; /* of the block at hand; the last comes first */
+            int              key = t.base + (t.n_blocks - 1) * P::KEYS; /* of the block at hand; the last comes first */
             Place<P::STAGES> now(n);
 
             barrier_wait(m.k_full + now.at, now.parity);
@@ -401,15 +415,16 @@ template <typename T, int DIM> struct Consumer {
 
 #endif
 
-template <typename T, int DIM>
-__global__ void __launch_bounds__(Plan<DIM>::THREADS, 1)
-    flash(const __grid_constant__ CUtensorMap keys, const __grid_constant__ CUtensorMap values, const __grid_constant__ Step step)
+template <typename T, int DIM, int N>
+__global__ void __launch_bounds__(Plan<DIM, N>::THREADS, 1)
+    flash(const __grid_constant__ CUtensorMap keys, const __grid_constant__ CUtensorMap values,
+          const __grid_constant__ Step step)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    using P = Plan<DIM>;
+    using P = Plan<DIM, N>;
     extern __shared__ __align__(1024) unsigned char smem[];
-    const Memory<DIM> m(smem);
-    const int         group = __shfl_sync(~0u, (int)threadIdx.x / 128, 0); /* wgmma wants to know that a warp does not part */
+    const Memory<P>                                 m(smem);
+    const int group = __shfl_sync(~0u, (int)threadIdx.x / 128, 0); /* wgmma wants to know that a warp does not part */
 
     let_successor_start();
     if (threadIdx.x == 0)
@@ -419,12 +434,12 @@ __global__ void __launch_bounds__(Plan<DIM>::THREADS, 1)
     if (group == 0) {
         registers_fewer<P::FEW_REGISTERS>();
         if (threadIdx.x == 0)
-            copy_keys_and_values<DIM>(step, &keys, &values, m);
+            copy_keys_and_values<P>(step, &keys, &values, m);
         else if (threadIdx.x >= 32)
-            copy_queries<T, DIM>(step, m, threadIdx.x - 32);
+            copy_queries<T, DIM, P>(step, m, threadIdx.x - 32);
     } else {
         registers_more<P::MANY_REGISTERS>();
-        Consumer<T, DIM>       consumer(step, m, group - 1);
+        Consumer<T, DIM, P>    consumer(step, m, group - 1);
         Walk<P::ROWS, P::KEYS> walk(step);
         for (int n = 0; walk.next(); n++) {
             const Place<P::QUEUES> p(n);
@@ -439,9 +454,9 @@ __global__ void __launch_bounds__(Plan<DIM>::THREADS, 1)
 
 /* ---- launching --------------------------------------------------------------------- */
 
-using Encode = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
-                            const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
-                            CUtensorMapFloatOOBfill);
+using Encode = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                            const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                            CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
 struct Card {
     int    processors = 0;
@@ -452,12 +467,12 @@ struct Card {
 const Card &card()
 {
     static const Card c = [] {
-        Card                           x;
-        int                            device = 0, major = 0;
-        void                          *f = nullptr;
+        Card                            x;
+        int                             device = 0, major = 0;
+        void                           *f = nullptr;
         cudaDriverEntryPointQueryResult found;
-        if (!cudaGetDevice(&device) && !cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) && major == 9 &&
-            !cudaDeviceGetAttribute(&x.processors, cudaDevAttrMultiProcessorCount, device) &&
+        if (!cudaGetDevice(&device) && !cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) &&
+            major == 9 && !cudaDeviceGetAttribute(&x.processors, cudaDevAttrMultiProcessorCount, device) &&
             !cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found) &&
             found == cudaDriverEntryPointSuccess)
             x.encode = (Encode)f, x.hopper = true;
@@ -467,15 +482,18 @@ const Card &card()
     return c;
 }
 
-/* One side of the cache as columns, positions of a block, heads, blocks; how many blocks there are is not known here. */
+/* One side of the cache as columns, positions of a block, heads, blocks; how many blocks there are is not known here.
+ */
 bool describe(CUtensorMap *map, const MiKvView *kv, void *side, int box)
 {
-    const cuuint64_t shape[4] = { (cuuint64_t)kv->head_dim, (cuuint64_t)kv->block_size, (cuuint64_t)kv->n_kv_heads, 1u << 24 };
-    const cuuint64_t stride[3] = { (cuuint64_t)kv->stride_token * 2, (cuuint64_t)kv->stride_head * 2, (cuuint64_t)kv->stride_block * 2 };
-    const cuuint32_t part[4] = { 64, (cuuint32_t)box, 1, 1 }, each[4] = { 1, 1, 1, 1 };
+    const cuuint64_t shape[4] = {(cuuint64_t)kv->head_dim, (cuuint64_t)kv->block_size, (cuuint64_t)kv->n_kv_heads,
+                                 1u << 24};
+    const cuuint64_t stride[3] = {(cuuint64_t)kv->stride_token * 2, (cuuint64_t)kv->stride_head * 2,
+                                  (cuuint64_t)kv->stride_block * 2};
+    const cuuint32_t part[4] = {64, (cuuint32_t)box, 1, 1}, each[4] = {1, 1, 1, 1};
 
-    return card().encode(map, kv->dtype == MI_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, side, shape,
-                         stride, part, each, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+    return card().encode(map, kv->dtype == MI_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+                         4, side, shape, stride, part, each, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                          CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
@@ -487,51 +505,54 @@ int box_of(const MiKvView *kv, int keys)
     return keys % kv->block_size == 0 && kv->block_size % 8 == 0 ? kv->block_size : 0;
 }
 
-template <typename T, int DIM> int launch(void *stream, const MiCudaAttention *a, int few)
+/* Tiles, as far as a host knows: a tail for each sequence. */
+int64_t tiles_of(const MiCudaAttention *a, int rows)
 {
-    using P = Plan<DIM>;
-    static const int allowed = mi_allow_smem(flash<T, DIM>, P::BYTES);
-    const Step       step = { *a, few, box_of(&a->kv, P::KEYS) };
-    const int64_t    packed = (int64_t)a->batch.shape.n_tokens * (a->q.shape[1] / a->kv.n_kv_heads);
-    const int64_t    most = (packed / P::ROWS + a->batch.shape.n_seqs) * a->kv.n_kv_heads;
+    const int64_t packed = (int64_t)a->batch.shape.n_tokens * (a->q.shape[1] / a->kv.n_kv_heads);
+    return (packed / rows + a->batch.shape.n_seqs) * a->kv.n_kv_heads;
+}
+
+template <typename T, int DIM, int N> int launch(void *stream, const MiCudaAttention *a, int few)
+{
+    using P = Plan<DIM, N>;
+    static const int allowed = mi_allow_smem(flash<T, DIM, N>, P::BYTES);
+    const Step       step = {*a, few, box_of(&a->kv, P::KEYS)};
+    const int64_t    most = tiles_of(a, P::ROWS);
+    const dim3       grid((unsigned)(most < card().processors ? most : card().processors));
     CUtensorMap      keys, values;
 
-    if (!step.box || !describe(&keys, &a->kv, a->kv.k, step.box) || !describe(&values, &a->kv, a->kv.v, step.box))
-        return cudaErrorNotSupported;
     if (allowed)
         return allowed;
-    return mi_launch(flash<T, DIM>, dim3((unsigned)(most < card().processors ? most : card().processors)), P::THREADS, P::BYTES, stream,
-                     keys, values, step);
+    if (!describe(&keys, &a->kv, a->kv.k, step.box) || !describe(&values, &a->kv, a->kv.v, step.box))
+        return cudaErrorInvalidValue;
+    return mi_launch(flash<T, DIM, N>, grid, P::THREADS, P::BYTES, stream, keys, values, step);
 }
 
 template <typename T> int launch(void *stream, const MiCudaAttention *a, int few)
 {
     switch (a->kv.head_dim) {
-    case 64: return launch<T, 64>(stream, a, few);
-    case 96: return launch<T, 96>(stream, a, few);
-    case 128: return launch<T, 128>(stream, a, few);
-    case 256: return launch<T, 256>(stream, a, few);
-    default: return cudaErrorNotSupported;
+    case 64: /* larger tiles are faster where there are enough of them */
+        if (tiles_of(a, 192) < 3 * card().processors)
+            return launch<T, 64, 2>(stream, a, few);
+        return launch<T, 64, 3>(stream, a, few);
+    case 96:
+        return launch<T, 96, 2>(stream, a, few);
+    case 128:
+        return launch<T, 128, 2>(stream, a, few);
+    case 256:
+        return launch<T, 256, 2>(stream, a, few);
+    default:
+        return cudaErrorNotSupported;
     }
 }
 
 } // namespace
 
-extern "C" int mi_cuda_attention_flash(void *stream, const MiCudaAttention *a, MiCudaAttentionMode mode, void *workspace,
-                                       int32_t *arrived)
+extern "C" int mi_cuda_attention_flash(void *stream, const MiCudaAttention *a, int few)
 {
-    const bool fits = card().hopper && box_of(&a->kv, a->kv.head_dim <= 128 ? 128 : 64) > 0;
-    const bool both = mode == MI_CUDA_ATTENTION_BOTH;
-    int        e = 0;
-
-    if (mode == MI_CUDA_ATTENTION_FEW || !fits)
-        return mi_cuda_attention_gqa(stream, a, mode, workspace, arrived);
-    if (a->q.dtype != a->kv.dtype || a->q.dtype != a->out.dtype || !mi_cuda_attention_aligned(a))
+    if (!mi_cuda_attention_fits(a))
         return cudaErrorNotSupported;
-    if (both)
-        e = mi_cuda_attention_gqa(stream, a, MI_CUDA_ATTENTION_FEW, workspace, arrived);
-    if (e)
-        return e;
-    const int few = both ? mi_cuda_attention_few(a) : 0;
-    return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, few) : a->q.dtype == MI_F16 ? launch<__half>(stream, a, few) : (int)cudaErrorNotSupported;
+    if (!card().hopper || !box_of(&a->kv, a->kv.head_dim <= 128 ? 128 : 64))
+        return mi_cuda_attention_gqa(stream, a, few);
+    return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, few) : launch<__half>(stream, a, few);
 }

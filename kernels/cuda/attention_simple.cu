@@ -28,13 +28,14 @@ __device__ void keys_of(const MiCudaAttention &a, int seq, int row, int *first, 
     *end = a.bidirectional ? len : min(seen, len);
 }
 
-template <typename Q, typename K> __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ MiCudaAttention a)
+template <typename Q, typename K>
+__global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ MiCudaAttention a)
 {
     __shared__ float q[MI_CUDA_ATTENTION_MAX_DIM], weight[THREADS], shared[32];
-    const int row = blockIdx.x, head = blockIdx.y, dim = a.kv.head_dim, tid = threadIdx.x;
-    const int kv_head = head / ((int)a.q.shape[1] / a.kv.n_kv_heads), seq = sequence_of(a.batch, row);
-    int       first = 0, end = 0;
-    float     max = -INFINITY, sum = 0, out[MI_CUDA_ATTENTION_MAX_DIM / THREADS] = {};
+    const int        row = blockIdx.x, head = blockIdx.y, dim = a.kv.head_dim, tid = threadIdx.x;
+    const int        kv_head = head / ((int)a.q.shape[1] / a.kv.n_kv_heads), seq = sequence_of(a.batch, row);
+    int              first = 0, end = 0;
+    float            max = -INFINITY, sum = 0, out[MI_CUDA_ATTENTION_MAX_DIM / THREADS] = {};
 
     let_successor_start();
     if (seq >= 0)
@@ -55,7 +56,8 @@ template <typename Q, typename K> __global__ void __launch_bounds__(THREADS) att
             if (a.softcap > 0)
                 score = a.softcap * tanhf(score / a.softcap);
         }
-        const float top = fmaxf(max, block_max(score, shared)), keep = expf(max - top), w = t < end ? expf(score - top) : 0;
+        const float top = fmaxf(max, block_max(score, shared)), keep = expf(max - top),
+                    w = t < end ? expf(score - top) : 0;
         sum = sum * keep + block_sum(w, shared);
         max = top;
         weight[tid] = w;
@@ -63,26 +65,33 @@ template <typename Q, typename K> __global__ void __launch_bounds__(THREADS) att
         for (int i = 0, d = tid; d < dim; i++, d += THREADS) {
             out[i] *= keep;
             for (int j = 0; j < n; j++)
-                out[i] = fmaf(weight[j], to_float(((const K *)a.kv.v)[mi_kv_offset(&a.kv, seq, t0 + j, kv_head) + d]), out[i]);
+                out[i] = fmaf(weight[j], to_float(((const K *)a.kv.v)[mi_kv_offset(&a.kv, seq, t0 + j, kv_head) + d]),
+                              out[i]);
         }
         __syncthreads();
     }
     for (int i = 0, d = tid; d < dim; i++, d += THREADS) /* no keys: zeros */
-        ((Q *)a.out.data)[row * a.out.stride[0] + head * a.out.stride[1] + d] = from_float<Q>(sum > 0 ? out[i] / sum : 0);
+        ((Q *)a.out.data)[row * a.out.stride[0] + head * a.out.stride[1] + d] =
+            from_float<Q>(sum > 0 ? out[i] / sum : 0);
 }
 
 template <typename Q, typename K> int launch(void *stream, const MiCudaAttention *a)
 {
-    return mi_launch(attend<Q, K>, dim3((unsigned)a->batch.shape.n_tokens, (unsigned)a->q.shape[1]), THREADS, 0, stream, *a);
+    return mi_launch(attend<Q, K>, dim3((unsigned)a->batch.shape.n_tokens, (unsigned)a->q.shape[1]), THREADS, 0, stream,
+                     *a);
 }
 
 template <typename Q> int launch(void *stream, const MiCudaAttention *a)
 {
     switch (a->kv.dtype) {
-    case MI_F32: return launch<Q, float>(stream, a);
-    case MI_F16: return launch<Q, __half>(stream, a);
-    case MI_BF16: return launch<Q, bf16>(stream, a);
-    default: return cudaErrorNotSupported;
+    case MI_F32:
+        return launch<Q, float>(stream, a);
+    case MI_F16:
+        return launch<Q, __half>(stream, a);
+    case MI_BF16:
+        return launch<Q, bf16>(stream, a);
+    default:
+        return cudaErrorNotSupported;
     }
 }
 
@@ -93,9 +102,13 @@ extern "C" int mi_cuda_attention_simple(void *stream, const MiCudaAttention *a)
     if (a->kv.head_dim > MI_CUDA_ATTENTION_MAX_DIM || a->q.dtype != a->out.dtype)
         return cudaErrorNotSupported;
     switch (a->q.dtype) {
-    case MI_F32: return launch<float>(stream, a);
-    case MI_F16: return launch<__half>(stream, a);
-    case MI_BF16: return launch<bf16>(stream, a);
-    default: return cudaErrorNotSupported;
+    case MI_F32:
+        return launch<float>(stream, a);
+    case MI_F16:
+        return launch<__half>(stream, a);
+    case MI_BF16:
+        return launch<bf16>(stream, a);
+    default:
+        return cudaErrorNotSupported;
     }
 }

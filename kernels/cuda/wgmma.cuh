@@ -13,13 +13,17 @@
 /* tile: bytes from 64 columns to the next 64, of a turned operand. */
 __device__ __forceinline__ uint64_t wgmma_operand(unsigned at, unsigned tile)
 {
-    return (uint64_t)((at & 0x3ffff) >> 4) | (uint64_t)(tile >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+    return (uint64_t)((at & 0x3ffff) >> 4) | (uint64_t)(tile >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 |
+           (uint64_t)1 << 62;
 }
 __device__ __forceinline__ uint64_t wgmma_ahead(uint64_t operand, unsigned bytes) { return operand + (bytes >> 4); }
 
 __device__ __forceinline__ void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+template <int N> __device__ __forceinline__ void wgmma_wait()
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
 
 /* The compiler must not move what is done with registers over a wait. */
 template <int N> __device__ __forceinline__ void wgmma_settle(float (&x)[N])
@@ -38,7 +42,8 @@ template <int N> __device__ __forceinline__ void wgmma_settle(unsigned (&x)[N][4
 }
 
 #define D8(i) \
-    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
+        "+f"(d[i + 7])
 #define D16(i) D8(i), D8(i + 8)
 #define D32(i) D16(i), D16(i + 16)
 #define D48(i) D32(i), D16(i + 32)
@@ -70,15 +75,17 @@ template <typename T, int N> struct Wgmma;
     template <> struct Wgmma<T, N> { \
         static __device__ __forceinline__ void a_shared(float (&d)[HALF], uint64_t a, uint64_t b, int add) \
         { \
-            asm volatile("{ .reg .pred p; setp.ne.b32 p, %" C ", 0; wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " " \
-                         R##HALF "%" A ", %" B ", p, 1, 1, 0, 0; }" \
+            asm volatile("{ .reg .pred p; setp.ne.b32 p, %" C ", 0; " \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " " R##HALF \
+                         "%" A ", %" B ", p, 1, 1, 0, 0; }" \
                          : D##HALF(0) \
                          : "l"(a), "l"(b), "r"(add)); \
         } \
         static __device__ __forceinline__ void a_registers(float (&d)[HALF], const unsigned (&a)[4], uint64_t b) \
         { \
-            asm volatile("{ .reg .pred p; setp.eq.u32 p, 0, 0; wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " " \
-                         R##HALF "{%" A0 ", %" A1 ", %" A2 ", %" A3 "}, %" BR ", p, 1, 1, 1; }" \
+            asm volatile("{ .reg .pred p; setp.eq.u32 p, 0, 0; " \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " " R##HALF \
+                         "{%" A0 ", %" A1 ", %" A2 ", %" A3 "}, %" BR ", p, 1, 1, 1; }" \
                          : D##HALF(0) \
                          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)); \
         } \

@@ -6,11 +6,6 @@
 #include <cuda_runtime_api.h>
 #include <miniinfer/plugin.h>
 
-/* What the fast ones keep. */
-typedef struct {
-    int32_t *arrived; /* device [max_seqs * n_kv_heads] */
-} CudaAttention;
-
 extern const char *const cuda_attention_layouts[];
 extern const int32_t     cuda_attention_head_dims[];
 
@@ -18,11 +13,11 @@ extern const int32_t     cuda_attention_head_dims[];
 MiCudaAttention cuda_attention_call(const MiCall *call);
 /* False with *error unless code is 0. */
 bool cuda_attention_done(int code, GError **error);
-/* How a step's rows are shared out. */
-MiCudaAttentionMode cuda_attention_mode(const MiCall *call);
-
+/* Of the fast ones; run(): prompts launches sequences of more than a few rows. */
 void *cuda_attention_create(MiContext *ctx, const MiAttentionSpec *spec, const void *options, GError **error);
 void  cuda_attention_destroy(void *self);
 bool  cuda_attention_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error);
+bool  cuda_attention_run(MiContext *ctx, const MiCall *call, int (*prompts)(void *, const MiCudaAttention *, int),
+                         GError **error);
 
 #endif

@@ -4,17 +4,11 @@
 
 enum { MAX_GROUP = 16 };
 
-const int32_t cuda_attention_head_dims[] = { 64, 96, 128, 256, 0 };
-
-MiCudaAttentionMode cuda_attention_mode(const MiCall *call)
-{
-    const MiShape s = call->batch->shape;
-    return s.decode ? MI_CUDA_ATTENTION_FEW : s.n_seqs == 1 ? MI_CUDA_ATTENTION_PROMPT : MI_CUDA_ATTENTION_BOTH;
-}
+const int32_t cuda_attention_head_dims[] = {64, 96, 128, 256, 0};
 
 typedef struct {
-    CudaAttention pub;
-    MiContext    *ctx;
+    int32_t   *arrived; /* device [max_seqs * n_kv_heads] */
+    MiContext *ctx;
 } Own;
 
 void *cuda_attention_create(MiContext *ctx, const MiAttentionSpec *spec, const void *options, GError **error)
@@ -24,15 +18,17 @@ void *cuda_attention_create(MiContext *ctx, const MiAttentionSpec *spec, const v
     const int    group = spec->n_heads / spec->n_kv_heads;
 
     if (spec->dtype != spec->kv_dtype || spec->n_heads % spec->n_kv_heads || group > MAX_GROUP) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "this attention takes activations and cache of one dtype and at "
-                    "most %d query heads for a key head; set [engine] attention = simple", MAX_GROUP);
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                    "this attention takes activations and cache of one dtype and at "
+                    "most %d query heads for a key head; set [engine] attention = simple",
+                    MAX_GROUP);
         return NULL;
     }
     g_autofree void *zeros = g_malloc0(bytes);
     Own             *o = g_new0(Own, 1);
     o->ctx = ctx;
-    if (!(o->pub.arrived = ctx->alloc(ctx, MI_MEM_DEVICE, bytes, error)) ||
-        !ctx->upload(ctx, o->pub.arrived, zeros, bytes, error)) {
+    if (!(o->arrived = ctx->alloc(ctx, MI_MEM_DEVICE, bytes, error)) ||
+        !ctx->upload(ctx, o->arrived, zeros, bytes, error)) {
         cuda_attention_destroy(o);
         return NULL;
     }
@@ -42,7 +38,7 @@ void *cuda_attention_create(MiContext *ctx, const MiAttentionSpec *spec, const v
 void cuda_attention_destroy(void *self)
 {
     Own *o = self;
-    o->ctx->free(o->ctx, MI_MEM_DEVICE, o->pub.arrived);
+    o->ctx->free(o->ctx, MI_MEM_DEVICE, o->arrived);
     g_free(o);
 }
 
@@ -56,6 +52,20 @@ bool cuda_attention_prepare(MiContext *ctx, const MiCall *call, void **state, si
                     "this attention takes bf16 or f16; set [engine] attention = simple");
         return false;
     }
-    *workspace = mi_cuda_attention_gqa_workspace((int)q->shape[2]);
+    *workspace = mi_cuda_attention_workspace((int)q->shape[2]);
     return true;
+}
+
+/* Decode rows, in a step with prompts too, are shared out over their keys. */
+bool cuda_attention_run(MiContext *ctx, const MiCall *call, int (*prompts)(void *, const MiCudaAttention *, int),
+                        GError **error)
+{
+    const MiCudaAttention a = cuda_attention_call(call);
+    const MiShape         shape = call->batch->shape;
+    const Own            *o = call->self;
+    const int             few = shape.n_seqs == 1 && !shape.decode ? 0 : mi_cuda_attention_few(&a);
+
+    return (!few ||
+            cuda_attention_done(mi_cuda_attention_decode(ctx->stream, &a, call->workspace, o->arrived), error)) &&
+           (shape.decode || cuda_attention_done(prompts(ctx->stream, &a, few), error));
 }

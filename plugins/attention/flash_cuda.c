@@ -5,10 +5,7 @@
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     (void)state;
-    const MiCudaAttention a = cuda_attention_call(call);
-    const CudaAttention  *own = call->self;
-    return cuda_attention_done(mi_cuda_attention_flash(ctx->stream, &a, cuda_attention_mode(call), call->workspace, own->arrived),
-                               error);
+    return cuda_attention_run(ctx, call, mi_cuda_attention_flash, error);
 }
 
 static const MiOp flash_op = {

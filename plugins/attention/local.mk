@@ -11,7 +11,8 @@ if MI_CUDA
 plugins += plugins/attention_flash_cuda.so plugins/attention_gqa_cuda.so plugins/attention_simple_cuda.so
 endif
 attention_cuda = plugins/attention/cuda.c plugins/attention/cuda.h kernels/cuda/attention.h
-attention_cuda_fast = $(attention_cuda) plugins/attention/cuda_fast.c kernels/cuda/attention.cuh kernels/cuda/attention_gqa.cu
+attention_cuda_fast = $(attention_cuda) plugins/attention/cuda_fast.c kernels/cuda/attention.cuh \
+	kernels/cuda/attention_decode.cu kernels/cuda/attention_gqa.cu
 plugins_attention_flash_cuda_so_SOURCES  = plugins/attention/flash_cuda.c $(attention_cuda_fast) kernels/cuda/wgmma.cuh \
 	kernels/cuda/attention_flash.cu
 plugins_attention_flash_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)

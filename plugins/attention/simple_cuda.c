@@ -11,7 +11,8 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     if (q->ndim == 3 && q->shape[2] <= MI_CUDA_ATTENTION_MAX_DIM && (!kv || q->shape[1] % kv->n_kv_heads == 0))
         return true;
     g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
-                "attention 'simple' takes heads of at most %d elements, as many for every key head", MI_CUDA_ATTENTION_MAX_DIM);
+                "attention 'simple' takes heads of at most %d elements, as many for every key head",
+                MI_CUDA_ATTENTION_MAX_DIM);
     return false;
 }
 
@@ -23,8 +24,13 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 }
 
 static const MiOp simple_op = {
-    .struct_size = sizeof simple_op, .n_in = 2, .n_out = 1, .attr_size = sizeof(MiAttend), .splits = true,
-    .prepare = prepare, .run = run,
+    .struct_size = sizeof simple_op,
+    .n_in = 2,
+    .n_out = 1,
+    .attr_size = sizeof(MiAttend),
+    .splits = true,
+    .prepare = prepare,
+    .run = run,
 };
 
 static const MiAttention simple = {

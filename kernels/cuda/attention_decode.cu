@@ -1,0 +1,571 @@
+/* attention_decode.cu - few rows over long contexts: grouped-query decode with mma.m16n8k16.
+ *
+ * A sequence's keys are shared out among blocks (Flash-Decoding, Dao et al. 2023), a block's among its warps, 16
+ * positions at a time through a ring of each warp's own.  Keys are the 16-row operand, the packed rows of a group the 8
+ * columns, so that nothing is computed in vain.  Positions that this step does not write are requested before the
+ * predecessor is done.  Parts are added up in order: inside a cluster of blocks, or through the workspace by the block
+ * that comes last.  A block without work waits all the same: a kernel must not be done before its predecessor. */
+#include <cuda/attention.cuh>
+
+namespace {
+
+constexpr int WARPS = 8, THREADS = WARPS * 32, KEYS = 16,
+              TURN = WARPS * KEYS; /* positions that a block takes at once */
+constexpr int MAX_PARTS = 64, MAX_CLUSTER = 16, MAX_CLUSTER_KEYS = 4608, LEAST = TURN;
+
+struct Split {
+    float   *parts;   /* [n_seqs][n_kv_heads][n_parts] of ROWS rows: out, then max and sum */
+    int32_t *arrived; /* [n_seqs][n_kv_heads], 0 between the calls */
+    int      n_parts;
+    int      cluster; /* > 0: the parts of a sequence and key head are one cluster, 2 to this power */
+};
+
+/* Units of 16 rows.  Two blocks a multiprocessor; DEEP: one, which requests 256 positions at once. */
+template <int D, bool DEEP> struct Ring {
+    static constexpr int PITCH = D * 2 + 16; /* bytes of a row: an odd number of 16, no bank conflicts */
+    static constexpr int DEPTH = DEEP ? 5 : D <= 64 ? 6 : D <= 96 ? 4 : 3;
+    static constexpr int UNIT = KEYS * PITCH, WARP = DEPTH * UNIT;
+    static constexpr int AHEAD = (DEPTH - 1) / 2 * TURN; /* positions of a block requested before the wait */
+};
+
+/* ---- adding parts up --------------------------------------------------------------- */
+
+template <typename T> __device__ __forceinline__ void store_4(T *to, const float4 &v, float f)
+{
+    *(uint2 *)to = uint2{pack<T>(v.x * f, v.y * f), pack<T>(v.z * f, v.w * f)};
+}
+__device__ __forceinline__ void add_4(float4 &to, float f, const float4 &v)
+{
+    to.x = fmaf(f, v.x, to.x), to.y = fmaf(f, v.y, to.y), to.z = fmaf(f, v.z, to.z), to.w = fmaf(f, v.w, to.w);
+}
+__device__ __forceinline__ float inverse(float sum) { return sum > 0 ? __fdividef(1, sum) : 0; } /* no keys: zeros */
+
+/* Through the workspace; to: where the rows of out begin; weight: [MAX_PARTS][ROWS] of shared memory. */
+template <typename T, int D, int ROWS>
+__device__ void add_parts(T *const *to, int packed, const float *parts, int n_parts, float *weight)
+{
+    constexpr int PART = ROWS * (D + 2), AT_ONCE = 16;
+    const int     lane = threadIdx.x % 32;
+
+    for (int r = threadIdx.x / 32; r < packed; r += WARPS) {
+        float2 x[MAX_PARTS / 32];
+        float  top = -INFINITY, sum = 0;
+#pragma unroll
+        for (int i = 0; i < MAX_PARTS / 32; i++) {
+            const int p = i * 32 + lane;
+            x[i] =
+                p < n_parts ? __ldcg((const float2 *)(parts + (int64_t)p * PART + ROWS * D) + r) : float2{-INFINITY, 0};
+            top = fmaxf(top, x[i].x);
+        }
+        top = warp_max(top);
+#pragma unroll
+        for (int i = 0; i < MAX_PARTS / 32; i++) {
+            x[i].x = x[i].y > 0 ? exp2_fast(x[i].x - top) : 0;
+            sum += x[i].x * x[i].y;
+        }
+        sum = warp_sum(sum);
+#pragma unroll
+        for (int i = 0; i < MAX_PARTS / 32; i++)
+            weight[(i * 32 + lane) * ROWS + r] = x[i].x * inverse(sum);
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < packed * (D / 4); i += THREADS) {
+        float4 o = {};
+        for (int p0 = 0; p0 < n_parts; p0 += AT_ONCE) {
+            float4 x[AT_ONCE];
+#pragma unroll
+            for (int p = 0; p < AT_ONCE; p++)
+                x[p] = p0 + p < n_parts ? __ldcg((const float4 *)(parts + (int64_t)(p0 + p) * PART) + i) : float4{};
+#pragma unroll
+            for (int p = 0; p < AT_ONCE; p++)
+                add_4(o, weight[(p0 + p) * ROWS + i / (D / 4)], x[p]);
+        }
+        store_4(to[i / (D / 4)] + i % (D / 4) * 4, o, 1);
+    }
+}
+
+#if __CUDA_ARCH__ >= 900
+__device__ __forceinline__ void cluster_arrive()
+{
+    __syncwarp();
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+__device__ __forceinline__ unsigned of_block(const void *p, int rank)
+{
+    unsigned at;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_address(p)), "r"(rank));
+    return at;
+}
+
+/* Inside a cluster, each block of which holds `total` like a part of the workspace: a lane for each part. */
+template <typename T, int D, int ROWS>
+__device__ void add_cluster(T *const *to, int packed, const float *total, int power, int rank)
+{
+    constexpr int MOST = (ROWS * (D / 4) + THREADS - 1) / THREADS;
+    const int     n = packed * (D / 4), first = rank * THREADS + threadIdx.x, part = first & ((1 << power) - 1);
+    float4        v[MOST];
+    float2        x[MOST];
+
+#pragma unroll
+    for (int k = 0; k < MOST; k++) {
+        const int i = (first >> power) + k * THREADS; /* which four elements */
+        if (i >= n)
+            continue;
+        asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                     : "=f"(v[k].x), "=f"(v[k].y), "=f"(v[k].z), "=f"(v[k].w)
+                     : "r"(of_block(total + 4 * i, part)));
+        asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
+                     : "=f"(x[k].x), "=f"(x[k].y)
+                     : "r"(of_block(total + ROWS * D + 2 * (i / (D / 4)), part)));
+    }
+    cluster_arrive(); /* what is read is read */
+#pragma unroll
+    for (int k = 0; k < MOST; k++) {
+        const int i = (first >> power) + k * THREADS;
+        if (i >= n)
+            continue;
+        float m = x[k].x;
+        for (int o = 1; o < 1 << power; o *= 2)
+            m = fmaxf(m, __shfl_xor_sync(~0u, m, o));
+        const float f = x[k].y > 0 ? exp2_fast(x[k].x - m) : 0;
+        float       l = f * x[k].y;
+        v[k].x *= f, v[k].y *= f, v[k].z *= f, v[k].w *= f;
+        for (int o = 1; o < 1 << power; o *= 2) {
+            l += __shfl_xor_sync(~0u, l, o);
+            v[k].x += __shfl_xor_sync(~0u, v[k].x, o), v[k].y += __shfl_xor_sync(~0u, v[k].y, o);
+            v[k].z += __shfl_xor_sync(~0u, v[k].z, o), v[k].w += __shfl_xor_sync(~0u, v[k].w, o);
+        }
+        if (part == 0)
+            store_4(to[i / (D / 4)] + i % (D / 4) * 4, v[k], inverse(l));
+    }
+    cluster_wait(); /* nobody leaves while its memory is read */
+}
+#endif
+
+/* ---- a warp's keys ----------------------------------------------------------------- */
+
+/* What a block takes of a sequence. */
+struct Part {
+    Span s;
+    int  seq, kv_head, group, packed;
+    int  k0, k1, old; /* keys; from `old` on they are this step's */
+    int  index, n;    /* of how many parts */
+};
+
+/* NB blocks of 8 packed rows. */
+template <typename T, int D, int NB, bool DEEP> struct Warp {
+    using R = Ring<D, DEEP>;
+    static constexpr int ROWS = NB * 8, CHUNKS = D / 8, OUT_PITCH = D + 4;
+    static_assert(ROWS * OUT_PITCH * sizeof(float) <= R::WARP, "a warp's share fits its ring");
+
+    const MiCudaAttention &a;
+    const Part            &part;
+    const int              lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    unsigned char         *mine;
+    unsigned ring, whole, step, at = 0; /* in the cache, in 16 bytes: sequence, a position more, this lane's */
+    bool     paged;
+    int      n_units; /* 2i: keys, 2i + 1: values of the warp's i-th 16 positions */
+    const T *q_at[NB];
+    Keys     see[NB][2]; /* of the rows whose scores this lane holds */
+    unsigned q[NB][D / 16][2];
+    float    out[NB][D / 16][4], top[NB][2], sum[NB][2];
+
+    __device__ __forceinline__ Warp(const MiCudaAttention &call, const Part &p, unsigned char *smem)
+        : a(call), part(p), mine(smem + warp * R::WARP), ring(shared_address(mine)), paged(call.kv.max_blocks > 1)
+    {
+        whole = paged ? 0 : (unsigned)(mi_kv_offset(&a.kv, p.seq, 0, p.kv_head) / 8);
+        step = (unsigned)(a.kv.stride_token / 8);
+        n_units = 2 * max(0, (p.k1 - p.k0 - warp * KEYS + TURN - 1) / TURN);
+#pragma unroll
+        for (int n = 0; n < NB; n++) {
+            const int row = min(n * 8 + lane / 4, p.packed - 1);
+            q_at[n] = (const T *)a.q.data + row_at(a.q, p.s, p.kv_head, p.group, row) + lane % 4 * 2;
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int r = n * 8 + lane % 4 * 2 + i;
+                see[n][i] = r < p.packed ? keys_of(a, p.s, r / p.group) : Keys{0, 0};
+                see[n][i].end = min(see[n][i].end, p.k1);
+            }
+        }
+    }
+
+    __device__ __forceinline__ unsigned place(int p) const
+    {
+        return paged ? (unsigned)(mi_kv_offset(&a.kv, part.seq, p, part.kv_head) / 8) : whole + (unsigned)p * step;
+    }
+
+    /* A unit's positions before `to`, and zeros for those past the part; in the order of the units. */
+    __device__ __forceinline__ void request(int u, int to)
+    {
+        const int p0 = part.k0 + (u / 2 * WARPS + warp) * KEYS;
+        const T  *side = (const T *)(u & 1 ? a.kv.v : a.kv.k);
+
+        if (!(u & 1))
+            at = place(min(p0 + lane % KEYS, part.k1 - 1));
+#pragma unroll
+        for (int i = 0; i < KEYS * CHUNKS / 32; i++) {
+            const int      row = (i * 32 + lane) / CHUNKS, chunk = (i * 32 + lane) % CHUNKS, p = p0 + row;
+            const unsigned row_at = __shfl_sync(~0u, at, row);
+            if (p < to || p >= part.k1)
+                copy_16(ring + u % R::DEPTH * R::UNIT + row * R::PITCH + chunk * 16,
+                        side + ((uint64_t)row_at + chunk) * 8, p < part.k1);
+        }
+        copies_commit();
+    }
+    __device__ __forceinline__ void request_old()
+    {
+#pragma unroll 1
+        for (int u = 0; u < R::DEPTH - 1; u++)
+            if (u < n_units)
+                request(u, part.old);
+            else
+                copies_commit();
+    }
+    /* What this step wrote of the units requested before it had; done when it returns. */
+    __device__ __forceinline__ void request_new()
+    {
+        bool any = false;
+
+        for (int p = max(part.old, part.k0); p < part.k1; p++) {
+            const int u = (p - part.k0) / TURN * 2, row = (p - part.k0) % KEYS;
+            if ((p - part.k0) / KEYS % WARPS != warp)
+                continue;
+            for (int c = lane; c < 2 * CHUNKS; c += 32)
+                if (u + c / CHUNKS < R::DEPTH - 1)
+                    copy_16(ring + (u + c / CHUNKS) * R::UNIT + row * R::PITCH + c % CHUNKS * 16,
+                            (const T *)(c < CHUNKS ? a.kv.k : a.kv.v) + ((uint64_t)place(p) + c % CHUNKS) * 8, true);
+            any = true;
+        }
+        if (any) {
+            copies_commit();
+            copies_wait<0>();
+        }
+    }
+    __device__ __forceinline__ void load_queries()
+    {
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int k = 0; k < D / 16; k++)
+                q[n][k][0] = *(const unsigned *)(q_at[n] + k * 16),
+                q[n][k][1] = *(const unsigned *)(q_at[n] + k * 16 + 8);
+    }
+
+    /* Scores of 16 keys become weights, the right operand of the product with values. */
+    __device__ __forceinline__ void softmax(float (&score)[4], int n, int key, float scale, const Cap &cap,
+                                            unsigned (&weights)[2])
+    {
+        float keep[2];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            score[i] = (a.softcap > 0 ? cap.of(score[i]) : score[i]) * scale;
+            if (key + i / 2 * 8 < see[n][i & 1].first || key + i / 2 * 8 >= see[n][i & 1].end)
+                score[i] = -INFINITY;
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float m = fmaxf(score[i], score[i + 2]);
+#pragma unroll
+            for (int o = 4; o < 32; o *= 2)
+                m = fmaxf(m, __shfl_xor_sync(~0u, m, o));
+            m = fmaxf(m, top[n][i]);
+            const float safe = m == -INFINITY ? 0 : m;
+            keep[i] = exp2_fast(top[n][i] - safe);
+            top[n][i] = m;
+            score[i] = exp2_fast(score[i] - safe), score[i + 2] = exp2_fast(score[i + 2] - safe);
+            sum[n][i] = sum[n][i] * keep[i] + score[i] + score[i + 2];
+        }
+        weights[0] = turned(pack<T>(score[0], score[1]));
+        weights[1] = turned(pack<T>(score[2], score[3]));
+#pragma unroll
+        for (int j = 0; j < D / 16; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                out[n][j][i] *= keep[i & 1];
+    }
+
+    /* A running softmax over the warp's keys. */
+    __device__ __forceinline__ void attend()
+    {
+        const float    scale = a.scale * LOG2E;
+        const Cap      cap(a);
+        const unsigned key_at = ring + (lane / 8 % 2 * 8 + lane % 8) * R::PITCH + lane / 16 * 16;
+        const unsigned value_at = ring + (lane / 16 * 8 + lane % 8) * R::PITCH + lane / 8 % 2 * 16;
+
+#pragma unroll
+        for (int n = 0; n < NB; n++) {
+            top[n][0] = top[n][1] = -INFINITY, sum[n][0] = sum[n][1] = 0;
+#pragma unroll
+            for (int j = 0; j < D / 16; j++)
+                out[n][j][0] = out[n][j][1] = out[n][j][2] = out[n][j][3] = 0;
+        }
+        for (int u = 0; u < n_units; u += 2) {
+            float    score[2][NB][4] = {}; /* two sums: half the chain */
+            unsigned x[4], weights[NB][2];
+
+            copies_wait<R::DEPTH - 2>();
+            __syncwarp();
+#pragma unroll
+            for (int k = 0; k < D / 16; k++) {
+                load_matrices(x, key_at + u % R::DEPTH * R::UNIT + k * 32);
+#pragma unroll
+                for (int n = 0; n < NB; n++)
+                    multiply<T>(score[k % 2][n], x, q[n][k][0], q[n][k][1]);
+            }
+            if (u + R::DEPTH - 1 < n_units)
+                request(u + R::DEPTH - 1, part.k1);
+            else
+                copies_commit();
+#pragma unroll
+            for (int n = 0; n < NB; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    score[0][n][i] += score[1][n][i];
+                softmax(score[0][n], n, part.k0 + (u / 2 * WARPS + warp) * KEYS + lane / 4, scale, cap, weights[n]);
+            }
+            copies_wait<R::DEPTH - 2>();
+            __syncwarp();
+#pragma unroll
+            for (int j = 0; j < D / 16; j++) {
+                load_matrices_turned(x, value_at + (u + 1) % R::DEPTH * R::UNIT + j * 32);
+#pragma unroll
+                for (int n = 0; n < NB; n++)
+                    multiply<T>(out[n][j], x, weights[n][0], weights[n][1]);
+            }
+            if (u + R::DEPTH < n_units)
+                request(u + R::DEPTH, part.k1);
+            else
+                copies_commit();
+        }
+        copies_wait<0>();
+        __syncwarp();
+    }
+
+    /* Into the warp's ring, [ROWS][OUT_PITCH], and of_warp, [ROWS] of max and sum. */
+    __device__ __forceinline__ void leave(float2 *of_warp)
+    {
+        float *share = (float *)mine;
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int r = n * 8 + lane % 4 * 2 + i;
+#pragma unroll
+                for (int j = 0; j < D / 16; j++) {
+                    share[r * OUT_PITCH + j * 16 + lane / 4] = out[n][j][i];
+                    share[r * OUT_PITCH + j * 16 + lane / 4 + 8] = out[n][j][i + 2];
+                }
+#pragma unroll
+                for (int o = 4; o < 32; o *= 2)
+                    sum[n][i] += __shfl_xor_sync(~0u, sum[n][i], o);
+                if (lane < 4)
+                    of_warp[r] = float2{top[n][i], sum[n][i]};
+            }
+    }
+};
+
+/* The warps' shares, in order: into out where this is all, else into a part. */
+template <typename T, int D, int ROWS, int WARP_BYTES>
+__device__ __forceinline__ void add_warps(const unsigned char *smem, const float2 (*of_warp)[ROWS], int packed,
+                                          bool all, T *const *to, float *part)
+{
+    for (int i = threadIdx.x; i < packed * (D / 4); i += THREADS) {
+        const int r = i / (D / 4), d = i % (D / 4) * 4;
+        float     m = -INFINITY, l = 0;
+        float4    o = {};
+#pragma unroll
+        for (int w = 0; w < WARPS; w++)
+            m = fmaxf(m, of_warp[w][r].x);
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) {
+            const float2 x = of_warp[w][r];
+            const float  f = x.y > 0 ? exp2_fast(x.x - m) : 0;
+            l = fmaf(f, x.y, l);
+            add_4(o, f, *(const float4 *)((const float *)(smem + w * WARP_BYTES) + r * (D + 4) + d));
+        }
+        if (all) {
+            store_4(to[r] + d, o, inverse(l));
+        } else {
+            *(float4 *)(part + r * D + d) = o;
+            if (d == 0)
+                *((float2 *)(part + ROWS * D) + r) = float2{m, l};
+        }
+    }
+}
+
+/* ---- the kernel -------------------------------------------------------------------- */
+
+/* False: there is nothing to do for this block.  What a block requests before the wait is not shared out: adding up
+ * costs more. */
+template <int ROWS, int AHEAD>
+__device__ __forceinline__ bool find_part(const MiCudaAttention &a, const Split &split, Part *p)
+{
+    p->index = blockIdx.x, p->kv_head = blockIdx.y, p->seq = blockIdx.z, p->group = group_of(a);
+    p->s = span_of(a, p->seq);
+    p->packed = p->s.rows * p->group;
+    if (p->packed == 0 || p->packed > ROWS)
+        return false;
+    /* The first row sees the first key, the last row the last. */
+    const int low = keys_of(a, p->s, 0).first, high = keys_of(a, p->s, p->s.rows - 1).end;
+    const int even = ((high - low + split.n_parts - 1) / split.n_parts + KEYS - 1) / KEYS * KEYS;
+    const int share = high - low <= AHEAD ? AHEAD : max(LEAST, even);
+    p->n = max(1, (high - low + share - 1) / share);
+    p->k0 = low + p->index * share, p->k1 = min(high, p->k0 + share), p->old = p->s.len - p->s.rows;
+    return p->index < p->n || (split.cluster && p->n > 1);
+}
+
+/* Sequences of more than NB * 8 packed rows are another kernel's. */
+template <typename T, int D, int NB, bool DEEP>
+__global__ void __launch_bounds__(THREADS, !DEEP && (D <= 64 || (D <= 128 && NB == 1)) ? 2 : 1)
+    decode(const __grid_constant__ MiCudaAttention a, const Split split)
+{
+    using W = Warp<T, D, NB, DEEP>;
+    constexpr int     ROWS = W::ROWS, PART = ROWS * (D + 2);
+    extern __shared__ __align__(128) unsigned char smem[];
+    __shared__ float                               weight[MAX_PARTS * ROWS];
+    __shared__ float2                              of_warp[WARPS][ROWS];
+    __shared__ T                                  *to[ROWS];
+    __shared__ bool                                last;
+    Part                                           p;
+
+    let_successor_start();
+    if (!find_part<ROWS, W::R::AHEAD>(a, split, &p)) {
+        wait_for_predecessor();
+        return;
+    }
+    W warp(a, p, smem);
+    warp.request_old();
+    if (threadIdx.x < p.packed)
+        to[threadIdx.x] = (T *)a.out.data + row_at(a.out, p.s, p.kv_head, p.group, threadIdx.x);
+
+    wait_for_predecessor();
+    warp.load_queries();
+    warp.request_new();
+    warp.attend();
+    warp.leave(of_warp[warp.warp]);
+    __syncthreads();
+    const int64_t pair = (int64_t)p.seq * a.kv.n_kv_heads + p.kv_head;
+    float        *parts = split.parts + pair * split.n_parts * PART;
+    float        *mine = split.cluster ? (float *)(smem + WARPS * W::R::WARP) : parts + (int64_t)p.index * PART;
+    add_warps<T, D, ROWS, W::R::WARP>(smem, of_warp, p.packed, p.n == 1, to, mine);
+    if (p.n == 1)
+        return;
+#if __CUDA_ARCH__ >= 900
+    if (split.cluster) {
+        cluster_arrive();
+        cluster_wait();
+        add_cluster<T, D, ROWS>(to, p.packed, mine, split.cluster, p.index);
+        return;
+    }
+#endif
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(split.arrived + pair, 1) == p.n - 1;
+        if (last)
+            split.arrived[pair] = 0;
+    }
+    __syncthreads();
+    if (last) {
+        __threadfence();
+        add_parts<T, D, ROWS>(to, p.packed, parts, p.n, weight);
+    }
+}
+
+/* ---- launching --------------------------------------------------------------------- */
+
+struct Card {
+    int  processors = 1;
+    bool clusters = false;
+};
+
+const Card &card()
+{
+    static const Card c = [] {
+        Card x;
+        int  device = 0, n = 0, major = 0;
+        if (!cudaGetDevice(&device) && !cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device) &&
+            !cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device))
+            x.processors = n, x.clusters = major >= 9;
+        return x;
+    }();
+    return c;
+}
+
+/* As many parts as keep all multiprocessors busy, none of fewer keys than pay for adding it up: a cluster where 16
+ * are enough, else through the workspace.  More than one of a sequence and key head are at most 2 * processors in
+ * all: that is its size. */
+Split split_of(const MiCudaAttention *a)
+{
+    const int pairs = a->batch.shape.n_seqs * a->kv.n_kv_heads, most = (a->batch.shape.max_kv + LEAST - 1) / LEAST;
+    int       n = card().processors * (pairs > card().processors / 2 ? 2 : 1) / (pairs > 0 ? pairs : 1), power = 1;
+
+    n = n > most ? most : n;
+    n = n > MAX_PARTS ? MAX_PARTS : n;
+    if (!card().clusters || n <= 1 || a->batch.shape.max_kv > MAX_CLUSTER_KEYS)
+        return Split{nullptr, nullptr, n < 1 ? 1 : n, 0};
+    while (1 << power < MAX_CLUSTER && 1 << power < n)
+        power++;
+    return Split{nullptr, nullptr, 1 << power, power};
+}
+
+template <typename T, int D, int NB, bool DEEP> int launch(void *stream, const MiCudaAttention *a, const Split &split)
+{
+    constexpr size_t bytes = (size_t)WARPS * Ring<D, DEEP>::WARP + NB * 8 * (D + 2) * sizeof(float);
+    static const int allowed = [] {
+        const int e = mi_allow_smem(decode<T, D, NB, DEEP>, bytes);
+        if (e || !card().clusters)
+            return e;
+        return (int)cudaFuncSetAttribute(decode<T, D, NB, DEEP>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    }();
+    const dim3 grid((unsigned)split.n_parts, (unsigned)a->kv.n_kv_heads, (unsigned)a->batch.shape.n_seqs);
+
+    if (allowed)
+        return allowed;
+    return mi_launch_clusters(decode<T, D, NB, DEEP>, grid, THREADS, 1u << split.cluster, bytes, stream, *a, split);
+}
+
+template <typename T, int D> int launch(void *stream, const MiCudaAttention *a, const Split &split)
+{
+    if (mi_cuda_attention_few(a) > 8)
+        return launch<T, D, 2, false>(stream, a, split);
+    const int blocks = a->batch.shape.n_seqs * a->kv.n_kv_heads * split.n_parts;
+    if (D == 128 && split.cluster && a->batch.shape.max_kv > split.n_parts * TURN && blocks <= card().processors)
+        return launch<T, D, 1, D == 128>(stream, a, split);
+    return launch<T, D, 1, false>(stream, a, split);
+}
+
+template <typename T> int launch(void *stream, const MiCudaAttention *a, const Split &split)
+{
+    switch (a->kv.head_dim) {
+    case 64:
+        return launch<T, 64>(stream, a, split);
+    case 96:
+        return launch<T, 96>(stream, a, split);
+    case 128:
+        return launch<T, 128>(stream, a, split);
+    case 256:
+        return launch<T, 256>(stream, a, split);
+    default:
+        return cudaErrorNotSupported;
+    }
+}
+
+} // namespace
+
+extern "C" size_t mi_cuda_attention_workspace(int head_dim)
+{
+    return 2 * (size_t)card().processors * 16 * ((size_t)head_dim + 2) * sizeof(float);
+}
+
+extern "C" int mi_cuda_attention_decode(void *stream, const MiCudaAttention *a, void *workspace, int32_t *arrived)
+{
+    Split split = split_of(a);
+
+    split.parts = (float *)workspace;
+    split.arrived = arrived;
+    if (!mi_cuda_attention_fits(a))
+        return cudaErrorNotSupported;
+    return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, split) : launch<__half>(stream, a, split);
+}
