@@ -21,7 +21,6 @@ template <int DIM, int N> struct Plan {
                          QUEUES = DIM <= 128 ? 2 : 1; /* of keys and of values; of queries */
     static constexpr int CHUNKS = (DIM + 63) / 64;    /* tiles of 64 columns */
     static constexpr int THREADS = (GROUPS + 1) * 128;
-    static constexpr int FEW_REGISTERS = GROUPS == 3 ? 32 : 40, MANY_REGISTERS = GROUPS == 3 ? 160 : 232;
     static constexpr int QUERY_BYTES = ROWS * CHUNKS * 128, SIDE_BYTES = KEYS * CHUNKS * 128;
     static constexpr int BYTES = 1024 + QUEUES * QUERY_BYTES + 2 * STAGES * SIDE_BYTES;
 };
@@ -432,13 +431,13 @@ __global__ void __launch_bounds__(Plan<DIM, N>::THREADS, 1)
     __syncthreads();
     wait_for_predecessor();
     if (group == 0) {
-        registers_fewer<P::FEW_REGISTERS>();
+        registers_fewer<N == 3 ? 32 : 40>(); /* of 65536: 384 or 512 threads */
         if (threadIdx.x == 0)
             copy_keys_and_values<P>(step, &keys, &values, m);
         else if (threadIdx.x >= 32)
             copy_queries<T, DIM, P>(step, m, threadIdx.x - 32);
     } else {
-        registers_more<P::MANY_REGISTERS>();
+        registers_more<N == 3 ? 160 : 232>();
         Consumer<T, DIM, P>    consumer(step, m, group - 1);
         Walk<P::ROWS, P::KEYS> walk(step);
         for (int n = 0; walk.next(); n++) {
