@@ -15,6 +15,9 @@ static bool normed(const MiGemvPlan *p)
     return p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_QKV || p->kind == MI_GEMV_HEAD;
 }
 
+/* Of the block that has most. */
+static int most_tiles(const MiGemvPlan *p) { return (tiles_of(p) + p->grid - 1) / p->grid; }
+
 /* Rows of x that the chosen instantiation computes. */
 static int width(const MiGemvPlan *p) { return p->rows > 2 ? 4 : p->rows; }
 
@@ -23,30 +26,56 @@ static int stage_bytes(const MiGemvPlan *p) { return (p->stage_rows * p->in * 2 
 /* That a block goes through. */
 static int stages_of(const MiGemvPlan *p)
 {
-    const int most = (tiles_of(p) + p->grid - 1) / p->grid;
-    return p->stage_rows == 1 ? 2 * most : (2 * most + p->stage_rows - 1) / p->stage_rows;
+    return p->stage_rows == 1 ? 2 * most_tiles(p) : (2 * most_tiles(p) + p->stage_rows - 1) / p->stage_rows;
 }
 
-static int fixed_bytes(const MiGemvPlan *p)
+/* That a round of all teams takes. */
+static int stages_round(const MiGemvPlan *p)
 {
-    const int most = (tiles_of(p) + p->grid - 1) / p->grid * width(p);
-    const int found = p->team * p->teams * (int)sizeof(MiCandidate), parts = most * 2 * p->team * (int)sizeof(float);
-    const int ahead = p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_HEAD ? 0 : most * (int)sizeof(float4);
-
-    return HEADER + width(p) * ((normed(p) ? p->in * 2 : 0) + ahead + (parts > found ? parts : found));
+    return p->stage_rows == 1 ? 2 * p->teams : p->teams / (p->stage_rows / 2);
 }
 
-/* The kernel for a plan; those that are never direct have no such instantiation. */
+/* Sums stay spread over lanes: 64 bytes of each team and tile, one pass over the tiles of a block. */
+static bool late(const MiGemvPlan *p)
+{
+    const int most = most_tiles(p);
+
+    return (p->kind == MI_GEMV_RESIDUAL || p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_QKV) && width(p) == 1 &&
+           most * SPREAD <= p->team * p->teams * 32 && most * p->team * 64 <= 6 << 10;
+}
+
+/* Behind the ring: where each part begins, and the end of all. */
+typedef struct { int xs, ahead, parts, end; } Regions;
+
+static Regions regions_of(const MiGemvPlan *p)
+{
+    const int m = width(p), most = most_tiles(p), found = p->team * p->teams * m * (int)sizeof(MiCandidate);
+    const int summed = most * m * 2 * p->team * (int)sizeof(float), parts = late(p) ? most * p->team * 64 : summed;
+    Regions   r;
+
+    r.xs = HEADER + (p->direct ? 0 : p->stages * stage_bytes(p));
+    r.ahead = r.xs + (normed(p) ? m * p->in * 2 : 0);
+    r.parts = r.ahead + (late(p) || p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_HEAD ? 0 : most * m * (int)sizeof(float4));
+    r.end = r.parts + (parts > found ? parts : found);
+    return r;
+}
+
+/* The kernel for a plan; NULL: there is none. */
 typedef void (*Kernel)(Args);
 
 template <int KIND> static Kernel kernel_of(const MiGemvPlan *p)
 {
     if constexpr (KIND == MI_GEMV_RESIDUAL || KIND == MI_GEMV_QKV)
         if (p->direct)
-            return width(p) == 1 ? gemv<bf16, KIND, 1, false> : width(p) == 2 ? gemv<bf16, KIND, 2, false> : NULL;
+            return late(p) ? gemv<bf16, KIND, 1, false, true> : NULL;
     if (p->direct)
         return NULL;
-    return width(p) == 1 ? gemv<bf16, KIND, 1, true> : width(p) == 2 ? gemv<bf16, KIND, 2, true> : gemv<bf16, KIND, 4, true>;
+    if constexpr (KIND == MI_GEMV_RESIDUAL || KIND == MI_GEMV_QKV || KIND == MI_GEMV_GATED)
+        if (late(p))
+            return gemv<bf16, KIND, 1, true, true>;
+    return width(p) == 1   ? gemv<bf16, KIND, 1, true, false>
+           : width(p) == 2 ? gemv<bf16, KIND, 2, true, false>
+                           : gemv<bf16, KIND, 4, true, false>;
 }
 
 static Kernel kernel_for(const MiGemvPlan *p)
@@ -65,24 +94,22 @@ extern "C" int mi_cuda_gemv_lay_out(MiGemvPlan *p)
 {
     const int warps = p->team * p->teams, tiles = p->stage_rows / 2;
 
-    if (warps > MAX_WARPS || p->grid < 1 || p->team * STEPS * STEP_CHUNKS * 8 < p->in)
+    if (warps < 1 || warps > MAX_WARPS || p->grid < 1 || p->team * STEPS * STEP_CHUNKS * 8 < p->in)
         return cudaErrorInvalidValue;
     if (p->direct) {
         p->grid = (tiles_of(p) + p->teams - 1) / p->teams;
-        p->smem = fixed_bytes(p);
     } else {
-        if (p->stage_rows != 1 && (p->stage_rows % 2 || p->teams % tiles))
+        if (p->stage_rows != 1 && (p->stage_rows % 2 || tiles & (tiles - 1) || p->teams % tiles))
             return cudaErrorInvalidValue;
         /* A barrier tells two phases apart, so a team that skips stages of other teams must always come back to the
          * same ones: a ring that goes round is a whole number of rounds. */
-        const int round = p->stage_rows == 1 ? 2 * p->teams : p->teams / tiles;
-        if (p->teams > 1 && p->stages < stages_of(p))
-            p->stages -= p->stages % round;
+        if (p->stages < stages_of(p))
+            p->stages -= p->stages % stages_round(p);
         p->flight = p->flight < p->stages ? p->flight : p->stages;
-        if (p->stages > MAX_STAGES || p->stages < 2 || p->flight < 1 || p->flight > p->stages)
+        if (p->stages > MAX_STAGES || p->stages < 1 || p->flight < 1)
             return cudaErrorInvalidValue;
-        p->smem = fixed_bytes(p) + p->stages * stage_bytes(p);
     }
+    p->smem = regions_of(p).end;
     const Kernel k = p->dtype == MI_BF16 ? kernel_for(p) : NULL;
     return k ? mi_allow_smem(k, p->smem) : (int)cudaErrorNotSupported;
 }
@@ -104,8 +131,10 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
 
     const int64_t bytes = (int64_t)tiles * 2 * p->in * 2, row = p->in * 2;
     p->teams = p->team >= 8 ? 1 : 8 / p->team;
+    p->stage_rows = 2;
+    p->stages = p->flight = 1;
     /* Below 5 MB the weights of all blocks fit beside everything else, in registers. */
-    p->direct = bytes < 5 << 20 && p->rows <= 2 && (p->kind == MI_GEMV_RESIDUAL || p->kind == MI_GEMV_QKV);
+    p->direct = bytes < 5 << 20 && p->rows == 1 && (p->kind == MI_GEMV_RESIDUAL || p->kind == MI_GEMV_QKV);
     if (p->direct) {
         p->teams = p->team >= 4 ? 1 : 4 / p->team;
         p->grid = 1;
@@ -122,30 +151,45 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
     p->stages = limit / stage < stages_of(p) ? limit / stage : stages_of(p);
     if (p->stages > MAX_STAGES)
         p->stages = MAX_STAGES;
-    if (p->stages < 2)
-        p->stages = 2;
-    while (p->stages > 2 && fixed_bytes(p) + p->stages * stage > (blocks == sms ? most : (most - 2048) / 2))
+    while (p->stages > stages_round(p) && regions_of(p).end > (blocks == sms ? most : (most - 2048) / 2))
         p->stages--;
+    if (p->stages < stages_round(p))
+        p->stages = stages_round(p);
     p->flight = stage < 15 << 10 ? (15 << 10) / stage : 1;
-    return fixed_bytes(p) + p->stages * stage > most ? (int)cudaErrorNotSupported : mi_cuda_gemv_lay_out(p);
+    return regions_of(p).end > most ? (int)cudaErrorNotSupported : mi_cuda_gemv_lay_out(p);
 }
 
 /* ---- launching -------------------------------------------------------------------- */
 
-static Args args_of(const MiGemvPlan *p, const MiTensor *x, const MiTensor *y)
+static Args args_of(const MiGemvPlan *p, const MiTensor *x, const MiTensor *y, bool interleaved)
 {
     Args a = {};
 
-    a.in = p->in;
+    const Regions r = regions_of(p);
+    const int     row = p->in * 2, tiles = tiles_of(p);
+    const bool    split = p->kind == MI_GEMV_GATED || (p->kind == MI_GEMV_QKV && !interleaved);
     a.out = p->out;
-    a.tiles = tiles_of(p);
+    a.chunks = p->in / 8;
+    a.row_bytes = row;
+    a.per_in = 1.f / (float)p->in;
+    a.tiles_each = tiles / p->grid;
+    a.tiles_more = tiles % p->grid;
     a.warps = p->team * p->teams;
     a.team = p->team;
     a.teams = p->teams;
+    a.team_magic = 65536 / p->team + 1;
     a.stage_tiles = p->stage_rows / 2;
+    while (2 << a.stage_shift <= a.stage_tiles)
+        a.stage_shift++;
     a.stages = p->stages;
+    a.stages_round = stages_round(p);
     a.stage_bytes = stage_bytes(p);
     a.flight = p->flight;
+    a.tile_pitch = split ? row : 2 * row;
+    a.second = !a.stage_tiles ? a.stage_bytes : split ? a.stage_tiles * row : row;
+    a.xs = r.xs;
+    a.ahead = r.ahead;
+    a.parts = r.parts;
     a.x = (const char *)x->data;
     a.x_stride = x->stride[0];
     a.y = (char *)y->data;
@@ -171,7 +215,7 @@ static int start(void *stream, const MiGemvPlan *p, const Args &a)
 
 extern "C" int mi_cuda_gemv(void *stream, const MiGemvPlan *p, MiTensor x, const void *w, const float *bias, MiTensor y)
 {
-    Args a = args_of(p, &x, &y);
+    Args a = args_of(p, &x, &y, false);
 
     a.w[0] = (const char *)w;
     a.bias[0] = bias;
@@ -181,7 +225,7 @@ extern "C" int mi_cuda_gemv(void *stream, const MiGemvPlan *p, MiTensor x, const
 extern "C" int mi_cuda_gemv_residual(void *stream, const MiGemvPlan *p, MiTensor x, const void *w, const float *bias,
                                      MiTensor residual, MiTensor y)
 {
-    Args a = args_of(p, &x, &y);
+    Args a = args_of(p, &x, &y, false);
 
     a.w[0] = (const char *)w;
     a.bias[0] = bias;
@@ -193,7 +237,7 @@ extern "C" int mi_cuda_gemv_residual(void *stream, const MiGemvPlan *p, MiTensor
 extern "C" int mi_cuda_gemv_gated(void *stream, const MiGemvPlan *p, MiTensor x, MiGemvNorm n, const void *gate,
                                   const void *up, MiTensor y)
 {
-    Args a = args_of(p, &x, &y);
+    Args a = args_of(p, &x, &y, false);
 
     a.w[0] = (const char *)gate;
     a.w[1] = (const char *)up;
@@ -209,7 +253,7 @@ extern "C" bool mi_cuda_gemv_qkv_takes(int32_t head_dim, int32_t rope_dim, bool 
 
 extern "C" int mi_cuda_gemv_qkv(void *stream, const MiGemvPlan *p, MiTensor x, MiGemvNorm n, const MiGemvQkv *q)
 {
-    Args a = args_of(p, &x, &q->q);
+    Args a = args_of(p, &x, &q->q, q->interleaved);
 
     for (int i = 0; i < 3; i++) {
         a.w[i] = (const char *)q->w[i];
@@ -221,6 +265,7 @@ extern "C" int mi_cuda_gemv_qkv(void *stream, const MiGemvPlan *p, MiTensor x, M
     a.n_heads = q->n_heads;
     a.n_kv_heads = q->n_kv_heads;
     a.head_dim = q->head_dim;
+    a.half_magic = (uint32_t)((((uint64_t)1 << 32) + q->head_dim / 2 - 1) / (q->head_dim / 2));
     a.rope_dim = q->rope_dim;
     a.interleaved = q->interleaved;
     a.magnitude = q->magnitude;
@@ -231,7 +276,7 @@ extern "C" int mi_cuda_gemv_qkv(void *stream, const MiGemvPlan *p, MiTensor x, M
 extern "C" int mi_cuda_gemv_head(void *stream, const MiGemvPlan *p, MiTensor x, const int32_t *out_rows, MiGemvNorm n,
                                  const void *w, MiTensor logits, MiCandidate *candidates)
 {
-    Args a = args_of(p, &x, &logits);
+    Args a = args_of(p, &x, &logits, false);
 
     a.w[0] = (const char *)w;
     a.out_rows = out_rows;

@@ -13,7 +13,11 @@
  * 8 below those of the second; in its B column n is group n of x.  So D[g][g] is
  * what group g contributes and the rest of D is not used.  That is an eighth of the
  * tensor core's work, which is idle here, instead of 16 instructions on 8 elements
- * of each row, and needs neither conversions nor registers for f32 copies of x. */
+ * of each row, and needs neither conversions nor registers for f32 copies of x.
+ *
+ * A step is a chain of five kernels over and over, each as short as starting it:
+ * code is kept small, since the kernels push each other out of the instruction
+ * caches, and what can be computed on the host is. */
 #ifndef KERNELS_CUDA_GEMV_CUH
 #define KERNELS_CUDA_GEMV_CUH
 
@@ -25,10 +29,12 @@ namespace mi_gemv {
 constexpr int STEPS = 4;        /* of 256 elements of x that a warp keeps in registers */
 constexpr int STEP_CHUNKS = 32; /* 16-byte chunks of a step */
 constexpr int MAX_STAGES = 64, MAX_WARPS = 24;
-constexpr int GAINS = 2;        /* chunks of the norm's gain that a thread loads ahead */
+constexpr int SPREAD = 4; /* threads that end a tile together where sums stay spread */
+constexpr int GAINS = 2;  /* chunks of the norm's gain that a thread loads ahead */
 /* Shared memory: barriers, sums of squares, a flag; then the ring, at a multiple of 128 bytes (16 costs 5 % of
  * bandwidth), then normed x, what the ends of rows need, and the teams' partial sums. */
-constexpr int BARRIERS = 2 * MAX_STAGES * 8, HEADER = BARRIERS + 512;
+constexpr int EMPTY = MAX_STAGES * 8, SQUARES = 2 * MAX_STAGES * 8, FLAG = SQUARES + MAX_WARPS * 4 * 4;
+constexpr int HEADER = (FLAG + 4 + 127) / 128 * 128;
 
 struct Args {
     const char    *w[3];
@@ -40,19 +46,21 @@ struct Args {
     MiCandidate   *best;
     MiKvView       kv;
     int64_t        x_stride, r_stride, y_stride; /* elements between rows */
-    float          eps, offset, magnitude;
-    int32_t        rows, in, out, tiles;
-    int32_t        warps, team, teams, stage_tiles, stages, stage_bytes, flight; /* stage_tiles 0: half a tile */
+    float          eps, offset, magnitude, per_in; /* 1 / in */
+    int32_t        rows, out, chunks, row_bytes;
+    int32_t        tiles_each, tiles_more; /* of a block; so many blocks have one more */
+    int32_t        warps, team, teams, team_magic; /* warp * magic >> 16 = warp / team */
+    int32_t        stage_tiles, stage_shift, stages, stage_bytes, stages_round, flight; /* stage_tiles 0: half a tile */
+    int32_t        tile_pitch, second; /* bytes between tiles of a stage; from the first row of a tile to the second */
+    int32_t        xs, ahead, parts;   /* where in shared memory */
     int32_t        n_heads, n_kv_heads, head_dim, rope_dim;
+    uint32_t       half_magic; /* high 32 bits of i * magic = i / (head_dim / 2) */
     bool           interleaved, y_f32;
 };
 
-/* Where the two rows of a tile lie, and for how many tiles from it on the same rows go on. */
-struct Place {
-    const char *first, *second;
-    int         run;
-};
+template <int KIND> constexpr bool NORMED = KIND == MI_GEMV_GATED || KIND == MI_GEMV_QKV || KIND == MI_GEMV_HEAD;
 
+/* The two rows of a tile lie next to each other. */
 template <int KIND> __device__ __forceinline__ bool adjacent(const Args &a)
 {
     return KIND != MI_GEMV_GATED && (KIND != MI_GEMV_QKV || a.interleaved);
@@ -66,40 +74,37 @@ struct Pair {
 
 __device__ __forceinline__ Pair pair_of(const Args &a, int tile)
 {
-    const int half = a.head_dim / 2, turned = a.rope_dim / 2, head = tile / half, d = tile - head * half;
+    const int half = a.head_dim / 2, turned = a.rope_dim / 2, head = __umulhi(tile, a.half_magic), d = tile - head * half;
+    const int keys = head - a.n_heads, values = keys - a.n_kv_heads;
     Pair      p;
 
-    p.part = head < a.n_heads ? 0 : head < a.n_heads + a.n_kv_heads ? 1 : 2;
-    p.head = head - (p.part == 0 ? 0 : p.part == 1 ? a.n_heads : a.n_heads + a.n_kv_heads);
-    p.turns = d < turned && p.part < 2;
-    if (a.interleaved) {
-        p.first = 2 * d;
-        p.second = 2 * d + 1;
-        p.run = half - d;
-    } else if (d < turned) {
-        p.first = d;
-        p.second = d + turned;
-        p.run = turned - d;
-    } else {
-        p.first = d + turned;
-        p.second = d + half;
-        p.run = half - d;
-    }
+    p.part = keys < 0 ? 0 : values < 0 ? 1 : 2;
+    p.head = keys < 0 ? head : values < 0 ? keys : values;
+    p.turns = d < turned && values < 0;
+    p.first = a.interleaved ? 2 * d : d < turned ? d : d + turned;
+    p.second = a.interleaved ? 2 * d + 1 : d < turned ? d + turned : d + half;
+    p.run = (!a.interleaved && d < turned ? turned : half) - d;
     return p;
 }
 
+/* Where the two rows of a tile lie, and for how many tiles from it on the same rows go on. */
+struct Place {
+    const char *first, *second;
+    int         run;
+};
+
 template <int KIND> __device__ __forceinline__ Place place_of(const Args &a, int tile)
 {
-    const int64_t row = (int64_t)a.in * 2;
+    const int64_t row = a.row_bytes;
 
     if (KIND == MI_GEMV_GATED)
-        return { a.w[0] + tile * row, a.w[1] + tile * row, a.tiles };
+        return { a.w[0] + tile * row, a.w[1] + tile * row, 1 << 30 };
     if (KIND == MI_GEMV_QKV) {
         const Pair  p = pair_of(a, tile);
-        const char *w = a.w[p.part] + (int64_t)p.head * a.head_dim * row;
+        const char *w = a.w[p.part] + (int64_t)(p.head * a.head_dim) * row;
         return { w + p.first * row, w + p.second * row, p.run };
     }
-    return { a.w[0] + 2 * tile * row, a.w[0] + (2 * tile + 1) * row, a.tiles };
+    return { a.w[0] + 2 * tile * row, a.w[0] + 2 * tile * row + row, 1 << 30 };
 }
 
 /* ---- numbers -------------------------------------------------------------------- */
@@ -114,6 +119,13 @@ __device__ __forceinline__ uint4 load_weight(const uint4 *p)
     return v;
 }
 
+__device__ __forceinline__ uint4 load_shared(unsigned at)
+{
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at));
+    return v;
+}
+
 template <typename T>
 __device__ __forceinline__ void mma(float *d, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1);
 template <>
@@ -124,44 +136,32 @@ __device__ __forceinline__ void mma<bf16>(float *d, unsigned a0, unsigned a1, un
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
-template <>
-__device__ __forceinline__ void mma<__half>(float *d, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
-                                            unsigned b1)
-{
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
 
 __device__ __forceinline__ float2 unpack(unsigned u, bf16)
 {
     return { __uint_as_float(u << 16), __uint_as_float(u & 0xffff0000u) };
 }
-__device__ __forceinline__ float2 unpack(unsigned u, __half) { return __half22float2(*(const __half2 *)&u); }
 __device__ __forceinline__ unsigned pack(float2 f, bf16)
 {
     const __nv_bfloat162 h = __floats2bfloat162_rn(f.x, f.y);
     return *(const unsigned *)&h;
 }
-__device__ __forceinline__ unsigned pack(float2 f, __half)
-{
-    const __half2 h = __floats2half2_rn(f.x, f.y);
-    return *(const unsigned *)&h;
-}
 
-/* Sums eight values over a warp in 9 shuffles, halving the set at each step; lane l gets that of value l / 4. */
-__device__ __forceinline__ float warp_sum_eight(float *v, int lane)
+/* Sums N values over a warp, halving the set at each step; lane l gets that of value l / (32 / N). */
+template <int N> __device__ __forceinline__ float warp_sum_of(float *v, int lane)
 {
     int o = 16;
 #pragma unroll
-    for (int n = 8; n > 1; n /= 2, o /= 2)
+    for (int n = N; n > 1; n /= 2, o /= 2)
 #pragma unroll
         for (int i = 0; i < n / 2; i++) {
             const float send = lane & o ? v[i] : v[i + n / 2], keep = lane & o ? v[i + n / 2] : v[i];
             v[i] = keep + __shfl_xor_sync(~0u, send, o);
         }
-    v[0] += __shfl_xor_sync(~0u, v[0], 2);
-    return v[0] + __shfl_xor_sync(~0u, v[0], 1);
+#pragma unroll
+    for (; o; o /= 2)
+        v[0] += __shfl_xor_sync(~0u, v[0], o);
+    return v[0];
 }
 
 /* Of position * freq in f32, as models are trained; the reduction in double keeps long contexts exact. */
@@ -189,140 +189,174 @@ __device__ __forceinline__ void store_kv(void *to, MiDType dtype, int64_t at, fl
 
 /* ---- the producer ----------------------------------------------------------------- */
 
-struct Ring {
-    uint64_t      *full, *empty;
-    char          *at;
-    volatile int  *released; /* set once the wait has returned */
-    int            first_tile, n_tiles, n_stages; /* of this block */
+/* The part of a block in the work. */
+struct Share {
+    int first, n; /* tiles */
 };
 
-template <int KIND> __device__ __forceinline__ void request(const Args &a, const Ring &r, int stage, int slot, uint64_t policy)
+__device__ __forceinline__ Share share_of(const Args &a)
 {
-    const int row = a.in * 2;
-    char     *to = r.at + (int64_t)slot * a.stage_bytes;
+    const int b = blockIdx.x;
+    return { b * a.tiles_each + min(b, a.tiles_more), a.tiles_each + (b < a.tiles_more) };
+}
 
-    if (!a.stage_tiles) { /* one row of a tile */
-        const int   tile = r.first_tile + stage / 2;
-        const Place p = place_of<KIND>(a, tile);
-        const bool  there = stage % 2 == 0 || !adjacent<KIND>(a) || KIND == MI_GEMV_QKV || 2 * tile + 1 < a.out;
-        barrier_expect(r.full + slot, there ? row : 0);
-        if (there)
-            bulk_load_once(to, stage % 2 ? p.second : p.first, row, r.full + slot, policy);
+template <int KIND>
+__device__ __forceinline__ void request(const Args &a, Share t, char *smem, int stage, int slot, uint64_t policy)
+{
+    const int row = a.row_bytes;
+    uint64_t *full = (uint64_t *)smem + slot;
+    char     *to = smem + HEADER + slot * a.stage_bytes;
+    int       j = 0, n = 1, first = t.first + stage / 2;
+
+    if (a.stage_tiles) {
+        first = t.first + stage * a.stage_tiles;
+        n = min(a.stage_tiles, t.first + t.n - first);
+    }
+    /* The last tile of an odd number of rows has one. */
+    int rows = NORMED<KIND> && KIND != MI_GEMV_HEAD ? 2 * n : min(2 * n, a.out - 2 * first);
+    if (!a.stage_tiles) {
+        const Place p = place_of<KIND>(a, first);
+        rows = min(1, rows - stage % 2);
+        barrier_expect(full, rows * row);
+        if (rows)
+            bulk_load_once(to, stage % 2 ? p.second : p.first, row, full, policy);
         return;
     }
-    const int first = r.first_tile + stage * a.stage_tiles, n = min(a.stage_tiles, r.first_tile + r.n_tiles - first);
-    const int rows = KIND == MI_GEMV_GATED || KIND == MI_GEMV_QKV ? 2 * n : min(2 * n, a.out - 2 * first);
-    barrier_expect(r.full + slot, rows * row);
-    for (int j = 0, m; j < n; j += m) {
+    barrier_expect(full, rows * row);
+#pragma unroll 1
+    while (j < n) {
         const Place p = place_of<KIND>(a, first + j);
-        m = min(n - j, p.run);
+        const int   m = min(n - j, p.run);
         if (adjacent<KIND>(a)) {
-            bulk_load_once(to + 2 * j * row, p.first, min(2 * m, rows - 2 * j) * row, r.full + slot, policy);
+            bulk_load_once(to + 2 * j * row, p.first, min(2 * m, rows - 2 * j) * row, full, policy);
         } else {
-            bulk_load_once(to + j * row, p.first, m * row, r.full + slot, policy);
-            bulk_load_once(to + (a.stage_tiles + j) * row, p.second, m * row, r.full + slot, policy);
+            bulk_load_once(to + j * row, p.first, m * row, full, policy);
+            bulk_load_once(to + (a.stage_tiles + j) * row, p.second, m * row, full, policy);
         }
+        j += m;
     }
 }
 
-/* One warp; its first lane requests, the others only meet the rest of the block. */
-template <int KIND> __device__ __forceinline__ void produce(const Args &a, const Ring &r)
+/* One warp; its first lane requests, the others only prepare the barriers. */
+template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share t, char *smem)
 {
     const uint64_t policy = evict_first_policy();
-    const bool     first = threadIdx.x % 32 == 0;
-    int            slot = 0, phase = 1, done_slot = 0, done_phase = 0, s;
+    const int      lane = threadIdx.x % 32, n = a.stage_tiles ? (t.n + a.stage_tiles - 1) >> a.stage_shift : 2 * t.n;
+    volatile int  *released = (volatile int *)(smem + FLAG);
+    int            slot = 0, phase = 1, done_slot = 0, done_phase = 0;
 
-    if (first) {
-        for (int i = 0; i < a.stages; i++) {
-            barrier_init(r.full + i, 1);
-            barrier_init(r.empty + i, max(a.stage_tiles, 1) * a.team);
-        }
-        *r.released = 0;
-        barrier_init_done();
-        for (s = 0; s < min(r.n_stages, a.flight); s++)
-            request<KIND>(a, r, s, s, policy);
+    for (int i = lane; i < a.stages; i += 32) {
+        barrier_init((uint64_t *)smem + i, 1);
+        barrier_init((uint64_t *)(smem + EMPTY) + i, max(a.stage_tiles, 1) * a.team);
     }
-    __syncthreads();
-    if (!first)
-        return;
-    slot = s = min(r.n_stages, a.flight);
-    if (slot == a.stages) {
-        slot = 0;
-        phase = 0;
-    }
-    for (; s < r.n_stages; s++) {
-        while (!*r.released && !barrier_done(r.full + done_slot, done_phase)) {
+    if (lane == 0)
+        *released = 0;
+    barrier_init_done();
+    __syncwarp();
+    int s = 0;
+#pragma unroll 1
+    for (int pass = 0; pass < 2; pass++) {
+        const int end = lane ? 0 : pass ? n : min(n, a.flight); /* first what may be under way before anybody waits */
+#pragma unroll 1
+        for (; s < end; s++) {
+            if (pass) {
+                while (!*released && !barrier_done((uint64_t *)smem + done_slot, done_phase)) {
+                }
+                if (++done_slot == a.stages) {
+                    done_slot = 0;
+                    done_phase ^= 1;
+                }
+                if (s >= a.stages)
+                    barrier_wait((uint64_t *)(smem + EMPTY) + slot, phase);
+            }
+            request<KIND>(a, t, smem, s, slot, policy);
+            if (++slot == a.stages) {
+                slot = 0;
+                phase ^= 1;
+            }
         }
-        if (++done_slot == a.stages) {
-            done_slot = 0;
-            done_phase ^= 1;
-        }
-        if (s >= a.stages)
-            barrier_wait(r.empty + slot, phase);
-        request<KIND>(a, r, s, slot, policy);
-        if (++slot == a.stages) {
-            slot = 0;
-            phase ^= 1;
-        }
+        __syncwarp();
+        if (pass == 0)
+            __syncthreads();
     }
 }
 
 /* ---- x ------------------------------------------------------------------------------ */
 
+__device__ __forceinline__ void consumers_meet(const Args &a)
+{
+    asm volatile("bar.sync 1, %0;" ::"r"(a.warps * 32) : "memory");
+}
+
+__device__ __forceinline__ uint4 load_x(const Args &a, int row, int chunk)
+{
+    return __ldcg((const uint4 *)(a.x + row * a.x_stride * 2) + chunk);
+}
+
+/* v * gain; the squares of v are added to sum. */
+template <typename T> __device__ __forceinline__ uint4 scale(const Args &a, uint4 v, const float4 *gain, float &sum)
+{
+    unsigned    *w = (unsigned *)&v;
+    const float *g = (const float *)gain;
+
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float2 f = unpack(w[i], T());
+        sum = fmaf(f.x, f.x, fmaf(f.y, f.y, sum));
+        w[i] = pack({ f.x * (a.offset + g[2 * i]), f.y * (a.offset + g[2 * i + 1]) }, T());
+    }
+    return v;
+}
+
 /* x * gain of all rows into shared memory, the sums of their squares into `squares` [warps][M]: 1 / rms is
  * applied to y, where nobody waits for it. */
 template <typename T, int M>
-__device__ __forceinline__ void norm_rows(const Args &a, const int *row, const float4 (*gain)[2], uint4 *xs, float *squares)
+__device__ __forceinline__ void norm_rows(const Args &a, const int *row, const float4 (*gain)[2], char *smem)
 {
-    const int chunks = a.in / 8, threads = a.warps * 32, tid = threadIdx.x;
+    const int threads = a.warps * 32, tid = threadIdx.x;
+    uint4    *xs = (uint4 *)(smem + a.xs);
     float     sum[M] = {};
     uint4     u[GAINS][M];
 
-    auto take = [&](int c, int m, uint4 v, const float *g) {
-        unsigned *w = (unsigned *)&v;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float2 f = unpack(w[i], T());
-            sum[m] += f.x * f.x;
-            sum[m] += f.y * f.y;
-            f.x *= a.offset + g[2 * i];
-            f.y *= a.offset + g[2 * i + 1];
-            w[i] = pack(f, T());
-        }
-        xs[m * chunks + c] = v;
-    };
-    auto load = [&](int c, int m) { return __ldcg((const uint4 *)(a.x + row[m] * a.x_stride * 2) + c); };
-
 #pragma unroll
     for (int k = 0; k < GAINS; k++)
 #pragma unroll
         for (int m = 0; m < M; m++)
-            if (tid + k * threads < chunks)
-                u[k][m] = load(tid + k * threads, m);
+            if (tid + k * threads < a.chunks)
+                u[k][m] = load_x(a, row[m], tid + k * threads);
 #pragma unroll
     for (int k = 0; k < GAINS; k++)
+        if (tid + k * threads < a.chunks)
+#pragma unroll
+            for (int m = 0; m < M; m++)
+                xs[m * a.chunks + tid + k * threads] = scale<T>(a, u[k][m], gain[k], sum[m]);
+#pragma unroll 1
+    for (int c = tid + GAINS * threads; c < a.chunks; c += threads)
 #pragma unroll
         for (int m = 0; m < M; m++)
-            if (tid + k * threads < chunks)
-                take(tid + k * threads, m, u[k][m], (const float *)gain[k]);
-    for (int c = tid + GAINS * threads; c < chunks; c += threads) {
-        const float4 g[2] = { ((const float4 *)a.gain)[2 * c], ((const float4 *)a.gain)[2 * c + 1] };
-        for (int m = 0; m < M; m++)
-            take(c, m, load(c, m), (const float *)g);
-    }
+            xs[m * a.chunks + c] = scale<T>(a, load_x(a, row[m], c), (const float4 *)a.gain + 2 * c, sum[m]);
 #pragma unroll
     for (int m = 0; m < M; m++) {
         sum[m] = warp_sum(sum[m]);
         if (tid % 32 == 0)
-            squares[tid / 32 * M + m] = sum[m];
+            ((float *)(smem + SQUARES))[tid / 32 * M + m] = sum[m];
     }
 }
 
-__device__ __forceinline__ void consumers_meet(int threads) { asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory"); }
+template <int M> __device__ __forceinline__ float inverse_rms(const Args &a, const char *smem, int m)
+{
+    const float *squares = (const float *)(smem + SQUARES);
+    float        sum = 0;
+
+#pragma unroll 4
+    for (int i = 0; i < a.warps; i++)
+        sum += squares[i * M + m];
+    return rsqrtf(sum * a.per_in + a.eps);
+}
 
 /* ---- the ends of rows --------------------------------------------------------------- */
 
-/* What the end of a row needs and no kernel writes: two biases, cosine and sine. */
+/* What the end of a tile needs and no kernel writes: two biases, cosine and sine. */
 template <int KIND> __device__ __forceinline__ float4 look_up(const Args &a, int tile, int m)
 {
     float4 p = { 0, 0, 1, 0 };
@@ -335,36 +369,39 @@ template <int KIND> __device__ __forceinline__ float4 look_up(const Args &a, int
             p.y = bias[e.head * a.head_dim + e.second];
         }
         if (e.turns && m < a.rows) {
-            const float2 t = turn_by(a.positions[m], a.freqs[tile % (a.head_dim / 2)], a.magnitude);
+            const float2 t = turn_by(a.positions[m], a.freqs[a.interleaved ? e.first / 2 : e.first], a.magnitude);
             p.z = t.x;
             p.w = t.y;
         }
-    } else if (a.bias[0]) {
+    } else if (!NORMED<KIND> && a.bias[0]) {
         p.x = a.bias[0][2 * tile];
         p.y = 2 * tile + 1 < a.out ? a.bias[0][2 * tile + 1] : 0;
     }
     return p;
 }
 
-template <typename T> __device__ __forceinline__ void end_qkv(const Args &a, int tile, int m, float y0, float y1, float4 p)
-{
-    const Pair  e = pair_of(a, tile);
-    const float r0 = y0 * p.z - y1 * p.w, r1 = y1 * p.z + y0 * p.w;
+/* Where the two elements of a pair go: offsets into q, or into k and v; below 0: nowhere. */
+struct Target {
+    void   *to;
+    int64_t first, second;
+    MiDType dtype;
+};
 
-    if (e.part == 0) {
-        T *q = (T *)a.y + m * a.y_stride + e.head * a.head_dim;
-        q[e.first] = from_float<T>(r0);
-        q[e.second] = from_float<T>(r1);
-        return;
+template <typename T> __device__ __forceinline__ Target target_of(const Args &a, int tile, int m)
+{
+    const Pair e = pair_of(a, tile);
+    Target     t = { a.y, m * a.y_stride + e.head * a.head_dim, 0, MI_BF16 };
+
+    if (e.part) {
+        const unsigned slot = m < a.rows ? a.kv.slots[m] : -1;
+        const unsigned block = slot / (unsigned)a.kv.block_size;
+        t.to = (int)slot < 0 ? NULL : e.part == 1 ? a.kv.k : a.kv.v;
+        t.first = block * a.kv.stride_block + (slot - block * a.kv.block_size) * a.kv.stride_token + e.head * a.kv.stride_head;
+        t.dtype = a.kv.dtype;
     }
-    const int slot = a.kv.slots[m];
-    if (slot < 0)
-        return;
-    const int64_t at = slot / a.kv.block_size * a.kv.stride_block + slot % a.kv.block_size * a.kv.stride_token +
-                       e.head * a.kv.stride_head;
-    void *to = e.part == 1 ? a.kv.k : a.kv.v;
-    store_kv(to, a.kv.dtype, at + e.first, r0);
-    store_kv(to, a.kv.dtype, at + e.second, r1);
+    t.second = t.first + e.second;
+    t.first += e.first;
+    return t;
 }
 
 template <typename T, int KIND> __device__ __forceinline__ float2 residual_of(const Args &a, int tile, int m)
@@ -379,26 +416,38 @@ template <typename T, int KIND> __device__ __forceinline__ float2 residual_of(co
 template <typename T> __device__ __forceinline__ void end_rows(const Args &a, int tile, int m, float y0, float y1)
 {
     const int64_t at = m * a.y_stride + 2 * tile;
-    const bool    two = 2 * tile + 1 < a.out, pair = two && at % 2 == 0;
+    const bool    two = 2 * tile + 1 < a.out;
 
-    if (a.y_f32) {
+    if (a.y_f32 && a.y) {
         float *y = (float *)a.y + at;
-        if (!a.y)
-            return;
-        if (pair)
-            *(float2 *)y = { y0, y1 };
-        else
-            y[0] = y0;
-        if (two && !pair)
+        y[0] = y0;
+        if (two)
             y[1] = y1;
-    } else {
+    } else if (!a.y_f32) {
         T *y = (T *)a.y + at;
-        if (pair)
+        if (two && at % 2 == 0)
             *(unsigned *)y = pack({ y0, y1 }, T());
         else
             y[0] = from_float<T>(y0);
-        if (two && !pair)
+        if (two && at % 2)
             y[1] = from_float<T>(y1);
+    }
+}
+
+/* The end of a tile for row m of x; residual, ahead, target: loaded before. */
+template <typename T, int KIND>
+__device__ __forceinline__ void end_tile(const Args &a, int tile, int m, float y0, float y1, float4 ahead, float2 residual,
+                                         const Target &target)
+{
+    if (KIND == MI_GEMV_QKV) {
+        if (target.to) {
+            store_kv(target.to, target.dtype, target.first, y0 * ahead.z - y1 * ahead.w);
+            store_kv(target.to, target.dtype, target.second, y1 * ahead.z + y0 * ahead.w);
+        }
+    } else if (KIND == MI_GEMV_GATED) {
+        ((T *)a.y)[m * a.y_stride + tile] = from_float<T>(__fdividef(y0, 1 + __expf(-y0)) * y1);
+    } else {
+        end_rows<T>(a, tile, m, y0 + residual.x, y1 + residual.y);
     }
 }
 
@@ -416,12 +465,13 @@ template <int M> __device__ __forceinline__ void end_best(const Args &a, float v
             i = j;
         }
     }
-    consumers_meet(a.warps * 32); /* the partial sums are read: their place takes what the warps found */
+    consumers_meet(a); /* the partial sums are read: their place takes what the warps found */
     if (lane < M)
         found[tid / 32 * M + lane] = { v, i };
-    consumers_meet(a.warps * 32);
+    consumers_meet(a);
     if (tid >= M || tid >= a.rows)
         return;
+#pragma unroll 1
     for (int k = 1; k < a.warps; k++)
         if (beats(found[k * M + tid].logit, found[k * M + tid].token, v, i)) {
             v = found[k * M + tid].logit;
@@ -430,187 +480,34 @@ template <int M> __device__ __forceinline__ void end_best(const Args &a, float v
     a.best[(int64_t)tid * gridDim.x + blockIdx.x] = { v, i };
 }
 
-/* ---- the kernel ---------------------------------------------------------------------- */
-
-/* A tile of one team: its steps of both rows times x, for the caller to sum over the warp.  weight(i, s): of row i. */
-template <typename T, int M, typename W>
-__device__ __forceinline__ void multiply(W weight, const uint4 (*x)[STEPS], float *sums, int lane)
+/* All tiles of the block, their sums already added over the lanes: parts [n][M][2][team]. */
+template <typename T, int KIND, int M>
+__device__ __forceinline__ void end_summed(const Args &a, Share t, char *smem, float2 residual)
 {
-    constexpr int CHAINS = M == 4 ? 1 : 2; /* a chain of dependent mma is slow */
-    float         d[M][CHAINS][4] = {};
-    const int     g = lane / 4, t = lane % 4;
+    const int     tid = threadIdx.x;
+    const float  *parts = (const float *)(smem + a.parts);
+    const float4 *ahead = (const float4 *)(smem + a.ahead);
+    const float   scale = NORMED<KIND> ? inverse_rms<M>(a, smem, tid % M) : 1;
+    float         best = -INFINITY;
+    int           best_at = 0x7fffffff;
 
-#pragma unroll
-    for (int s = 0; s < STEPS; s++) {
-        const uint4 p = weight(0, s), q = weight(1, s);
-#pragma unroll
-        for (int m = 0; m < M; m++) {
-            mma<T>(d[m][s % CHAINS], p.x, q.x, p.y, q.y, x[m][s].x, x[m][s].y);
-            mma<T>(d[m][s % CHAINS], p.z, q.z, p.w, q.w, x[m][s].z, x[m][s].w);
-        }
-    }
-#pragma unroll
-    for (int m = 0; m < M; m++) {
-        float first = g % 2 ? d[m][0][1] : d[m][0][0], second = g % 2 ? d[m][0][3] : d[m][0][2];
-#pragma unroll
-        for (int c = 1; c < CHAINS; c++) {
-            first += g % 2 ? d[m][c][1] : d[m][c][0];
-            second += g % 2 ? d[m][c][3] : d[m][c][2];
-        }
-        sums[2 * m] = t == g / 2 ? first : 0;
-        sums[2 * m + 1] = t == g / 2 ? second : 0;
-    }
-}
-
-template <typename T, int KIND, int M, bool RING>
-__global__ void __maxnreg__(M == 1 ? RING ? 64 : 80 : M == 2 ? 88 : 96) gemv(const __grid_constant__ Args a)
-{
-    extern __shared__ __align__(128) char smem[];
-    constexpr bool NORM = KIND == MI_GEMV_GATED || KIND == MI_GEMV_QKV || KIND == MI_GEMV_HEAD;
-    constexpr int  AT_ONCE = 4 / M; /* tiles whose sums one shuffle tree adds */
-    const int     tid = threadIdx.x, lane = tid % 32, warp = tid / 32, threads = a.warps * 32;
-    const int     chunks = a.in / 8, tile0 = (int)((int64_t)a.tiles * blockIdx.x / gridDim.x);
-    const int     n_tiles = (int)((int64_t)a.tiles * (blockIdx.x + 1) / gridDim.x) - tile0;
-    const int     most = (a.tiles + gridDim.x - 1) / gridDim.x;
-    float        *squares = (float *)(smem + BARRIERS); /* [warps][M] */
-    char         *at = smem + HEADER + (RING ? a.stages * a.stage_bytes : 0);
-    uint4        *xs = (uint4 *)at; /* [M][chunks] */
-    float4       *ahead = (float4 *)(at + (NORM ? M * chunks * 16 : 0)); /* [n_tiles][M] */
-    const bool    looks_up = KIND == MI_GEMV_QKV || (!NORM && a.bias[0]);
-    float        *parts = (float *)(ahead + (looks_up ? most * M : 0)); /* [n_tiles][M][2][team] */
-    const Ring    ring = { (uint64_t *)smem, (uint64_t *)smem + MAX_STAGES, smem + HEADER,
-                           (volatile int *)(squares + MAX_WARPS * 4), tile0, n_tiles,
-                           a.stage_tiles ? (n_tiles + a.stage_tiles - 1) / a.stage_tiles : 2 * n_tiles };
-
-    let_successor_start();
-    if (RING && warp == a.warps) {
-        produce<KIND>(a, ring);
-        return;
-    }
-    const int team = warp / a.team, part = warp - team * a.team;
-    uint4     w[2][RING ? 1 : STEPS], x[M][STEPS];
-    if constexpr (!RING) {
-        const Place p = place_of<KIND>(a, tile0 + min(team, n_tiles - 1));
-#pragma unroll
-        for (int s = 0; s < STEPS; s++) {
-            const int c = min((s * a.team + part) * STEP_CHUNKS + lane, chunks - 1);
-            w[0][s] = load_weight((const uint4 *)p.first + c);
-            w[1][s] = load_weight((const uint4 *)(2 * (tile0 + team) + 1 < a.out || !adjacent<KIND>(a) ? p.second : p.first) + c);
-        }
-    }
-    float4 gain[GAINS][2] = {};
-    int    row[M];
-#pragma unroll
-    for (int m = 0; m < M; m++)
-        row[m] = KIND == MI_GEMV_HEAD && a.out_rows ? a.out_rows[min(m, a.rows - 1)] : min(m, a.rows - 1);
-    if constexpr (NORM)
-#pragma unroll
-        for (int k = 0; k < GAINS; k++)
-            if (tid + k * threads < chunks) {
-                gain[k][0] = ((const float4 *)a.gain)[2 * (tid + k * threads)];
-                gain[k][1] = ((const float4 *)a.gain)[2 * (tid + k * threads) + 1];
-            }
-    if (looks_up)
-        for (int i = tid; i < n_tiles * M; i += threads)
-            ahead[i] = look_up<KIND>(a, tile0 + i / M, i % M);
-    if constexpr (RING)
-        __syncthreads();
-
-    wait_for_predecessor();
-    if (RING && tid == 0)
-        *ring.released = 1;
-
-    const float2 residual = tid < n_tiles * M ? residual_of<T, KIND>(a, tile0 + tid / M, tid % M) : float2{ 0, 0 };
-    if constexpr (NORM) {
-        norm_rows<T, M>(a, row, gain, xs, squares);
-        consumers_meet(threads);
-    }
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int s = 0; s < STEPS; s++) {
-            const int c = (s * a.team + part) * STEP_CHUNKS + lane;
-            x[m][s] = c >= chunks ? uint4{ 0, 0, 0, 0 }
-                      : NORM      ? xs[m * chunks + c]
-                                  : __ldcg((const uint4 *)(a.x + row[m] * a.x_stride * 2) + c);
-        }
-
-    const int half = a.stage_tiles == 0, per = half ? 2 * a.teams : a.teams / max(a.stage_tiles, 1);
-    int       slot = half ? 2 * team : team / max(a.stage_tiles, 1), phase = 0;
-    for (int t0 = team; t0 < n_tiles; t0 += AT_ONCE * a.teams) {
-        float sums[8];
-#pragma unroll
-        for (int n = 0; n < AT_ONCE; n++) {
-            if (t0 + n * a.teams >= n_tiles) {
-                for (int i = 0; i < 2 * M; i++)
-                    sums[n * 2 * M + i] = 0;
-                continue;
-            }
-            if constexpr (RING) {
-                while (slot >= a.stages) {
-                    slot -= a.stages;
-                    phase ^= 1;
-                }
-                const int   j = half ? 0 : team % a.stage_tiles, wraps = half && slot + 1 == a.stages;
-                const int   slot2 = half ? wraps ? 0 : slot + 1 : slot;
-                const char *first = ring.at + slot * a.stage_bytes, *second = ring.at + slot2 * a.stage_bytes;
-                if (!half) {
-                    first += (adjacent<KIND>(a) ? 2 * j : j) * a.in * 2;
-                    second += (adjacent<KIND>(a) ? 2 * j + 1 : a.stage_tiles + j) * a.in * 2;
-                }
-                barrier_wait(ring.full + slot, phase);
-                if (half)
-                    barrier_wait(ring.full + slot2, phase ^ wraps);
-                multiply<T, M>(
-                    [&](int i, int s) {
-                        return ((const uint4 *)(i ? second : first))[min((s * a.team + part) * STEP_CHUNKS + lane, chunks - 1)];
-                    },
-                    x, sums + n * 2 * M, lane);
-                __syncwarp();
-                if (lane == 0) {
-                    barrier_arrive(ring.empty + slot);
-                    if (half)
-                        barrier_arrive(ring.empty + slot2);
-                }
-                slot += per;
-            } else {
-                multiply<T, M>([&](int i, int s) { return w[i][s]; }, x, sums + n * 2 * M, lane);
-            }
-        }
-        const float sum = warp_sum_eight(sums, lane);
-        const int   i = lane / 4, tile = t0 + i / (2 * M) * a.teams;
-        if (lane % 4 == 0 && tile < n_tiles)
-            parts[(tile * M * 2 + i % (2 * M)) * a.team + part] = sum;
-    }
-    consumers_meet(threads);
-
-    float best = -INFINITY, rstd = 1;
-    int   best_at = 0x7fffffff;
-    if constexpr (NORM) {
-        float sum = 0;
-        for (int i = 0; i < a.warps; i++)
-            sum += squares[i * M + tid % M];
-        rstd = rsqrtf(sum / a.in + a.eps);
-    }
-    for (int i = tid; i < n_tiles * M; i += threads) {
-        const int tile = tile0 + i / M, m = i % M;
+#pragma unroll 1
+    for (int i = tid; i < t.n * M; i += a.warps * 32) {
+        const int tile = t.first + i / M, m = i % M;
         float     y0 = 0, y1 = 0;
         if (m >= a.rows)
             continue;
+#pragma unroll 1
         for (int k = 0; k < a.team; k++) {
             y0 += parts[2 * i * a.team + k];
             y1 += parts[(2 * i + 1) * a.team + k];
         }
-        const float4 p = looks_up ? ahead[i] : float4{ 0, 0, 1, 0 };
-        y0 = y0 * rstd + p.x;
-        y1 = y1 * rstd + p.y;
-        if (KIND == MI_GEMV_QKV) {
-            end_qkv<T>(a, tile, m, y0, y1, p);
-        } else if (KIND == MI_GEMV_GATED) {
-            ((T *)a.y)[m * a.y_stride + tile] = from_float<T>(y0 / (1 + __expf(-y0)) * y1);
-        } else {
-            const float2 r = i == tid ? residual : residual_of<T, KIND>(a, tile, m);
-            end_rows<T>(a, tile, m, y0 + r.x, y1 + r.y);
+        const float4 p = KIND == MI_GEMV_GATED || KIND == MI_GEMV_HEAD ? float4{ 0, 0, 1, 0 } : ahead[i];
+        y0 = y0 * scale + p.x;
+        y1 = y1 * scale + p.y;
+        end_tile<T, KIND>(a, tile, m, y0, y1, p, i == tid ? residual : residual_of<T, KIND>(a, tile, m),
+                          KIND == MI_GEMV_QKV ? target_of<T>(a, tile, m) : Target());
+        if (KIND == MI_GEMV_HEAD) {
             if (beats(y0, 2 * tile, best, best_at)) {
                 best = y0;
                 best_at = 2 * tile;
@@ -622,12 +519,177 @@ __global__ void __maxnreg__(M == 1 ? RING ? 64 : 80 : M == 2 ? 88 : 96) gemv(con
         }
     }
     if (KIND == MI_GEMV_HEAD && a.best)
-        end_best<M>(a, best, best_at, (MiCandidate *)parts);
+        end_best<M>(a, best, best_at, (MiCandidate *)(smem + a.parts));
+}
+
+/* ---- the kernel ---------------------------------------------------------------------- */
+
+/* A tile's steps times x: D[g][g] of both rows and each row of x, in the lanes where it is; weight(i, s): of row i. */
+template <typename T, int M, typename W>
+__device__ __forceinline__ void multiply(W weight, const uint4 (*x)[STEPS], float *sums, int g)
+{
+    constexpr int CHAINS = M == 1 ? 2 : 1; /* a chain of dependent mma is slow */
+    float         d[M][CHAINS][4] = {};
+
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+        const uint4 p = weight(0, s), q = weight(1, s);
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            mma<T>(d[m][s % CHAINS], p.x, q.x, p.y, q.y, x[m][s].x, x[m][s].y);
+            mma<T>(d[m][s % CHAINS], p.z, q.z, p.w, q.w, x[m][s].z, x[m][s].w);
+        }
+    }
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            sums[2 * m + i] = g % 2 ? d[m][0][2 * i + 1] : d[m][0][2 * i];
+            if (CHAINS == 2)
+                sums[2 * m + i] += g % 2 ? d[m][CHAINS - 1][2 * i + 1] : d[m][CHAINS - 1][2 * i];
+        }
+}
+
+/* RING: weights through the ring; else a tile a team, straight into registers.  LATE: the sums of a tile stay spread
+ * over lanes until its end: shorter than shuffles where a block has few tiles, and only for one row. */
+template <typename T, int KIND, int M, bool RING, bool LATE>
+__global__ void __maxnreg__(M == 1 ? RING ? 64 : 80 : M == 2 ? 80 : 96) gemv(const __grid_constant__ Args a)
+{
+    extern __shared__ __align__(128) char smem[];
+
+    let_successor_start();
+    const Share t = share_of(a);
+    const int   tid = threadIdx.x, lane = tid % 32, g = lane / 4, warp = tid / 32;
+    if (RING && warp == a.warps) {
+        produce<KIND>(a, t, smem);
+        return;
+    }
+    const int team = warp * a.team_magic >> 16, part = warp - team * a.team;
+    uint4     w[2][RING ? 1 : STEPS], x[M][STEPS];
+    int       chunk[STEPS];
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) /* the last there is stands for those past it, times x = 0 */
+        chunk[s] = min((s * a.team + part) * STEP_CHUNKS + lane, a.chunks - 1);
+    if constexpr (!RING) {
+        const Place p = place_of<KIND>(a, t.first + min(team, t.n - 1));
+        const bool  two = KIND == MI_GEMV_QKV || 2 * (t.first + team) + 1 < a.out;
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            w[0][s] = load_weight((const uint4 *)p.first + chunk[s]);
+            w[1][s] = load_weight((const uint4 *)(two ? p.second : p.first) + chunk[s]);
+        }
+    }
+    float4 gain[GAINS][2] = {}, ahead = { 0, 0, 1, 0 };
+    int    row[M];
+    Target target = {};
+#pragma unroll
+    for (int m = 0; m < M; m++)
+        row[m] = KIND == MI_GEMV_HEAD && a.out_rows ? a.out_rows[min(m, a.rows - 1)] : min(m, a.rows - 1);
+    if constexpr (NORMED<KIND>)
+#pragma unroll
+        for (int k = 0; k < GAINS; k++)
+            if (tid + k * a.warps * 32 < a.chunks) {
+                gain[k][0] = ((const float4 *)a.gain)[2 * (tid + k * a.warps * 32)];
+                gain[k][1] = ((const float4 *)a.gain)[2 * (tid + k * a.warps * 32) + 1];
+            }
+    const int item = LATE ? tid / SPREAD : tid, items = t.n * M;
+    if (LATE && item < items) {
+        ahead = look_up<KIND>(a, t.first + item, 0);
+        if (KIND == MI_GEMV_QKV)
+            target = target_of<T>(a, t.first + item, 0);
+    } else if (!LATE && KIND != MI_GEMV_GATED && KIND != MI_GEMV_HEAD) {
+#pragma unroll 1
+        for (int i = tid; i < items; i += a.warps * 32)
+            ((float4 *)(smem + a.ahead))[i] = look_up<KIND>(a, t.first + i / M, i % M);
+    }
+    if constexpr (RING)
+        __syncthreads();
+
+    wait_for_predecessor();
+    if (RING && tid == 0)
+        *(volatile int *)(smem + FLAG) = 1;
+
+    const float2 residual = item < items ? residual_of<T, KIND>(a, t.first + item / M, item % M) : float2{ 0, 0 };
+    if constexpr (NORMED<KIND>) {
+        norm_rows<T, M>(a, row, gain, smem);
+        consumers_meet(a);
+    }
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            x[m][s] = NORMED<KIND> ? ((const uint4 *)(smem + a.xs))[m * a.chunks + chunk[s]] : load_x(a, row[m], chunk[s]);
+            if ((s * a.team + part) * STEP_CHUNKS + lane >= a.chunks)
+                x[m][s] = { 0, 0, 0, 0 };
+        }
+
+    const bool     half = a.stage_tiles == 0, diagonal = lane % 4 == g / 2;
+    int            slot = half ? 2 * team : team >> a.stage_shift, phase = 0;
+    const unsigned first = shared_address(smem) + HEADER + (half ? 0 : (team & (a.stage_tiles - 1)) * a.tile_pitch);
+    float         *parts = (float *)(smem + a.parts);
+#pragma unroll 1
+    for (int i = team; i < t.n; i += a.teams) {
+        float sums[2 * M];
+        if constexpr (RING) {
+            uint64_t      *full = (uint64_t *)smem + slot;
+            const unsigned at = first + slot * a.stage_bytes;
+            barrier_wait(full, phase);
+            if (half)
+                barrier_wait(full + 1, phase);
+            multiply<T, M>([&](int r, int s) { return load_shared(at + (r ? a.second : 0) + chunk[s] * 16); }, x, sums, g);
+            __syncwarp();
+            if (lane == 0) {
+                barrier_arrive(full + MAX_STAGES);
+                if (half)
+                    barrier_arrive(full + MAX_STAGES + 1);
+            }
+            slot += a.stages_round;
+            if (slot >= a.stages) {
+                slot -= a.stages;
+                phase ^= 1;
+            }
+        } else {
+            multiply<T, M>([&](int r, int s) { return w[r][s]; }, x, sums, g);
+        }
+        if constexpr (LATE) {
+            if (diagonal)
+                ((float2 *)parts)[(i * a.team + part) * 8 + g] = { sums[0], sums[1] };
+        } else {
+#pragma unroll
+            for (int k = 0; k < 2 * M; k++)
+                sums[k] = diagonal ? sums[k] : 0;
+            const float sum = warp_sum_of<2 * M>(sums, lane);
+            if (lane % (16 / M) == 0)
+                parts[(i * M * 2 + lane / (16 / M)) * a.team + part] = sum;
+        }
+    }
+    const float scale = LATE && NORMED<KIND> ? inverse_rms<M>(a, smem, 0) : 1;
+    consumers_meet(a);
+
+    if constexpr (LATE) {
+        float y0 = 0, y1 = 0;
+        if (item < items)
+#pragma unroll 2
+            for (int k = 0; k < a.team; k++) {
+                const float4 v = ((const float4 *)parts)[(item * a.team + k) * SPREAD + lane % SPREAD];
+                y0 += v.x + v.z;
+                y1 += v.y + v.w;
+            }
+#pragma unroll
+        for (int o = 1; o < SPREAD; o *= 2) {
+            y0 += __shfl_xor_sync(~0u, y0, o);
+            y1 += __shfl_xor_sync(~0u, y1, o);
+        }
+        if (item < items && lane % SPREAD == 0)
+            end_tile<T, KIND>(a, t.first + item, 0, y0 * scale + ahead.x, y1 * scale + ahead.y, ahead, residual, target);
+    } else {
+        end_summed<T, KIND, M>(a, t, smem, residual);
+    }
 }
 
 #else
 
-template <typename T, int KIND, int M, bool RING> __global__ void gemv(const __grid_constant__ Args a) { (void)a; }
+template <typename T, int KIND, int M, bool RING, bool LATE> __global__ void gemv(const __grid_constant__ Args a) { (void)a; }
 
 #endif
 
