@@ -179,6 +179,7 @@ static bool planned(const Case *c, MiGemvPlan *p)
             p->stage_rows = 1;
         p->stages = p->stage_rows < 2 * p->teams ? 4 : 2;
         p->flight = 1 + c->layout % 2;
+        p->ahead = 3;
         p->grid = 3;
     }
     const bool ok = mi_cuda_gemv_lay_out(p) == 0;

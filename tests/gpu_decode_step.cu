@@ -258,6 +258,8 @@ extern "C" bool model_lay_out(Model *m, const char *changes)
             if (!strcmp(field, "stages")) p->stages = value;
             if (!strcmp(field, "flight")) p->flight = value;
             if (!strcmp(field, "direct")) p->direct = value;
+            if (!strcmp(field, "ahead")) p->ahead = value;
+            if (!strcmp(field, "pace")) p->pace = value;
             if (!strcmp(field, "rows")) p->stage_rows = value;
             p->flight = std::min(p->flight, p->stages);
         }

@@ -5,18 +5,22 @@ using namespace mi_gemv;
 
 /* ---- the layout ------------------------------------------------------------------- */
 
-static int32_t tiles_of(const MiGemvPlan *p)
-{
-    return p->kind == MI_GEMV_GATED ? p->out : (p->out + 1) / 2;
-}
-
 static bool normed(const MiGemvPlan *p)
 {
     return p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_QKV || p->kind == MI_GEMV_HEAD;
 }
 
+static bool paired(const MiGemvPlan *p) { return p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_QKV; }
+
+/* What is shared out among blocks: tiles, or rows where any two make a tile. */
+static int units_of(const MiGemvPlan *p) { return p->kind == MI_GEMV_QKV ? p->out / 2 : p->out; }
+
+static int most_units(const MiGemvPlan *p) { return (units_of(p) + p->grid - 1) / p->grid; }
+
 /* Of the block that has most. */
-static int most_tiles(const MiGemvPlan *p) { return (tiles_of(p) + p->grid - 1) / p->grid; }
+static int most_tiles(const MiGemvPlan *p) { return paired(p) ? most_units(p) : (most_units(p) + 1) / 2; }
+
+static int most_rows(const MiGemvPlan *p) { return paired(p) ? 2 * most_units(p) : most_units(p); }
 
 /* Rows of x that the chosen instantiation computes. */
 static int width(const MiGemvPlan *p) { return p->rows > 2 ? 4 : p->rows; }
@@ -26,7 +30,7 @@ static int stage_bytes(const MiGemvPlan *p) { return (p->stage_rows * p->in * 2 
 /* That a block goes through. */
 static int stages_of(const MiGemvPlan *p)
 {
-    return p->stage_rows == 1 ? 2 * most_tiles(p) : (2 * most_tiles(p) + p->stage_rows - 1) / p->stage_rows;
+    return (most_rows(p) + p->stage_rows - 1) / p->stage_rows;
 }
 
 /* That a round of all teams takes. */
@@ -45,7 +49,7 @@ static bool late(const MiGemvPlan *p)
 }
 
 /* Behind the ring: where each part begins, and the end of all. */
-typedef struct { int xs, ahead, parts, end; } Regions;
+typedef struct { int xs, known, parts, end; } Regions;
 
 static Regions regions_of(const MiGemvPlan *p)
 {
@@ -54,8 +58,8 @@ static Regions regions_of(const MiGemvPlan *p)
     Regions   r;
 
     r.xs = HEADER + (p->direct ? 0 : p->stages * stage_bytes(p));
-    r.ahead = r.xs + (normed(p) ? m * p->in * 2 : 0);
-    r.parts = r.ahead + (late(p) || p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_HEAD ? 0 : most * m * (int)sizeof(float4));
+    r.known = r.xs + (normed(p) ? m * p->in * 2 : 0);
+    r.parts = r.known + (late(p) || p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_HEAD ? 0 : most * m * (int)sizeof(float4));
     r.end = r.parts + (parts > found ? parts : found);
     return r;
 }
@@ -92,12 +96,12 @@ static Kernel kernel_for(const MiGemvPlan *p)
 
 extern "C" int mi_cuda_gemv_lay_out(MiGemvPlan *p)
 {
-    const int warps = p->team * p->teams, tiles = p->stage_rows / 2;
+    const int warps = p->team * p->teams, tiles = p->stage_rows / 2, block_units = paired(p) ? p->teams : 2 * p->teams;
 
     if (warps < 1 || warps > MAX_WARPS || p->grid < 1 || p->team * STEPS * STEP_CHUNKS * 8 < p->in)
         return cudaErrorInvalidValue;
     if (p->direct) {
-        p->grid = (tiles_of(p) + p->teams - 1) / p->teams;
+        p->grid = (units_of(p) + block_units - 1) / block_units;
     } else {
         if (p->stage_rows != 1 && (p->stage_rows % 2 || tiles & (tiles - 1) || p->teams % tiles))
             return cudaErrorInvalidValue;
@@ -114,11 +118,36 @@ extern "C" int mi_cuda_gemv_lay_out(MiGemvPlan *p)
     return k ? mi_allow_smem(k, p->smem) : (int)cudaErrorNotSupported;
 }
 
-/* Measured on an H100: docs/performance.md. */
+/* What a block streams through: one an SM where a stage is long or the matrix small, else two, so that one streams
+ * while the other ends. */
+static void choose_ring(MiGemvPlan *p, int sms, int most, int64_t bytes)
+{
+    const int row = p->in * 2, per_sm = row > 24 << 10 || bytes < 6 << 20 ? 1 : 2;
+    const int blocks = per_sm * sms, each = (units_of(p) + blocks - 1) / blocks;
+
+    p->stage_rows = 1;
+    while (p->stage_rows * row * 2 <= 18 << 10 && p->stage_rows < 2 * p->teams && p->teams % p->stage_rows == 0)
+        p->stage_rows *= 2;
+    p->grid = (units_of(p) + each - 1) / each;
+    const int stage = stage_bytes(p), limit = per_sm == 1 ? 190 << 10 : 110 << 10;
+    p->stages = limit / stage < stages_of(p) ? limit / stage : stages_of(p);
+    if (p->stages > MAX_STAGES)
+        p->stages = MAX_STAGES;
+    while (p->stages > stages_round(p) && regions_of(p).end > (per_sm == 1 ? most : (most - 2048) / 2))
+        p->stages--;
+    if (p->stages < stages_round(p))
+        p->stages = stages_round(p);
+    /* 15 KB under way before the wait where the ring takes the block's whole share, else 30 and two stages. */
+    const int under_way = p->stages >= stages_of(p) ? 15 << 10 : 30 << 10, least = under_way > 15 << 10 ? 2 : 1;
+    p->flight = under_way / stage > least ? under_way / stage : least;
+}
+
+/* The rules are measurements on an H100 of a whole step: docs/performance.md. */
 extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
 {
-    const int steps = (p->in + 8 * STEP_CHUNKS - 1) / (8 * STEP_CHUNKS), tiles = tiles_of(p);
-    int       device, major, sms, most;
+    const int     steps = (p->in + 8 * STEP_CHUNKS - 1) / (8 * STEP_CHUNKS);
+    const int64_t bytes = (int64_t)p->out * p->in * (p->kind == MI_GEMV_GATED ? 4 : 2);
+    int           device, major, sms, most;
 
     if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ||
         cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device) ||
@@ -128,34 +157,17 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
     if (major != 9 || p->dtype != MI_BF16 || p->in < 8 || p->in % 8 || p->team > MAX_WARPS || p->rows < 1 ||
         p->rows > MI_GEMV_MAX_ROWS || p->out < 1)
         return cudaErrorNotSupported;
-
-    const int64_t bytes = (int64_t)tiles * 2 * p->in * 2, row = p->in * 2;
     p->teams = p->team >= 8 ? 1 : 8 / p->team;
     p->stage_rows = 2;
-    p->stages = p->flight = 1;
-    /* Below 5 MB the weights of all blocks fit beside everything else, in registers. */
-    p->direct = bytes < 5 << 20 && p->rows == 1 && (p->kind == MI_GEMV_RESIDUAL || p->kind == MI_GEMV_QKV);
-    if (p->direct) {
-        p->teams = p->team >= 4 ? 1 : 4 / p->team;
-        p->grid = 1;
-        return mi_cuda_gemv_lay_out(p);
+    p->grid = p->stages = p->flight = 1;
+    p->ahead = p->pace = 0;
+    /* Registers hold the weights of small matrices beside everything else; o takes more time to end than q, k and v. */
+    p->direct = p->rows == 1 && ((p->kind == MI_GEMV_QKV && bytes < 8 << 20) || (p->kind == MI_GEMV_RESIDUAL && bytes < 3 << 20));
+    if (!p->direct) {
+        if (bytes < 6 << 20 && p->teams > 1)
+            p->teams /= 2;
+        choose_ring(p, sms, most, bytes);
     }
-    p->stage_rows = 1;
-    while (p->stage_rows * row * 2 <= 18 << 10 && p->stage_rows < 2 * p->teams && (p->stage_rows == 1 || p->teams % p->stage_rows == 0))
-        p->stage_rows *= 2;
-
-    /* Two blocks an SM, so that one streams while the other ends; one where a stage is long. */
-    const int blocks = row > 24 << 10 ? sms : 2 * sms, each = (tiles + blocks - 1) / blocks;
-    p->grid = (tiles + each - 1) / each;
-    const int limit = blocks == sms ? 190 << 10 : 100 << 10, stage = stage_bytes(p);
-    p->stages = limit / stage < stages_of(p) ? limit / stage : stages_of(p);
-    if (p->stages > MAX_STAGES)
-        p->stages = MAX_STAGES;
-    while (p->stages > stages_round(p) && regions_of(p).end > (blocks == sms ? most : (most - 2048) / 2))
-        p->stages--;
-    if (p->stages < stages_round(p))
-        p->stages = stages_round(p);
-    p->flight = stage < 15 << 10 ? (15 << 10) / stage : 1;
     return regions_of(p).end > most ? (int)cudaErrorNotSupported : mi_cuda_gemv_lay_out(p);
 }
 
@@ -166,14 +178,14 @@ static Args args_of(const MiGemvPlan *p, const MiTensor *x, const MiTensor *y, b
     Args a = {};
 
     const Regions r = regions_of(p);
-    const int     row = p->in * 2, tiles = tiles_of(p);
+    const int     row = p->in * 2;
     const bool    split = p->kind == MI_GEMV_GATED || (p->kind == MI_GEMV_QKV && !interleaved);
     a.out = p->out;
     a.chunks = p->in / 8;
     a.row_bytes = row;
     a.per_in = 1.f / (float)p->in;
-    a.tiles_each = tiles / p->grid;
-    a.tiles_more = tiles % p->grid;
+    a.each = units_of(p) / p->grid;
+    a.more = units_of(p) % p->grid;
     a.warps = p->team * p->teams;
     a.team = p->team;
     a.teams = p->teams;
@@ -185,10 +197,12 @@ static Args args_of(const MiGemvPlan *p, const MiTensor *x, const MiTensor *y, b
     a.stages_round = stages_round(p);
     a.stage_bytes = stage_bytes(p);
     a.flight = p->flight;
+    a.ahead = p->ahead;
+    a.pace = p->pace;
     a.tile_pitch = split ? row : 2 * row;
     a.second = !a.stage_tiles ? a.stage_bytes : split ? a.stage_tiles * row : row;
     a.xs = r.xs;
-    a.ahead = r.ahead;
+    a.known = r.known;
     a.parts = r.parts;
     a.x = (const char *)x->data;
     a.x_stride = x->stride[0];

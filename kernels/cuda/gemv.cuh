@@ -30,7 +30,8 @@ constexpr int STEPS = 4;        /* of 256 elements of x that a warp keeps in reg
 constexpr int STEP_CHUNKS = 32; /* 16-byte chunks of a step */
 constexpr int MAX_STAGES = 64, MAX_WARPS = 24;
 constexpr int SPREAD = 4; /* threads that end a tile together where sums stay spread */
-constexpr int GAINS = 2;  /* chunks of the norm's gain that a thread loads ahead */
+/* Chunks of the norm's gain that a thread loads ahead. */
+template <bool RING> constexpr int GAINS = RING ? 2 : 1;
 /* Shared memory: barriers, sums of squares, a flag; then the ring, at a multiple of 128 bytes (16 costs 5 % of
  * bandwidth), then normed x, what the ends of rows need, and the teams' partial sums. */
 constexpr int EMPTY = MAX_STAGES * 8, SQUARES = 2 * MAX_STAGES * 8, FLAG = SQUARES + MAX_WARPS * 4 * 4;
@@ -48,16 +49,19 @@ struct Args {
     int64_t        x_stride, r_stride, y_stride; /* elements between rows */
     float          eps, offset, magnitude, per_in; /* 1 / in */
     int32_t        rows, out, chunks, row_bytes;
-    int32_t        tiles_each, tiles_more; /* of a block; so many blocks have one more */
+    int32_t        each, more; /* tiles, or rows where not PAIRED, of a block; so many blocks have one more */
     int32_t        warps, team, teams, team_magic; /* warp * magic >> 16 = warp / team */
-    int32_t        stage_tiles, stage_shift, stages, stage_bytes, stages_round, flight; /* stage_tiles 0: half a tile */
+    int32_t        stage_tiles, stage_shift, stages, stage_bytes, stages_round; /* stage_tiles 0: half a tile */
+    int32_t        flight, ahead, pace;
     int32_t        tile_pitch, second; /* bytes between tiles of a stage; from the first row of a tile to the second */
-    int32_t        xs, ahead, parts;   /* where in shared memory */
+    int32_t        xs, known, parts;   /* where in shared memory */
     int32_t        n_heads, n_kv_heads, head_dim, rope_dim;
     uint32_t       half_magic; /* high 32 bits of i * magic = i / (head_dim / 2) */
     bool           interleaved, y_f32;
 };
 
+/* A tile is two rows that belong together; else any two that follow each other. */
+template <int KIND> constexpr bool PAIRED = KIND == MI_GEMV_GATED || KIND == MI_GEMV_QKV;
 template <int KIND> constexpr bool NORMED = KIND == MI_GEMV_GATED || KIND == MI_GEMV_QKV || KIND == MI_GEMV_HEAD;
 
 /* The two rows of a tile lie next to each other. */
@@ -93,18 +97,18 @@ struct Place {
     int         run;
 };
 
-template <int KIND> __device__ __forceinline__ Place place_of(const Args &a, int tile)
+template <int KIND> __device__ __forceinline__ Place place_of(const Args &a, int unit)
 {
     const int64_t row = a.row_bytes;
 
     if (KIND == MI_GEMV_GATED)
-        return { a.w[0] + tile * row, a.w[1] + tile * row, 1 << 30 };
+        return { a.w[0] + unit * row, a.w[1] + unit * row, 1 << 30 };
     if (KIND == MI_GEMV_QKV) {
-        const Pair  p = pair_of(a, tile);
+        const Pair  p = pair_of(a, unit);
         const char *w = a.w[p.part] + (int64_t)(p.head * a.head_dim) * row;
         return { w + p.first * row, w + p.second * row, p.run };
     }
-    return { a.w[0] + 2 * tile * row, a.w[0] + 2 * tile * row + row, 1 << 30 };
+    return { a.w[0] + unit * row, a.w[0] + unit * row + row, 1 << 30 };
 }
 
 /* ---- numbers -------------------------------------------------------------------- */
@@ -191,49 +195,53 @@ __device__ __forceinline__ void store_kv(void *to, MiDType dtype, int64_t at, fl
 
 /* The part of a block in the work. */
 struct Share {
-    int first, n; /* tiles */
+    int first; /* tile, or row where not PAIRED */
+    int n, rows; /* tiles; rows in them: the last tile may have one */
 };
 
-__device__ __forceinline__ Share share_of(const Args &a)
+template <int KIND> __device__ __forceinline__ Share share_of(const Args &a)
 {
-    const int b = blockIdx.x;
-    return { b * a.tiles_each + min(b, a.tiles_more), a.tiles_each + (b < a.tiles_more) };
+    const int b = blockIdx.x, n = a.each + (b < a.more);
+    return { b * a.each + min(b, a.more), PAIRED<KIND> ? n : (n + 1) / 2, PAIRED<KIND> ? 2 * n : n };
 }
 
+/* What place_of() and the ends of rows count in. */
+template <int KIND> __device__ __forceinline__ int unit_of(Share t, int tile) { return t.first + (PAIRED<KIND> ? tile : 2 * tile); }
+
+__device__ __forceinline__ void prefetch(const void *p, unsigned bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+}
+
+/* A stage into a slot of the ring; slot below 0: into the second-level cache only. */
 template <int KIND>
 __device__ __forceinline__ void request(const Args &a, Share t, char *smem, int stage, int slot, uint64_t policy)
 {
-    const int row = a.row_bytes;
+    const int row = a.row_bytes, tiles = max(a.stage_tiles, 1), first = a.stage_tiles ? stage * tiles : stage >> 1;
+    const int n = min(tiles, t.n - first), rows = a.stage_tiles ? min(2 * n, t.rows - 2 * first) : 1;
     uint64_t *full = (uint64_t *)smem + slot;
     char     *to = smem + HEADER + slot * a.stage_bytes;
-    int       j = 0, n = 1, first = t.first + stage / 2;
+    auto      fetch = [&](int at, const char *from, int bytes) {
+        if (slot < 0)
+            prefetch(from, bytes);
+        else
+            bulk_load_once(to + at, from, bytes, full, policy);
+    };
 
-    if (a.stage_tiles) {
-        first = t.first + stage * a.stage_tiles;
-        n = min(a.stage_tiles, t.first + t.n - first);
-    }
-    /* The last tile of an odd number of rows has one. */
-    int rows = NORMED<KIND> && KIND != MI_GEMV_HEAD ? 2 * n : min(2 * n, a.out - 2 * first);
-    if (!a.stage_tiles) {
-        const Place p = place_of<KIND>(a, first);
-        rows = min(1, rows - stage % 2);
+    if (slot >= 0)
         barrier_expect(full, rows * row);
-        if (rows)
-            bulk_load_once(to, stage % 2 ? p.second : p.first, row, full, policy);
-        return;
-    }
-    barrier_expect(full, rows * row);
 #pragma unroll 1
-    while (j < n) {
-        const Place p = place_of<KIND>(a, first + j);
-        const int   m = min(n - j, p.run);
-        if (adjacent<KIND>(a)) {
-            bulk_load_once(to + 2 * j * row, p.first, min(2 * m, rows - 2 * j) * row, full, policy);
+    for (int j = 0, m; j < n; j += m) {
+        const Place p = place_of<KIND>(a, unit_of<KIND>(t, first + j));
+        m = min(n - j, p.run);
+        if (!a.stage_tiles) {
+            fetch(0, stage & 1 ? p.second : p.first, row);
+        } else if (adjacent<KIND>(a)) {
+            fetch(2 * j * row, p.first, min(2 * m, rows - 2 * j) * row);
         } else {
-            bulk_load_once(to + j * row, p.first, m * row, full, policy);
-            bulk_load_once(to + (a.stage_tiles + j) * row, p.second, m * row, full, policy);
+            fetch(j * row, p.first, m * row);
+            fetch((tiles + j) * row, p.second, m * row);
         }
-        j += m;
     }
 }
 
@@ -241,7 +249,7 @@ __device__ __forceinline__ void request(const Args &a, Share t, char *smem, int 
 template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share t, char *smem)
 {
     const uint64_t policy = evict_first_policy();
-    const int      lane = threadIdx.x % 32, n = a.stage_tiles ? (t.n + a.stage_tiles - 1) >> a.stage_shift : 2 * t.n;
+    const int      lane = threadIdx.x % 32, n = a.stage_tiles ? (t.n + a.stage_tiles - 1) >> a.stage_shift : t.rows;
     volatile int  *released = (volatile int *)(smem + FLAG);
     int            slot = 0, phase = 1, done_slot = 0, done_phase = 0;
 
@@ -253,7 +261,7 @@ template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share
         *released = 0;
     barrier_init_done();
     __syncwarp();
-    int s = 0;
+    int s = 0, next = a.stages, last = 0;
 #pragma unroll 1
     for (int pass = 0; pass < 2; pass++) {
         const int end = lane ? 0 : pass ? n : min(n, a.flight); /* first what may be under way before anybody waits */
@@ -266,8 +274,12 @@ template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share
                     done_slot = 0;
                     done_phase ^= 1;
                 }
-                if (s >= a.stages)
-                    barrier_wait((uint64_t *)(smem + EMPTY) + slot, phase);
+                /* The ring is full: what comes next, as fast as memory gives it while nobody else reads. */
+                while (s >= a.stages && !barrier_done((uint64_t *)(smem + EMPTY) + slot, phase))
+                    if (next < min(n, a.stages + a.ahead) && !*released && clock() - last > a.pace) {
+                        request<KIND>(a, t, smem, next++, -1, policy);
+                        last = clock();
+                    }
             }
             request<KIND>(a, t, smem, s, slot, policy);
             if (++slot == a.stages) {
@@ -310,7 +322,7 @@ template <typename T> __device__ __forceinline__ uint4 scale(const Args &a, uint
 
 /* x * gain of all rows into shared memory, the sums of their squares into `squares` [warps][M]: 1 / rms is
  * applied to y, where nobody waits for it. */
-template <typename T, int M>
+template <typename T, int M, int GAINS>
 __device__ __forceinline__ void norm_rows(const Args &a, const int *row, const float4 (*gain)[2], char *smem)
 {
     const int threads = a.warps * 32, tid = threadIdx.x;
@@ -357,12 +369,12 @@ template <int M> __device__ __forceinline__ float inverse_rms(const Args &a, con
 /* ---- the ends of rows --------------------------------------------------------------- */
 
 /* What the end of a tile needs and no kernel writes: two biases, cosine and sine. */
-template <int KIND> __device__ __forceinline__ float4 look_up(const Args &a, int tile, int m)
+template <int KIND> __device__ __forceinline__ float4 look_up(const Args &a, int unit, int m, bool two)
 {
     float4 p = { 0, 0, 1, 0 };
 
     if (KIND == MI_GEMV_QKV) {
-        const Pair   e = pair_of(a, tile);
+        const Pair   e = pair_of(a, unit);
         const float *bias = a.bias[e.part];
         if (bias) {
             p.x = bias[e.head * a.head_dim + e.first];
@@ -374,8 +386,8 @@ template <int KIND> __device__ __forceinline__ float4 look_up(const Args &a, int
             p.w = t.y;
         }
     } else if (!NORMED<KIND> && a.bias[0]) {
-        p.x = a.bias[0][2 * tile];
-        p.y = 2 * tile + 1 < a.out ? a.bias[0][2 * tile + 1] : 0;
+        p.x = a.bias[0][unit];
+        p.y = two ? a.bias[0][unit + 1] : 0;
     }
     return p;
 }
@@ -404,19 +416,18 @@ template <typename T> __device__ __forceinline__ Target target_of(const Args &a,
     return t;
 }
 
-template <typename T, int KIND> __device__ __forceinline__ float2 residual_of(const Args &a, int tile, int m)
+template <typename T, int KIND> __device__ __forceinline__ float2 residual_of(const Args &a, int unit, int m, bool two)
 {
-    const T *r = (const T *)a.residual + m * a.r_stride + 2 * tile;
+    const T *r = (const T *)a.residual + m * a.r_stride + unit;
 
     if (KIND != MI_GEMV_RESIDUAL || m >= a.rows)
         return { 0, 0 };
-    return { to_float(__ldcg(r)), 2 * tile + 1 < a.out ? to_float(__ldcg(r + 1)) : 0 };
+    return { to_float(__ldcg(r)), two ? to_float(__ldcg(r + 1)) : 0 };
 }
 
-template <typename T> __device__ __forceinline__ void end_rows(const Args &a, int tile, int m, float y0, float y1)
+template <typename T> __device__ __forceinline__ void end_rows(const Args &a, int unit, int m, bool two, float y0, float y1)
 {
-    const int64_t at = m * a.y_stride + 2 * tile;
-    const bool    two = 2 * tile + 1 < a.out;
+    const int64_t at = m * a.y_stride + unit;
 
     if (a.y_f32 && a.y) {
         float *y = (float *)a.y + at;
@@ -436,8 +447,8 @@ template <typename T> __device__ __forceinline__ void end_rows(const Args &a, in
 
 /* The end of a tile for row m of x; residual, ahead, target: loaded before. */
 template <typename T, int KIND>
-__device__ __forceinline__ void end_tile(const Args &a, int tile, int m, float y0, float y1, float4 ahead, float2 residual,
-                                         const Target &target)
+__device__ __forceinline__ void end_tile(const Args &a, int unit, int m, bool two, float y0, float y1, float4 ahead,
+                                         float2 residual, const Target &target)
 {
     if (KIND == MI_GEMV_QKV) {
         if (target.to) {
@@ -445,9 +456,9 @@ __device__ __forceinline__ void end_tile(const Args &a, int tile, int m, float y
             store_kv(target.to, target.dtype, target.second, y1 * ahead.z + y0 * ahead.w);
         }
     } else if (KIND == MI_GEMV_GATED) {
-        ((T *)a.y)[m * a.y_stride + tile] = from_float<T>(__fdividef(y0, 1 + __expf(-y0)) * y1);
+        ((T *)a.y)[m * a.y_stride + unit] = from_float<T>(__fdividef(y0, 1 + __expf(-y0)) * y1);
     } else {
-        end_rows<T>(a, tile, m, y0 + residual.x, y1 + residual.y);
+        end_rows<T>(a, unit, m, two, y0 + residual.x, y1 + residual.y);
     }
 }
 
@@ -486,15 +497,16 @@ __device__ __forceinline__ void end_summed(const Args &a, Share t, char *smem, f
 {
     const int     tid = threadIdx.x;
     const float  *parts = (const float *)(smem + a.parts);
-    const float4 *ahead = (const float4 *)(smem + a.ahead);
+    const float4 *ahead = (const float4 *)(smem + a.known);
     const float   scale = NORMED<KIND> ? inverse_rms<M>(a, smem, tid % M) : 1;
     float         best = -INFINITY;
     int           best_at = 0x7fffffff;
 
 #pragma unroll 1
     for (int i = tid; i < t.n * M; i += a.warps * 32) {
-        const int tile = t.first + i / M, m = i % M;
-        float     y0 = 0, y1 = 0;
+        const int  unit = unit_of<KIND>(t, i / M), m = i % M;
+        const bool two = PAIRED<KIND> || i / M * 2 + 1 < t.rows;
+        float      y0 = 0, y1 = 0;
         if (m >= a.rows)
             continue;
 #pragma unroll 1
@@ -505,16 +517,16 @@ __device__ __forceinline__ void end_summed(const Args &a, Share t, char *smem, f
         const float4 p = KIND == MI_GEMV_GATED || KIND == MI_GEMV_HEAD ? float4{ 0, 0, 1, 0 } : ahead[i];
         y0 = y0 * scale + p.x;
         y1 = y1 * scale + p.y;
-        end_tile<T, KIND>(a, tile, m, y0, y1, p, i == tid ? residual : residual_of<T, KIND>(a, tile, m),
-                          KIND == MI_GEMV_QKV ? target_of<T>(a, tile, m) : Target());
+        end_tile<T, KIND>(a, unit, m, two, y0, y1, p, i == tid ? residual : residual_of<T, KIND>(a, unit, m, two),
+                          KIND == MI_GEMV_QKV ? target_of<T>(a, unit, m) : Target());
         if (KIND == MI_GEMV_HEAD) {
-            if (beats(y0, 2 * tile, best, best_at)) {
+            if (beats(y0, unit, best, best_at)) {
                 best = y0;
-                best_at = 2 * tile;
+                best_at = unit;
             }
-            if (2 * tile + 1 < a.out && beats(y1, 2 * tile + 1, best, best_at)) {
+            if (two && beats(y1, unit + 1, best, best_at)) {
                 best = y1;
-                best_at = 2 * tile + 1;
+                best_at = unit + 1;
             }
         }
     }
@@ -550,15 +562,20 @@ __device__ __forceinline__ void multiply(W weight, const uint4 (*x)[STEPS], floa
         }
 }
 
+/* Registers: blocks of this and of the kernels around it have to fit an SM together, or the next one's prefetch starts
+ * late: so few that some cold values are spilt. */
+template <int KIND, int M, bool RING>
+constexpr int REGISTERS = M > 2 ? 96 : M > 1 ? 80 : !RING ? 72 : KIND == MI_GEMV_RESIDUAL || KIND == MI_GEMV_QKV ? 56 : 48;
+
 /* RING: weights through the ring; else a tile a team, straight into registers.  LATE: the sums of a tile stay spread
  * over lanes until its end: shorter than shuffles where a block has few tiles, and only for one row. */
 template <typename T, int KIND, int M, bool RING, bool LATE>
-__global__ void __maxnreg__(M == 1 ? RING ? 64 : 80 : M == 2 ? 80 : 96) gemv(const __grid_constant__ Args a)
+__global__ void __maxnreg__((REGISTERS<KIND, M, RING>)) gemv(const __grid_constant__ Args a)
 {
     extern __shared__ __align__(128) char smem[];
 
     let_successor_start();
-    const Share t = share_of(a);
+    const Share t = share_of<KIND>(a);
     const int   tid = threadIdx.x, lane = tid % 32, g = lane / 4, warp = tid / 32;
     if (RING && warp == a.warps) {
         produce<KIND>(a, t, smem);
@@ -571,15 +588,16 @@ __global__ void __maxnreg__(M == 1 ? RING ? 64 : 80 : M == 2 ? 80 : 96) gemv(con
     for (int s = 0; s < STEPS; s++) /* the last there is stands for those past it, times x = 0 */
         chunk[s] = min((s * a.team + part) * STEP_CHUNKS + lane, a.chunks - 1);
     if constexpr (!RING) {
-        const Place p = place_of<KIND>(a, t.first + min(team, t.n - 1));
-        const bool  two = KIND == MI_GEMV_QKV || 2 * (t.first + team) + 1 < a.out;
+        const int   tile = min(team, t.n - 1);
+        const Place p = place_of<KIND>(a, unit_of<KIND>(t, tile));
+        const bool  two = PAIRED<KIND> || 2 * tile + 1 < t.rows;
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
             w[0][s] = load_weight((const uint4 *)p.first + chunk[s]);
             w[1][s] = load_weight((const uint4 *)(two ? p.second : p.first) + chunk[s]);
         }
     }
-    float4 gain[GAINS][2] = {}, ahead = { 0, 0, 1, 0 };
+    float4 gain[GAINS<RING>][2] = {}, ahead = { 0, 0, 1, 0 };
     int    row[M];
     Target target = {};
 #pragma unroll
@@ -587,20 +605,22 @@ __global__ void __maxnreg__(M == 1 ? RING ? 64 : 80 : M == 2 ? 80 : 96) gemv(con
         row[m] = KIND == MI_GEMV_HEAD && a.out_rows ? a.out_rows[min(m, a.rows - 1)] : min(m, a.rows - 1);
     if constexpr (NORMED<KIND>)
 #pragma unroll
-        for (int k = 0; k < GAINS; k++)
+        for (int k = 0; k < GAINS<RING>; k++)
             if (tid + k * a.warps * 32 < a.chunks) {
                 gain[k][0] = ((const float4 *)a.gain)[2 * (tid + k * a.warps * 32)];
                 gain[k][1] = ((const float4 *)a.gain)[2 * (tid + k * a.warps * 32) + 1];
             }
-    const int item = LATE ? tid / SPREAD : tid, items = t.n * M;
+    const int  item = LATE ? tid / SPREAD : tid, items = t.n * M, unit = unit_of<KIND>(t, item / M);
+    const bool two = PAIRED<KIND> || item / M * 2 + 1 < t.rows;
     if (LATE && item < items) {
-        ahead = look_up<KIND>(a, t.first + item, 0);
+        ahead = look_up<KIND>(a, unit, 0, two);
         if (KIND == MI_GEMV_QKV)
-            target = target_of<T>(a, t.first + item, 0);
+            target = target_of<T>(a, unit, 0);
     } else if (!LATE && KIND != MI_GEMV_GATED && KIND != MI_GEMV_HEAD) {
 #pragma unroll 1
         for (int i = tid; i < items; i += a.warps * 32)
-            ((float4 *)(smem + a.ahead))[i] = look_up<KIND>(a, t.first + i / M, i % M);
+            ((float4 *)(smem + a.known))[i] =
+                look_up<KIND>(a, unit_of<KIND>(t, i / M), i % M, PAIRED<KIND> || i / M * 2 + 1 < t.rows);
     }
     if constexpr (RING)
         __syncthreads();
@@ -609,9 +629,9 @@ __global__ void __maxnreg__(M == 1 ? RING ? 64 : 80 : M == 2 ? 80 : 96) gemv(con
     if (RING && tid == 0)
         *(volatile int *)(smem + FLAG) = 1;
 
-    const float2 residual = item < items ? residual_of<T, KIND>(a, t.first + item / M, item % M) : float2{ 0, 0 };
+    const float2 residual = item < items ? residual_of<T, KIND>(a, unit, item % M, two) : float2{ 0, 0 };
     if constexpr (NORMED<KIND>) {
-        norm_rows<T, M>(a, row, gain, smem);
+        norm_rows<T, M, GAINS<RING>>(a, row, gain, smem);
         consumers_meet(a);
     }
 #pragma unroll
@@ -633,14 +653,16 @@ __global__ void __maxnreg__(M == 1 ? RING ? 64 : 80 : M == 2 ? 80 : 96) gemv(con
         if constexpr (RING) {
             uint64_t      *full = (uint64_t *)smem + slot;
             const unsigned at = first + slot * a.stage_bytes;
+            const bool     more = half && 2 * i + 1 < t.rows; /* the second row is in the next stage */
+            const unsigned second = !half || more ? a.second : 0;
             barrier_wait(full, phase);
-            if (half)
+            if (more)
                 barrier_wait(full + 1, phase);
-            multiply<T, M>([&](int r, int s) { return load_shared(at + (r ? a.second : 0) + chunk[s] * 16); }, x, sums, g);
+            multiply<T, M>([&](int r, int s) { return load_shared(at + (r ? second : 0) + chunk[s] * 16); }, x, sums, g);
             __syncwarp();
             if (lane == 0) {
                 barrier_arrive(full + MAX_STAGES);
-                if (half)
+                if (more)
                     barrier_arrive(full + MAX_STAGES + 1);
             }
             slot += a.stages_round;
@@ -681,7 +703,7 @@ __global__ void __maxnreg__(M == 1 ? RING ? 64 : 80 : M == 2 ? 80 : 96) gemv(con
             y1 += __shfl_xor_sync(~0u, y1, o);
         }
         if (item < items && lane % SPREAD == 0)
-            end_tile<T, KIND>(a, t.first + item, 0, y0 * scale + ahead.x, y1 * scale + ahead.y, ahead, residual, target);
+            end_tile<T, KIND>(a, unit, 0, two, y0 * scale + ahead.x, y1 * scale + ahead.y, ahead, residual, target);
     } else {
         end_summed<T, KIND, M>(a, t, smem, residual);
     }

@@ -40,6 +40,8 @@ typedef struct {
     int32_t stage_rows; /* of W in one stage of the ring: 1, or 2 * a power of two that divides teams */
     int32_t stages;     /* of the ring */
     int32_t flight;     /* stages requested at once before the predecessor is done */
+    int32_t ahead;      /* stages behind a full ring that go to the second-level cache */
+    int32_t pace;       /* clocks between two of them */
     int32_t smem;       /* bytes a block */
 } MiGemvPlan;
 
