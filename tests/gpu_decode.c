@@ -158,13 +158,14 @@ static double *product(const double *x, const Array *w, const float *bias, int r
 
 /* ---- one case of each kind, in several layouts ------------------------------------------ */
 
-typedef struct { MiGemvKind kind; int rows, in, out, layout; } Case;
+typedef struct { MiGemvKind kind; int rows, in, out, layout, norm_dim; } Case;
 enum { N_LAYOUTS = 4 };
 
 /* 0: as planned; 1: few blocks, a ring that goes round; 2: half tiles; 3: without a ring. */
 static bool planned(const Case *c, MiGemvPlan *p)
 {
-    *p = (MiGemvPlan){ .kind = c->kind, .dtype = MI_BF16, .rows = c->rows, .in = c->in, .out = c->out };
+    *p = (MiGemvPlan){ .kind = c->kind, .dtype = MI_BF16, .rows = c->rows, .in = c->in, .out = c->out,
+                       .norm_dim = c->norm_dim };
     must(mi_cuda_gemv_plan(p), "planning");
     if (c->layout == 0)
         return true;
@@ -282,13 +283,14 @@ static double qkv(const Case *c, const MiGemvPlan *p, int dim, int turns, bool i
     const int     rows = c->rows, nq = HEADS * dim, nk = KV_HEADS * dim, all = nq + 2 * nk;
     const Array   x = random_bf16((size_t)rows * c->in, 0.1f, 2), gain = random_f32((size_t)c->in, 1, 0.5f);
     const Array   w = random_bf16((size_t)all * c->in, 0, 0.1f), bias = random_f32((size_t)all, 0, 1);
-    const Array   freqs = random_f32((size_t)turns / 2, 0.5f, 0.5f);
+    const Array   freqs = random_f32((size_t)turns / 2, 0.5f, 0.5f), heads = random_f32((size_t)2 * dim, 1, 0.5f);
     const int32_t positions[4] = { 7, 0, 100003, 31 }, slots[4] = { 21, 0, -1, CAPACITY * BLOCKS - 1 };
     const size_t  n_kv = (size_t)BLOCKS * KV_HEADS * CAPACITY * dim;
     char         *wd = w.device;
     MiGemvQkv     q = {
         .w = { wd, wd + (size_t)nq * c->in * 2, wd + (size_t)(nq + nk) * c->in * 2 }, .freqs = freqs.device,
         .positions = upload(positions, sizeof positions), .n_heads = HEADS, .n_kv_heads = KV_HEADS, .head_dim = dim,
+        .head_gain = { heads.device, (const float *)heads.device + dim }, .head_eps = 1e-5f, .head_offset = 0.125f,
         .rope_dim = turns, .interleaved = interleaved, .magnitude = 1.1f, .q = tensor(upload(NULL, (size_t)rows * nq * 2), MI_BF16, rows, nq),
         .kv = { .k = upload(NULL, n_kv * 4), .v = upload(NULL, n_kv * 4), .dtype = interleaved ? MI_F32 : MI_BF16, .n_kv_heads = KV_HEADS,
                 .head_dim = dim, .stride_block = KV_HEADS * CAPACITY * dim, .stride_token = dim, .stride_head = CAPACITY * dim,
@@ -299,6 +301,14 @@ static double qkv(const Case *c, const MiGemvPlan *p, int dim, int turns, bool i
     must(mi_cuda_gemv_qkv(NULL, p, tensor(x.device, MI_BF16, rows, c->in), (MiGemvNorm){ gain.device, 1e-5f, 0 }, &q), "qkv");
 
     double *nx = normed(&x, &gain, rows, c->in, 1e-5, 0), *y = product(nx, &w, has_bias ? bias.host : NULL, rows, c->in, all);
+    for (int r = 0; r < rows && c->norm_dim; r++) /* each head of q and k */
+        for (int h = 0; h < HEADS + KV_HEADS; h++) {
+            double *v = y + (size_t)r * all + h * dim, sum = 0;
+            for (int e = 0; e < dim; e++)
+                sum += v[e] * v[e];
+            for (int e = 0; e < dim; e++)
+                v[e] *= (0.125 + heads.host[(h < HEADS ? 0 : dim) + e]) / sqrt(sum / dim + 1e-5);
+        }
     float  *gq = fetch(q.q.data, (size_t)rows * nq, MI_BF16), *gk = fetch(q.kv.k, n_kv, q.kv.dtype), *gv = fetch(q.kv.v, n_kv, q.kv.dtype);
     double  d = 0, s = 0;
     size_t  kept = 2 * n_kv;
@@ -322,7 +332,7 @@ static double qkv(const Case *c, const MiGemvPlan *p, int dim, int turns, bool i
             }
     for (size_t i = 0; i < n_kv; i++) /* nothing else was written */
         kept -= isnan(gk[i]) + isnan(gv[i]);
-    free(nx), free(y), free(gq), free(gk), free(gv), free(x.host), free(gain.host), free(w.host), free(bias.host), free(freqs.host);
+    free(nx), free(y), free(gq), free(gk), free(gv), free(x.host), free(gain.host), free(w.host), free(bias.host), free(freqs.host), free(heads.host);
     return kept ? 2 : sqrt(d / s);
 }
 
@@ -340,8 +350,8 @@ static void one(Case c, const int *heads)
         error = qkv(&c, &p, heads[0], heads[1], heads[2], heads[3]);
     else
         error = c.kind == MI_GEMV_GATED ? gated(&c, &p) : c.kind == MI_GEMV_HEAD ? head(&c, &p) : plain(&c, &p);
-    snprintf(what, sizeof what, "%s, %d rows of %d, %d out, %d blocks, %d x %d warps, %s%d stages of %d rows", kinds[c.kind], c.rows,
-             c.in, c.out, p.grid, p.teams, p.team, p.direct ? "direct, " : "", p.stages, p.stage_rows);
+    snprintf(what, sizeof what, "%s%s, %d rows of %d, %d out, %d blocks, %d x %d warps, %s%d stages of %d rows", kinds[c.kind],
+             c.norm_dim ? " with normed heads" : "", c.rows, c.in, c.out, p.grid, p.teams, p.team, p.direct ? "direct, " : "", p.stages, p.stage_rows);
     check(error < (c.kind == MI_GEMV_GATED ? 8e-3 : 4e-3), what, error); /* gated: a product of two that round x */
     free_all();
 }
@@ -357,13 +367,16 @@ static void compare(void)
             for (int layout = 0; layout < N_LAYOUTS; layout++, turn++) {
                 const int  in = ins[i], big = in > 4000, *h = heads[turn % 6];
                 const bool wide = in <= 4096;
-                one((Case){ MI_GEMV_PLAIN, rows, in, big ? 37 : 131, layout }, NULL);
-                one((Case){ MI_GEMV_RESIDUAL, rows, in, big ? 40 : 200, layout }, NULL);
+                one((Case){ MI_GEMV_PLAIN, rows, in, big ? 37 : 131, layout, 0 }, NULL);
+                one((Case){ MI_GEMV_RESIDUAL, rows, in, big ? 40 : 200, layout, 0 }, NULL);
                 if (!wide)
                     continue;
-                one((Case){ MI_GEMV_GATED, rows, in, 51, layout }, NULL);
-                one((Case){ MI_GEMV_HEAD, rows, in, 301, layout }, NULL);
-                one((Case){ MI_GEMV_QKV, rows, in, (HEADS + 2 * KV_HEADS) * h[0], layout }, h);
+                one((Case){ MI_GEMV_GATED, rows, in, 51, layout, 0 }, NULL);
+                one((Case){ MI_GEMV_HEAD, rows, in, 301, layout, 0 }, NULL);
+                one((Case){ MI_GEMV_QKV, rows, in, (HEADS + 2 * KV_HEADS) * h[0], layout, 0 }, h);
+                if (rows == 1 && layout == 0)
+                    for (int k = 0; k < 6; k++)
+                        one((Case){ MI_GEMV_QKV, 1, in, (HEADS + 2 * KV_HEADS) * heads[k][0], 0, heads[k][0] }, heads[k]);
             }
 }
 

@@ -114,7 +114,7 @@ extern "C" int mi_cuda_gemv_lay_out(MiGemvPlan *p)
             return cudaErrorInvalidValue;
     }
     p->smem = regions_of(p).end;
-    const Kernel k = p->dtype == MI_BF16 ? kernel_for(p) : NULL;
+    const Kernel k = p->dtype == MI_BF16 && (!p->norm_dim || late(p)) ? kernel_for(p) : NULL;
     return k ? mi_allow_smem(k, p->smem) : (int)cudaErrorNotSupported;
 }
 
@@ -129,6 +129,12 @@ static void choose_ring(MiGemvPlan *p, int sms, int most, int64_t bytes)
     while (p->stage_rows * row * 2 <= 18 << 10 && p->stage_rows < 2 * p->teams && p->teams % p->stage_rows == 0)
         p->stage_rows *= 2;
     p->grid = (units_of(p) + each - 1) / each;
+    if (p->norm_dim) { /* blocks that share a head are a cluster */
+        const int heads = p->out / p->norm_dim;
+        while (p->cluster < 8 && p->norm_dim % (4 * p->cluster) == 0 && heads * p->cluster < sms * 3 / 4)
+            p->cluster *= 2;
+        p->grid = heads * p->cluster;
+    }
     const int stage = stage_bytes(p), limit = per_sm == 1 ? 190 << 10 : 110 << 10;
     p->stages = limit / stage < stages_of(p) ? limit / stage : stages_of(p);
     if (p->stages > MAX_STAGES)
@@ -154,15 +160,17 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
         cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
         return cudaGetLastError();
     p->team = (steps + STEPS - 1) / STEPS;
-    if (major != 9 || p->dtype != MI_BF16 || p->in < 8 || p->in % 8 || p->team > MAX_WARPS || p->rows < 1 ||
+    if ((p->norm_dim && (p->kind != MI_GEMV_QKV || p->rows != 1 || p->norm_dim < 2 || p->norm_dim % 2 || p->out % p->norm_dim)) ||
+        major != 9 || p->dtype != MI_BF16 || p->in < 8 || p->in % 8 || p->team > MAX_WARPS || p->rows < 1 ||
         p->rows > MI_GEMV_MAX_ROWS || p->out < 1)
         return cudaErrorNotSupported;
     p->teams = p->team >= 8 ? 1 : 8 / p->team;
     p->stage_rows = 2;
     p->grid = p->stages = p->flight = 1;
     p->ahead = p->pace = 0;
+    p->cluster = 1;
     /* Registers hold the weights of small matrices beside everything else; o takes more time to end than q, k and v. */
-    p->direct = p->rows == 1 && ((p->kind == MI_GEMV_QKV && bytes < 8 << 20) || (p->kind == MI_GEMV_RESIDUAL && bytes < 3 << 20));
+    p->direct = p->rows == 1 && !p->norm_dim && ((p->kind == MI_GEMV_QKV && bytes < 8 << 20) || (p->kind == MI_GEMV_RESIDUAL && bytes < 3 << 20));
     if (!p->direct) {
         if (bytes < 6 << 20 && p->teams > 1)
             p->teams /= 2;
@@ -224,7 +232,9 @@ static int start(void *stream, const MiGemvPlan *p, const Args &a)
 {
     if (a.rows < 1 || a.rows > p->rows)
         return a.rows ? cudaErrorInvalidValue : cudaSuccess;
-    return mi_launch(kernel_for(p), dim3(p->grid), dim3((a.warps + !p->direct) * 32), p->smem, stream, a);
+    const dim3 block((a.warps + !p->direct) * 32);
+    return p->norm_dim ? mi_launch_clusters(kernel_for(p), dim3(p->grid), block, (unsigned)p->cluster, p->smem, stream, a)
+                       : mi_launch(kernel_for(p), dim3(p->grid), block, p->smem, stream, a);
 }
 
 extern "C" int mi_cuda_gemv(void *stream, const MiGemvPlan *p, MiTensor x, const void *w, const float *bias, MiTensor y)
@@ -259,9 +269,8 @@ extern "C" int mi_cuda_gemv_gated(void *stream, const MiGemvPlan *p, MiTensor x,
     return start(stream, p, a);
 }
 
-extern "C" bool mi_cuda_gemv_qkv_takes(int32_t head_dim, int32_t rope_dim, bool interleaved)
+extern "C" bool mi_cuda_gemv_qkv_takes(int32_t head_dim, int32_t rope_dim)
 {
-    (void)interleaved;
     return head_dim > 0 && head_dim % 2 == 0 && rope_dim > 0 && rope_dim % 2 == 0 && rope_dim <= head_dim;
 }
 
@@ -284,6 +293,11 @@ extern "C" int mi_cuda_gemv_qkv(void *stream, const MiGemvPlan *p, MiTensor x, M
     a.interleaved = q->interleaved;
     a.magnitude = q->magnitude;
     a.kv = q->kv;
+    a.cluster = p->norm_dim ? p->cluster : 0;
+    a.head_gain[0] = q->head_gain[0];
+    a.head_gain[1] = q->head_gain[1];
+    a.head_eps = q->head_eps;
+    a.head_offset = q->head_offset;
     return start(stream, p, a);
 }
 

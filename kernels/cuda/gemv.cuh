@@ -42,12 +42,13 @@ struct Args {
     const float   *bias[3];
     const char    *x, *residual;
     const int32_t *out_rows, *positions;
-    const float   *gain, *freqs;
+    const float   *gain, *freqs, *head_gain[2];
     char          *y;
     MiCandidate   *best;
     MiKvView       kv;
     int64_t        x_stride, r_stride, y_stride; /* elements between rows */
-    float          eps, offset, magnitude, per_in; /* 1 / in */
+    float          eps, offset, magnitude, head_eps, head_offset, per_in; /* 1 / in */
+    int32_t        cluster; /* blocks that norm a head together; 0: none is normed */
     int32_t        rows, out, chunks, row_bytes;
     int32_t        each, more; /* tiles, or rows where not PAIRED, of a block; so many blocks have one more */
     int32_t        warps, team, teams, team_magic; /* warp * magic >> 16 = warp / team */
@@ -445,6 +446,44 @@ template <typename T> __device__ __forceinline__ void end_rows(const Args &a, in
     }
 }
 
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
+/* y of a tile, normed over its head of q or k, which the blocks of a cluster share.  All threads but the producer's
+ * come here, having arrived at the cluster's barrier once: so every block has started. */
+__device__ __forceinline__ void norm_head(const Args &a, int unit, bool active, char *smem, float &y0, float &y1)
+{
+    const int    tid = threadIdx.x;
+    const Pair   e = pair_of(a, unit);
+    const float *gain = active && e.part < 2 ? a.head_gain[e.part] : NULL;
+    const float  g0 = gain ? a.head_offset + gain[e.first] : 1, g1 = gain ? a.head_offset + gain[e.second] : 1;
+    float       *sums = (float *)(smem + SQUARES), *shares = sums + 64; /* [warps] of this block; [cluster] of all */
+    float        sum = warp_sum(active && tid % SPREAD == 0 ? y0 * y0 + y1 * y1 : 0);
+
+    if (tid % 32 == 0)
+        sums[tid / 32] = sum;
+    cluster_wait();
+    consumers_meet(a);
+    if (tid < a.cluster) {
+        const unsigned rank = blockIdx.x % a.cluster;
+        unsigned       there;
+        sum = 0;
+        for (int i = 0; i < a.warps; i++)
+            sum += sums[i];
+        asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(shares + rank)), "r"(tid));
+        asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(sum) : "memory");
+    }
+    __syncwarp();
+    cluster_arrive();
+    cluster_wait();
+    sum = 0;
+    for (int i = 0; i < a.cluster; i++)
+        sum += shares[i];
+    const float scale = gain ? rsqrtf(sum / a.head_dim + a.head_eps) : 1;
+    y0 *= scale * g0;
+    y1 *= scale * g1;
+}
+
 /* The end of a tile for row m of x; residual, ahead, target: loaded before. */
 template <typename T, int KIND>
 __device__ __forceinline__ void end_tile(const Args &a, int unit, int m, bool two, float y0, float y1, float4 ahead,
@@ -581,6 +620,8 @@ __global__ void __maxnreg__((REGISTERS<KIND, M, RING>)) gemv(const __grid_consta
         produce<KIND>(a, t, smem);
         return;
     }
+    if (LATE && KIND == MI_GEMV_QKV && a.cluster)
+        cluster_arrive();
     const int team = warp * a.team_magic >> 16, part = warp - team * a.team;
     uint4     w[2][RING ? 1 : STEPS], x[M][STEPS];
     int       chunk[STEPS];
@@ -702,8 +743,12 @@ __global__ void __maxnreg__((REGISTERS<KIND, M, RING>)) gemv(const __grid_consta
             y0 += __shfl_xor_sync(~0u, y0, o);
             y1 += __shfl_xor_sync(~0u, y1, o);
         }
+        y0 = y0 * scale + ahead.x;
+        y1 = y1 * scale + ahead.y;
+        if (KIND == MI_GEMV_QKV && a.cluster)
+            norm_head(a, unit, item < items, smem, y0, y1);
         if (item < items && lane % SPREAD == 0)
-            end_tile<T, KIND>(a, unit, 0, two, y0 * scale + ahead.x, y1 * scale + ahead.y, ahead, residual, target);
+            end_tile<T, KIND>(a, unit, 0, two, y0, y1, ahead, residual, target);
     } else {
         end_summed<T, KIND, M>(a, t, smem, residual);
     }

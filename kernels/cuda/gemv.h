@@ -32,9 +32,11 @@ typedef struct {
     int32_t    rows;  /* of x, at most */
     int32_t    in;
     int32_t    out;   /* rows of W; of G where gated; of q, k and v together */
+    int32_t    norm_dim; /* head_dim where each head of q and k is normed, for one row; else 0 */
     /* ---- */
     bool    direct;     /* weights straight into registers, one tile a team */
     int32_t grid;       /* blocks */
+    int32_t cluster;    /* blocks that share a head that is normed; else 1 */
     int32_t team;       /* warps that share a tile of two rows of W */
     int32_t teams;      /* in a block */
     int32_t stage_rows; /* of W in one stage of the ring: 1, or 2 * a power of two that divides teams */
@@ -75,12 +77,14 @@ typedef struct {
     int32_t        n_heads, n_kv_heads, head_dim, rope_dim;
     bool           interleaved; /* 2i turns with 2i + 1; else i with i + rope_dim / 2 */
     float          magnitude;   /* of sine and cosine */
+    const float   *head_gain[2]; /* where plan->norm_dim: of each head of q and of k, [head_dim] */
+    float          head_eps, head_offset;
     MiTensor       q;           /* out: [rows][n_heads][head_dim] */
     MiKvView       kv;          /* its k and v are f32, f16 or bf16 */
 } MiGemvQkv;
 
 /* LOAD.  Whether head_dim and rope_dim are ones that the kernel divides evenly. */
-bool mi_cuda_gemv_qkv_takes(int32_t head_dim, int32_t rope_dim, bool interleaved);
+bool mi_cuda_gemv_qkv_takes(int32_t head_dim, int32_t rope_dim);
 /* ENQUEUE. */
 int mi_cuda_gemv_qkv(void *stream, const MiGemvPlan *, MiTensor x, MiGemvNorm, const MiGemvQkv *);
 

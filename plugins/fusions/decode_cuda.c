@@ -68,47 +68,86 @@ static const MiPattern qkv_pattern[] = {
     { NULL, { 0 } },
 };
 
-static MiGemvPlan qkv_plan(const MiArgs *at)
+/* The same with each head of q and k normed, as in Qwen3. */
+enum { NORM_Q = V + 1, NORM_K, NORMED_ROPE_Q, NORMED_ROPE_K, NORMED_APPEND };
+static const MiPattern normed_pattern[] = {
+    [QKV_NORM] = { "rmsnorm", { 0 } },
+    [Q] = { "linear", { 1 + QKV_NORM } },
+    [K] = { "linear", { 1 + QKV_NORM } },
+    [V] = { "linear", { 1 + QKV_NORM } },
+    [NORM_Q] = { "rmsnorm", { 1 + Q } },
+    [NORM_K] = { "rmsnorm", { 1 + K } },
+    [NORMED_ROPE_Q] = { "rope", { 1 + NORM_Q } },
+    [NORMED_ROPE_K] = { "rope", { 1 + NORM_K } },
+    [NORMED_APPEND] = { "kv_append", { 1 + NORMED_ROPE_K, 1 + V } },
+    { NULL, { 0 } },
+};
+
+/* rope: of q; after it comes k's, then the append. */
+static MiGemvPlan qkv_plan(const MiArgs *at, const MiArgs *rope)
 {
     const MiTensor *x = &at[QKV_NORM].in[0];
-    return plan_of(MI_GEMV_QKV, x, x->shape[0], x->shape[1], at[Q].out[0].shape[1] + 2 * at[K].out[0].shape[1]);
+    MiGemvPlan      p = plan_of(MI_GEMV_QKV, x, x->shape[0], x->shape[1], at[Q].out[0].shape[1] + 2 * at[K].out[0].shape[1]);
+
+    p.norm_dim = rope == &at[NORMED_ROPE_Q] ? (int32_t)rope->in[0].shape[2] : 0;
+    return p;
+}
+
+static bool qkv_fits(const MiArgs *at, const MiArgs *rope)
+{
+    const MiTensor *x = &at[QKV_NORM].in[0], *q = &rope[0].in[0], *k = &rope[1].in[0], *v = &rope[2].in[1];
+    const MiRotate *r = rope[0].node->attr;
+
+    return x->ndim == 2 && packed(x) && q->ndim == 3 && k->ndim == 3 && v->ndim == 3 && packed(&rope[0].out[0]) &&
+           q->shape[1] * q->shape[2] == at[Q].out[0].shape[1] && k->shape[1] * k->shape[2] == at[K].out[0].shape[1] &&
+           v->shape[1] == k->shape[1] && v->shape[2] == k->shape[2] && q->shape[2] == k->shape[2] &&
+           at[V].out[0].shape[1] == at[K].out[0].shape[1] && memcmp(r, rope[1].node->attr, sizeof *r) == 0 &&
+           rope[0].node->in[1].id == rope[1].node->in[1].id &&
+           mi_cuda_gemv_qkv_takes((int32_t)q->shape[2], r->dim) && possible(qkv_plan(at, rope));
 }
 
 static bool qkv_match(const MiArgs *at, MiShape shape)
 {
-    const MiTensor *x = &at[QKV_NORM].in[0], *q = &at[ROPE_Q].in[0], *k = &at[ROPE_K].in[0], *v = &at[APPEND].in[1];
-    const MiRotate *r = at[ROPE_Q].node->attr;
-
     (void)shape;
-    return x->ndim == 2 && packed(x) && q->ndim == 3 && k->ndim == 3 && v->ndim == 3 && packed(&at[ROPE_Q].out[0]) &&
-           q->shape[1] * q->shape[2] == at[Q].out[0].shape[1] && k->shape[1] * k->shape[2] == at[K].out[0].shape[1] &&
-           v->shape[1] == k->shape[1] && v->shape[2] == k->shape[2] && q->shape[2] == k->shape[2] &&
-           at[V].out[0].shape[1] == at[K].out[0].shape[1] && memcmp(r, at[ROPE_K].node->attr, sizeof *r) == 0 &&
-           at[ROPE_Q].node->in[1].id == at[ROPE_K].node->in[1].id &&
-           mi_cuda_gemv_qkv_takes((int32_t)q->shape[2], r->dim, r->style == MI_ROPE_INTERLEAVED) && possible(qkv_plan(at));
+    return qkv_fits(at, &at[ROPE_Q]);
 }
+
+static bool normed_match(const MiArgs *at, MiShape shape)
+{
+    (void)shape;
+    return memcmp(at[NORM_Q].node->attr, at[NORM_K].node->attr, sizeof(MiNorm)) == 0 && at[NORM_Q].in[0].ndim == 3 &&
+           at[NORM_K].in[0].ndim == 3 && qkv_fits(at, &at[NORMED_ROPE_Q]);
+}
+
+static const MiArgs *rope_of(const MiCall *call) { return &call->at[call->n > APPEND + 1 ? NORMED_ROPE_Q : ROPE_Q]; }
 
 static bool qkv_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
     (void)ctx, (void)workspace;
-    return keep(qkv_plan(call->at), state, error);
+    return keep(qkv_plan(call->at, rope_of(call)), state, error);
 }
 
 static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
-    const MiArgs   *at = call->at;
-    const MiTensor *q = &at[ROPE_Q].out[0];
-    const MiRotate *r = at[ROPE_Q].node->attr;
+    const MiArgs   *at = call->at, *rope = rope_of(call);
+    const MiTensor *q = &rope[0].out[0];
+    const MiRotate *r = rope[0].node->attr;
     MiGemvQkv       c = {
-        .freqs = at[ROPE_Q].in[1].data, .positions = call->batch->positions,
-        .n_heads = (int32_t)q->shape[1], .n_kv_heads = (int32_t)at[ROPE_K].in[0].shape[1],
+        .freqs = rope[0].in[1].data, .positions = call->batch->positions,
+        .n_heads = (int32_t)q->shape[1], .n_kv_heads = (int32_t)rope[1].in[0].shape[1],
         .head_dim = (int32_t)q->shape[2], .rope_dim = r->dim, .interleaved = r->style == MI_ROPE_INTERLEAVED,
-        .magnitude = r->magnitude, .q = *q, .kv = *at[APPEND].kv,
+        .magnitude = r->magnitude, .q = *q, .kv = *rope[2].kv,
     };
 
     if (c.kv.dtype != MI_BF16 && c.kv.dtype != MI_F16 && c.kv.dtype != MI_F32) {
         g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "it writes a cache of f32, f16 or bf16; set [engine] kv_dtype");
         return false;
+    }
+    for (int i = 0; i < 2 && call->n > APPEND + 1; i++) {
+        const MiGemvNorm n = norm_of(&at[NORM_Q + i]);
+        c.head_gain[i] = n.gain;
+        c.head_eps = n.eps;
+        c.head_offset = n.offset;
     }
     for (int i = 0; i < 3; i++) {
         c.w[i] = at[Q + i].weight[0].tensor.data;
@@ -120,6 +159,10 @@ static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **er
 static const MiOp qkv_op = { .struct_size = sizeof qkv_op, .prepare = qkv_prepare, .run = qkv_run, .release = g_free };
 static const MiFusion qkv = {
     .struct_size = sizeof qkv, .pattern = qkv_pattern, .layouts = layouts, .match = qkv_match, .op = &qkv_op,
+};
+
+static const MiFusion qkv_normed = {
+    .struct_size = sizeof qkv_normed, .pattern = normed_pattern, .layouts = layouts, .match = normed_match, .op = &qkv_op,
 };
 
 /* ---- linear, add ---------------------------------------------------------------------- */
@@ -286,6 +329,7 @@ static const MiFusion greedy = {
 
 MI_PLUGIN("decode_cuda", "0.1", "Linears of a decode step with their neighbours in one kernel each",
           MI_FEATURE_FUSION("norm_qkv_rope", "cuda", &qkv, NULL),
+          MI_FEATURE_FUSION("norm_qkv_norm_rope", "cuda", &qkv_normed, NULL),
           MI_FEATURE_FUSION("linear_residual", "cuda", &residual, NULL),
           MI_FEATURE_FUSION("norm_gate_up", "cuda", &gated, NULL),
           MI_FEATURE_FUSION("norm_head", "cuda", &head, NULL),
