@@ -135,7 +135,9 @@ static void choose_ring(MiGemvPlan *p, int sms, int most, int64_t bytes)
             p->cluster *= 2;
         p->grid = heads * p->cluster;
     }
-    const int stage = stage_bytes(p), limit = per_sm == 1 ? 190 << 10 : 110 << 10;
+    /* A matrix with short rows that ends in an addition is o: gated comes next, and its block has to fit beside it. */
+    const bool before_gated = p->kind == MI_GEMV_RESIDUAL && p->stage_rows > 1;
+    const int  stage = stage_bytes(p), limit = per_sm == 1 ? 190 << 10 : before_gated ? 60 << 10 : 110 << 10;
     p->stages = limit / stage < stages_of(p) ? limit / stage : stages_of(p);
     if (p->stages > MAX_STAGES)
         p->stages = MAX_STAGES;
@@ -143,9 +145,16 @@ static void choose_ring(MiGemvPlan *p, int sms, int most, int64_t bytes)
         p->stages--;
     if (p->stages < stages_round(p))
         p->stages = stages_round(p);
-    /* 15 KB under way before the wait where the ring takes the block's whole share, else 30 and two stages. */
-    const int under_way = p->stages >= stages_of(p) ? 15 << 10 : 30 << 10, least = under_way > 15 << 10 ? 2 : 1;
+    /* 15 KB under way before the wait where the ring takes the block's whole share, else 30 and two stages; more where
+     * nothing comes after it. */
+    const bool whole = p->stages >= stages_of(p) || before_gated;
+    const int  under_way = whole ? 15 << 10 : p->kind == MI_GEMV_HEAD ? 60 << 10 : 30 << 10, least = whole ? 1 : 2;
     p->flight = under_way / stage > least ? under_way / stage : least;
+    /* While attention and o run, the ring fills and memory would idle. */
+    if (paired(p) && p->stages < stages_of(p)) {
+        p->ahead = 8;
+        p->pace = 2500;
+    }
 }
 
 /* The rules are measurements on an H100 of a whole step: docs/performance.md. */

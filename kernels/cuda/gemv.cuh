@@ -30,8 +30,7 @@ constexpr int STEPS = 4;        /* of 256 elements of x that a warp keeps in reg
 constexpr int STEP_CHUNKS = 32; /* 16-byte chunks of a step */
 constexpr int MAX_STAGES = 64, MAX_WARPS = 24;
 constexpr int SPREAD = 4; /* threads that end a tile together where sums stay spread */
-/* Chunks of the norm's gain that a thread loads ahead. */
-template <bool RING> constexpr int GAINS = RING ? 2 : 1;
+constexpr int GAINS = 2;  /* chunks of the norm's gain that a thread loads ahead */
 /* Shared memory: barriers, sums of squares, a flag; then the ring, at a multiple of 128 bytes (16 costs 5 % of
  * bandwidth), then normed x, what the ends of rows need, and the teams' partial sums. */
 constexpr int EMPTY = MAX_STAGES * 8, SQUARES = 2 * MAX_STAGES * 8, FLAG = SQUARES + MAX_WARPS * 4 * 4;
@@ -323,7 +322,7 @@ template <typename T> __device__ __forceinline__ uint4 scale(const Args &a, uint
 
 /* x * gain of all rows into shared memory, the sums of their squares into `squares` [warps][M]: 1 / rms is
  * applied to y, where nobody waits for it. */
-template <typename T, int M, int GAINS>
+template <typename T, int M>
 __device__ __forceinline__ void norm_rows(const Args &a, const int *row, const float4 (*gain)[2], char *smem)
 {
     const int threads = a.warps * 32, tid = threadIdx.x;
@@ -601,15 +600,14 @@ __device__ __forceinline__ void multiply(W weight, const uint4 (*x)[STEPS], floa
         }
 }
 
-/* Registers: blocks of this and of the kernels around it have to fit an SM together, or the next one's prefetch starts
- * late: so few that some cold values are spilt. */
-template <int KIND, int M, bool RING>
-constexpr int REGISTERS = M > 2 ? 96 : M > 1 ? 80 : !RING ? 72 : KIND == MI_GEMV_RESIDUAL || KIND == MI_GEMV_QKV ? 56 : 48;
+/* Registers: some cold values are spilt.  48 and 72 for one row let more kernels of the chain be on an SM at once, and
+ * their prefetches disturb each other: 0.477 instead of 0.434 ms a step of the 0.5B shape on an H100. */
+template <int M, bool RING> constexpr int REGISTERS = M > 2 ? 96 : M == 1 && RING ? 64 : 80;
 
 /* RING: weights through the ring; else a tile a team, straight into registers.  LATE: the sums of a tile stay spread
  * over lanes until its end: shorter than shuffles where a block has few tiles, and only for one row. */
 template <typename T, int KIND, int M, bool RING, bool LATE>
-__global__ void __maxnreg__((REGISTERS<KIND, M, RING>)) gemv(const __grid_constant__ Args a)
+__global__ void __maxnreg__((REGISTERS<M, RING>)) gemv(const __grid_constant__ Args a)
 {
     extern __shared__ __align__(128) char smem[];
 
@@ -638,7 +636,7 @@ __global__ void __maxnreg__((REGISTERS<KIND, M, RING>)) gemv(const __grid_consta
             w[1][s] = load_weight((const uint4 *)(two ? p.second : p.first) + chunk[s]);
         }
     }
-    float4 gain[GAINS<RING>][2] = {}, ahead = { 0, 0, 1, 0 };
+    float4 gain[GAINS][2] = {}, ahead = { 0, 0, 1, 0 };
     int    row[M];
     Target target = {};
 #pragma unroll
@@ -646,7 +644,7 @@ __global__ void __maxnreg__((REGISTERS<KIND, M, RING>)) gemv(const __grid_consta
         row[m] = KIND == MI_GEMV_HEAD && a.out_rows ? a.out_rows[min(m, a.rows - 1)] : min(m, a.rows - 1);
     if constexpr (NORMED<KIND>)
 #pragma unroll
-        for (int k = 0; k < GAINS<RING>; k++)
+        for (int k = 0; k < GAINS; k++)
             if (tid + k * a.warps * 32 < a.chunks) {
                 gain[k][0] = ((const float4 *)a.gain)[2 * (tid + k * a.warps * 32)];
                 gain[k][1] = ((const float4 *)a.gain)[2 * (tid + k * a.warps * 32) + 1];
@@ -672,7 +670,7 @@ __global__ void __maxnreg__((REGISTERS<KIND, M, RING>)) gemv(const __grid_consta
 
     const float2 residual = item < items ? residual_of<T, KIND>(a, unit, item % M, two) : float2{ 0, 0 };
     if constexpr (NORMED<KIND>) {
-        norm_rows<T, M, GAINS<RING>>(a, row, gain, smem);
+        norm_rows<T, M>(a, row, gain, smem);
         consumers_meet(a);
     }
 #pragma unroll
