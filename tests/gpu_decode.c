@@ -21,7 +21,8 @@ static void must(int code, const char *what)
 {
     if (!code)
         return;
-    printf("not ok %d - %s: CUDA error %d: %s\n", passed + failed + 1, what, code, cudaGetErrorString((cudaError_t)code));
+    printf("not ok %d - %s: CUDA error %d: %s\n", passed + failed + 1, what, code,
+           cudaGetErrorString((cudaError_t)code));
     exit(1);
 }
 
@@ -34,7 +35,13 @@ static float    uniform(void)
     return (float)(state >> 40) * (2.f / 16777216.f) - 1;
 }
 
-static float    from_bf16(uint16_t b) { uint32_t u = (uint32_t)b << 16; float f; memcpy(&f, &u, 4); return f; }
+static float from_bf16(uint16_t b)
+{
+    uint32_t u = (uint32_t)b << 16;
+    float    f;
+    memcpy(&f, &u, 4);
+    return f;
+}
 static uint16_t to_bf16(float f)
 {
     uint32_t u;
@@ -69,13 +76,17 @@ static void free_all(void)
         must(cudaFree(owned[--n_owned]), "cudaFree");
 }
 
-typedef struct { float *host; void *device; size_t n; } Array;
+typedef struct {
+    float *host;
+    void  *device;
+    size_t n;
+} Array;
 
 /* bf16 values around mean, as floats here. */
 static Array random_bf16(size_t n, float mean, float amp)
 {
     uint16_t *b = malloc(n * 2);
-    Array     a = { malloc(n * 4), NULL, n };
+    Array     a = {malloc(n * 4), NULL, n};
 
     for (size_t i = 0; i < n; i++)
         a.host[i] = from_bf16(b[i] = to_bf16(mean + amp * uniform()));
@@ -86,7 +97,7 @@ static Array random_bf16(size_t n, float mean, float amp)
 
 static Array random_f32(size_t n, float mean, float amp)
 {
-    Array a = { malloc(n * 4), NULL, n };
+    Array a = {malloc(n * 4), NULL, n};
     for (size_t i = 0; i < n; i++)
         a.host[i] = mean + amp * uniform();
     a.device = upload(a.host, n * 4);
@@ -117,7 +128,7 @@ static double distance(const float *a, const double *b, size_t n)
 
 static MiTensor tensor(void *data, MiDType dtype, int64_t rows, int64_t n)
 {
-    return (MiTensor){ data, dtype, 2, { rows, n }, { n, 1 } };
+    return (MiTensor){data, dtype, 2, {rows, n}, {n, 1}};
 }
 
 /* ---- the slow and obvious way --------------------------------------------------------- */
@@ -158,14 +169,17 @@ static double *product(const double *x, const Array *w, const float *bias, int r
 
 /* ---- one case of each kind, in several layouts ------------------------------------------ */
 
-typedef struct { MiGemvKind kind; int rows, in, out, layout, norm_dim; } Case;
+typedef struct {
+    MiGemvKind kind;
+    int        rows, in, out, layout, norm_dim;
+} Case;
 enum { N_LAYOUTS = 4 };
 
 /* 0: as planned; 1: few blocks, a ring that goes round; 2: half tiles; 3: without a ring. */
 static bool planned(const Case *c, MiGemvPlan *p)
 {
-    *p = (MiGemvPlan){ .kind = c->kind, .dtype = MI_BF16, .rows = c->rows, .in = c->in, .out = c->out,
-                       .norm_dim = c->norm_dim };
+    *p = (MiGemvPlan){
+        .kind = c->kind, .dtype = MI_BF16, .rows = c->rows, .in = c->in, .out = c->out, .norm_dim = c->norm_dim};
     must(mi_cuda_gemv_plan(p), "planning");
     if (c->layout == 0)
         return true;
@@ -190,17 +204,18 @@ static bool planned(const Case *c, MiGemvPlan *p)
 
 static double plain(const Case *c, const MiGemvPlan *p)
 {
-    const bool   f32 = c->out % 2, has_bias = c->in % 3 != 0;
-    const Array  x = random_bf16((size_t)c->rows * c->in, 0, 1), w = random_bf16((size_t)c->out * c->in, 0, 0.1f);
-    const Array  bias = random_f32((size_t)c->out, 0, 1), res = random_bf16((size_t)c->rows * c->out, 0, 1);
-    const size_t n = (size_t)c->rows * c->out;
-    const bool   residual = c->kind == MI_GEMV_RESIDUAL;
-    void        *y = upload(NULL, n * 4);
-    const MiDType type = f32 && !residual ? MI_F32 : MI_BF16;
+    const bool     f32 = c->out % 2, has_bias = c->in % 3 != 0;
+    const Array    x = random_bf16((size_t)c->rows * c->in, 0, 1), w = random_bf16((size_t)c->out * c->in, 0, 0.1f);
+    const Array    bias = random_f32((size_t)c->out, 0, 1), res = random_bf16((size_t)c->rows * c->out, 0, 1);
+    const size_t   n = (size_t)c->rows * c->out;
+    const bool     residual = c->kind == MI_GEMV_RESIDUAL;
+    void          *y = upload(NULL, n * 4);
+    const MiDType  type = f32 && !residual ? MI_F32 : MI_BF16;
     const MiTensor tx = tensor(x.device, MI_BF16, c->rows, c->in), ty = tensor(y, type, c->rows, c->out);
 
     if (residual)
-        must(mi_cuda_gemv_residual(NULL, p, tx, w.device, has_bias ? bias.device : NULL, tensor(res.device, MI_BF16, c->rows, c->out), ty),
+        must(mi_cuda_gemv_residual(NULL, p, tx, w.device, has_bias ? bias.device : NULL,
+                                   tensor(res.device, MI_BF16, c->rows, c->out), ty),
              "residual");
     else
         must(mi_cuda_gemv(NULL, p, tx, w.device, has_bias ? bias.device : NULL, ty), "plain");
@@ -220,8 +235,8 @@ static double gated(const Case *c, const MiGemvPlan *p)
     const size_t n = (size_t)c->rows * c->out;
     void        *y = upload(NULL, n * 2);
 
-    must(mi_cuda_gemv_gated(NULL, p, tensor(x.device, MI_BF16, c->rows, c->in), (MiGemvNorm){ gain.device, 1e-5f, 0.25f }, g.device,
-                            u.device, tensor(y, MI_BF16, c->rows, c->out)),
+    must(mi_cuda_gemv_gated(NULL, p, tensor(x.device, MI_BF16, c->rows, c->in), (MiGemvNorm){gain.device, 1e-5f, 0.25f},
+                            g.device, u.device, tensor(y, MI_BF16, c->rows, c->out)),
          "gated");
     double *nx = normed(&x, &gain, c->rows, c->in, 1e-5, 0.25), *a = product(nx, &g, NULL, c->rows, c->in, c->out);
     double *b = product(nx, &u, NULL, c->rows, c->in, c->out);
@@ -235,17 +250,18 @@ static double gated(const Case *c, const MiGemvPlan *p)
 
 static double head(const Case *c, const MiGemvPlan *p)
 {
-    const int     tokens = c->rows + 2, pick[4] = { 5 % tokens, 1, 2, 0 };
+    const int     tokens = c->rows + 2, pick[4] = {5 % tokens, 1, 2, 0};
     const Array   x = random_bf16((size_t)tokens * c->in, 0.1f, 2), gain = random_f32((size_t)c->in, 1, 0.5f);
     const Array   w = random_bf16((size_t)c->out * c->in, 0, 0.1f);
     const size_t  n = (size_t)c->rows * c->out;
-    const int32_t slots[4] = { 2, -1, 0, 3 };
-    int32_t       drawn[4] = { -7, -7, -7, -7 }, tokens_out[4];
+    const int32_t slots[4] = {2, -1, 0, 3};
+    int32_t       drawn[4] = {-7, -7, -7, -7}, tokens_out[4];
     void         *y = upload(NULL, n * 4), *best = upload(NULL, (size_t)c->rows * p->grid * sizeof(MiCandidate));
-    void         *rows = upload(pick, sizeof pick), *slot = upload(slots, sizeof slots), *d = upload(drawn, sizeof drawn), *t = upload(NULL, 16);
+    void *rows = upload(pick, sizeof pick), *slot = upload(slots, sizeof slots), *d = upload(drawn, sizeof drawn),
+         *t = upload(NULL, 16);
 
-    must(mi_cuda_gemv_head(NULL, p, tensor(x.device, MI_BF16, tokens, c->in), rows, (MiGemvNorm){ gain.device, 1e-5f, 0 }, w.device,
-                           tensor(y, MI_F32, c->rows, c->out), best),
+    must(mi_cuda_gemv_head(NULL, p, tensor(x.device, MI_BF16, tokens, c->in), rows, (MiGemvNorm){gain.device, 1e-5f, 0},
+                           w.device, tensor(y, MI_F32, c->rows, c->out), best),
          "head");
     must(mi_cuda_gemv_pick(NULL, best, p->grid, c->rows, t, d, slot), "pick");
     double *nx = normed(&x, &gain, tokens, c->in, 1e-5, 0), *all = product(nx, &w, NULL, tokens, c->in, c->out);
@@ -284,23 +300,42 @@ static double qkv(const Case *c, const MiGemvPlan *p, int dim, int turns, bool i
     const Array   x = random_bf16((size_t)rows * c->in, 0.1f, 2), gain = random_f32((size_t)c->in, 1, 0.5f);
     const Array   w = random_bf16((size_t)all * c->in, 0, 0.1f), bias = random_f32((size_t)all, 0, 1);
     const Array   freqs = random_f32((size_t)turns / 2, 0.5f, 0.5f), heads = random_f32((size_t)2 * dim, 1, 0.5f);
-    const int32_t positions[4] = { 7, 0, 100003, 31 }, slots[4] = { 21, 0, -1, CAPACITY * BLOCKS - 1 };
+    const int32_t positions[4] = {7, 0, 100003, 31}, slots[4] = {21, 0, -1, CAPACITY * BLOCKS - 1};
     const size_t  n_kv = (size_t)BLOCKS * KV_HEADS * CAPACITY * dim;
     char         *wd = w.device;
     MiGemvQkv     q = {
-        .w = { wd, wd + (size_t)nq * c->in * 2, wd + (size_t)(nq + nk) * c->in * 2 }, .freqs = freqs.device,
-        .positions = upload(positions, sizeof positions), .n_heads = HEADS, .n_kv_heads = KV_HEADS, .head_dim = dim,
-        .head_gain = { heads.device, (const float *)heads.device + dim }, .head_eps = 1e-5f, .head_offset = 0.125f,
-        .rope_dim = turns, .interleaved = interleaved, .magnitude = 1.1f, .q = tensor(upload(NULL, (size_t)rows * nq * 2), MI_BF16, rows, nq),
-        .kv = { .k = upload(NULL, n_kv * 4), .v = upload(NULL, n_kv * 4), .dtype = interleaved ? MI_F32 : MI_BF16, .n_kv_heads = KV_HEADS,
-                .head_dim = dim, .stride_block = KV_HEADS * CAPACITY * dim, .stride_token = dim, .stride_head = CAPACITY * dim,
-                .block_size = CAPACITY, .max_blocks = 1, .slots = upload(slots, sizeof slots) },
+            .w = {wd, wd + (size_t)nq * c->in * 2, wd + (size_t)(nq + nk) * c->in * 2},
+            .freqs = freqs.device,
+            .positions = upload(positions, sizeof positions),
+            .n_heads = HEADS,
+            .n_kv_heads = KV_HEADS,
+            .head_dim = dim,
+            .head_gain = {heads.device, (const float *)heads.device + dim},
+            .head_eps = 1e-5f,
+            .head_offset = 0.125f,
+            .rope_dim = turns,
+            .interleaved = interleaved,
+            .magnitude = 1.1f,
+            .q = tensor(upload(NULL, (size_t)rows * nq * 2), MI_BF16, rows, nq),
+            .kv = {.k = upload(NULL, n_kv * 4),
+                   .v = upload(NULL, n_kv * 4),
+                   .dtype = interleaved ? MI_F32 : MI_BF16,
+                   .n_kv_heads = KV_HEADS,
+                   .head_dim = dim,
+                   .stride_block = KV_HEADS * CAPACITY * dim,
+                   .stride_token = dim,
+                   .stride_head = CAPACITY * dim,
+                   .block_size = CAPACITY,
+                   .max_blocks = 1,
+                   .slots = upload(slots, sizeof slots)},
     };
     for (int i = 0; i < 3 && has_bias; i++)
         q.bias[i] = (const float *)bias.device + (i == 0 ? 0 : i == 1 ? nq : nq + nk);
-    must(mi_cuda_gemv_qkv(NULL, p, tensor(x.device, MI_BF16, rows, c->in), (MiGemvNorm){ gain.device, 1e-5f, 0 }, &q), "qkv");
+    must(mi_cuda_gemv_qkv(NULL, p, tensor(x.device, MI_BF16, rows, c->in), (MiGemvNorm){gain.device, 1e-5f, 0}, &q),
+         "qkv");
 
-    double *nx = normed(&x, &gain, rows, c->in, 1e-5, 0), *y = product(nx, &w, has_bias ? bias.host : NULL, rows, c->in, all);
+    double *nx = normed(&x, &gain, rows, c->in, 1e-5, 0),
+           *y = product(nx, &w, has_bias ? bias.host : NULL, rows, c->in, all);
     for (int r = 0; r < rows && c->norm_dim; r++) /* each head of q and k */
         for (int h = 0; h < HEADS + KV_HEADS; h++) {
             double *v = y + (size_t)r * all + h * dim, sum = 0;
@@ -309,9 +344,10 @@ static double qkv(const Case *c, const MiGemvPlan *p, int dim, int turns, bool i
             for (int e = 0; e < dim; e++)
                 v[e] *= (0.125 + heads.host[(h < HEADS ? 0 : dim) + e]) / sqrt(sum / dim + 1e-5);
         }
-    float  *gq = fetch(q.q.data, (size_t)rows * nq, MI_BF16), *gk = fetch(q.kv.k, n_kv, q.kv.dtype), *gv = fetch(q.kv.v, n_kv, q.kv.dtype);
-    double  d = 0, s = 0;
-    size_t  kept = 2 * n_kv;
+    float *gq = fetch(q.q.data, (size_t)rows * nq, MI_BF16), *gk = fetch(q.kv.k, n_kv, q.kv.dtype),
+          *gv = fetch(q.kv.v, n_kv, q.kv.dtype);
+    double d = 0, s = 0;
+    size_t kept = 2 * n_kv;
     for (int r = 0; r < rows; r++)
         for (int h = 0; h < HEADS + 2 * KV_HEADS; h++)
             for (int e = 0; e < dim; e++) {
@@ -321,22 +357,25 @@ static double qkv(const Case *c, const MiGemvPlan *p, int dim, int turns, bool i
                     const int i = interleaved ? e / 2 : e % (turns / 2), a = interleaved ? e / 2 * 2 : i;
                     want = turned(v[a], v[a + (interleaved ? 1 : turns / 2)], &freqs, i, positions[r], e != a);
                 }
-                const int64_t at = slots[r] < 0 ? -1 : slots[r] / CAPACITY * q.kv.stride_block + slots[r] % CAPACITY * dim;
-                const int     kh = h < HEADS ? 0 : (h - HEADS) % KV_HEADS;
+                const int64_t at =
+                    slots[r] < 0 ? -1 : slots[r] / CAPACITY * q.kv.stride_block + slots[r] % CAPACITY * dim;
+                const int kh = h < HEADS ? 0 : (h - HEADS) % KV_HEADS;
                 if (h >= HEADS && at < 0)
                     continue;
-                const float got = h < HEADS ? gq[(size_t)r * nq + h * dim + e] : (h < HEADS + KV_HEADS ? gk : gv)[at + kh * q.kv.stride_head + e];
+                const float got = h < HEADS ? gq[(size_t)r * nq + h * dim + e]
+                                            : (h < HEADS + KV_HEADS ? gk : gv)[at + kh * q.kv.stride_head + e];
                 kept -= h >= HEADS;
                 d += (got - want) * (got - want);
                 s += want * want;
             }
     for (size_t i = 0; i < n_kv; i++) /* nothing else was written */
         kept -= isnan(gk[i]) + isnan(gv[i]);
-    free(nx), free(y), free(gq), free(gk), free(gv), free(x.host), free(gain.host), free(w.host), free(bias.host), free(freqs.host), free(heads.host);
+    free(nx), free(y), free(gq), free(gk), free(gv), free(x.host), free(gain.host), free(w.host), free(bias.host),
+        free(freqs.host), free(heads.host);
     return kept ? 2 : sqrt(d / s);
 }
 
-static const char *const kinds[] = { "plain", "residual", "gated", "qkv", "head" };
+static const char *const kinds[] = {"plain", "residual", "gated", "qkv", "head"};
 
 static void one(Case c, const int *heads)
 {
@@ -350,16 +389,18 @@ static void one(Case c, const int *heads)
         error = qkv(&c, &p, heads[0], heads[1], heads[2], heads[3]);
     else
         error = c.kind == MI_GEMV_GATED ? gated(&c, &p) : c.kind == MI_GEMV_HEAD ? head(&c, &p) : plain(&c, &p);
-    snprintf(what, sizeof what, "%s%s, %d rows of %d, %d out, %d blocks, %d x %d warps, %s%d stages of %d rows", kinds[c.kind],
-             c.norm_dim ? " with normed heads" : "", c.rows, c.in, c.out, p.grid, p.teams, p.team, p.direct ? "direct, " : "", p.stages, p.stage_rows);
+    snprintf(what, sizeof what, "%s%s, %d rows of %d, %d out, %d blocks, %d x %d warps, %s%d stages of %d rows",
+             kinds[c.kind], c.norm_dim ? " with normed heads" : "", c.rows, c.in, c.out, p.grid, p.teams, p.team,
+             p.direct ? "direct, " : "", p.stages, p.stage_rows);
     check(error < (c.kind == MI_GEMV_GATED ? 8e-3 : 4e-3), what, error); /* gated: a product of two that round x */
     free_all();
 }
 
 static void compare(void)
 {
-    static const int ins[] = { 64, 72, 576, 896, 1536, 2048, 3584, 4864, 8960, 18944 };
-    static const int heads[][4] = { { 64, 64, 0, 1 }, { 128, 128, 0, 0 }, { 64, 64, 1, 1 }, { 8, 8, 0, 0 }, { 96, 32, 0, 1 }, { 80, 40, 1, 0 } };
+    static const int ins[] = {64, 72, 576, 896, 1536, 2048, 3584, 4864, 8960, 18944};
+    static const int heads[][4] = {{64, 64, 0, 1}, {128, 128, 0, 0}, {64, 64, 1, 1},
+                                   {8, 8, 0, 0},   {96, 32, 0, 1},   {80, 40, 1, 0}};
     int              turn = 0;
 
     for (size_t i = 0; i < sizeof ins / sizeof *ins; i++)
@@ -367,25 +408,25 @@ static void compare(void)
             for (int layout = 0; layout < N_LAYOUTS; layout++, turn++) {
                 const int  in = ins[i], big = in > 4000, *h = heads[turn % 6];
                 const bool wide = in <= 4096;
-                one((Case){ MI_GEMV_PLAIN, rows, in, big ? 37 : 131, layout, 0 }, NULL);
-                one((Case){ MI_GEMV_RESIDUAL, rows, in, big ? 40 : 200, layout, 0 }, NULL);
+                one((Case){MI_GEMV_PLAIN, rows, in, big ? 37 : 131, layout, 0}, NULL);
+                one((Case){MI_GEMV_RESIDUAL, rows, in, big ? 40 : 200, layout, 0}, NULL);
                 if (!wide)
                     continue;
-                one((Case){ MI_GEMV_GATED, rows, in, 51, layout, 0 }, NULL);
-                one((Case){ MI_GEMV_HEAD, rows, in, 301, layout, 0 }, NULL);
-                one((Case){ MI_GEMV_QKV, rows, in, (HEADS + 2 * KV_HEADS) * h[0], layout, 0 }, h);
+                one((Case){MI_GEMV_GATED, rows, in, 51, layout, 0}, NULL);
+                one((Case){MI_GEMV_HEAD, rows, in, 301, layout, 0}, NULL);
+                one((Case){MI_GEMV_QKV, rows, in, (HEADS + 2 * KV_HEADS) * h[0], layout, 0}, h);
                 if (rows == 1 && layout == 0)
                     for (int k = 0; k < 6; k++)
-                        one((Case){ MI_GEMV_QKV, 1, in, (HEADS + 2 * KV_HEADS) * heads[k][0], 0, heads[k][0] }, heads[k]);
+                        one((Case){MI_GEMV_QKV, 1, in, (HEADS + 2 * KV_HEADS) * heads[k][0], 0, heads[k][0]}, heads[k]);
             }
 }
 
 /* ---- a whole step ------------------------------------------------------------------------- */
 
 static const Shape shapes[] = {
-    { "0.5B", 896, 24, 14, 2, 64, 4864, 151936 },
-    { "1.5B", 1536, 28, 12, 2, 128, 8960, 151936 },
-    { "7B", 3584, 28, 28, 4, 128, 18944, 152064 },
+    {"0.5B", 896, 24, 14, 2, 64, 4864, 151936},
+    {"1.5B", 1536, 28, 12, 2, 128, 8960, 151936},
+    {"7B", 3584, 28, 28, 4, 128, 18944, 152064},
 };
 enum { N_SHAPES = 3, CONTEXT = 128, STEPS = 200 };
 
@@ -399,7 +440,7 @@ static uint64_t digest(uint64_t h, const void *p, size_t n)
 /* What `steps` steps of a small stack of the first shape's layers compute. */
 static uint64_t chain(int steps, int *distinct)
 {
-    const Shape s = { "chain", 896, 6, 14, 2, 64, 4864, 20000 };
+    const Shape s = {"chain", 896, 6, 14, 2, 64, 4864, 20000};
     Model      *m = model_new(&s, CONTEXT);
     int32_t    *tokens = malloc((size_t)steps * 4);
     float      *logits = malloc((size_t)s.vocab * 4);
@@ -430,14 +471,16 @@ static void compare_overlap(const char *self)
     want = strtoull(line, NULL, 16);
     for (int i = 0; i < 10; i++)
         same += chain(STEPS, &distinct) == want;
-    check(same == 10 && distinct > 1, "10 times 200 steps, bit by bit those without overlapping kernels; runs that agree", same);
+    check(same == 10 && distinct > 1,
+          "10 times 200 steps, bit by bit those without overlapping kernels; runs that agree", same);
 }
 
 static void report(Model *m, const Shape *s, double bandwidth)
 {
     const double ms = model_step_ms(m, 5, 50), limit = model_bytes(m, N_KERNELS) / bandwidth * 1e3;
 
-    printf("# %s context %d: %.4f ms a step, limit %.4f ms, %.1f %%\n#  ", s->name, CONTEXT, ms, limit, 100 * limit / ms);
+    printf("# %s context %d: %.4f ms a step, limit %.4f ms, %.1f %%\n#  ", s->name, CONTEXT, ms, limit,
+           100 * limit / ms);
     fflush(stdout);
     for (int k = 0; k < N_KERNELS; k++) {
         const double us = model_kernel_us(m, k), rate = model_bytes(m, k) / us * 1e6;

@@ -8,14 +8,17 @@
 extern "C" {
 #endif
 
-typedef struct { const char *name; int hidden, layers, heads, kv_heads, dim, mlp, vocab; } Shape;
+typedef struct {
+    const char *name;
+    int         hidden, layers, heads, kv_heads, dim, mlp, vocab;
+} Shape;
 typedef struct Model Model;
 
 /* Random weights; aborts when the card refuses something. */
 Model *model_new(const Shape *, int context);
 void   model_free(Model *);
 /* "gated.teams=4 down.flight=2": changes to the layouts that plan() chose; false: not possible. */
-bool   model_lay_out(Model *, const char *changes);
+bool model_lay_out(Model *, const char *changes);
 /* A step from token to token, captured; steps times.  tokens: [steps]; logits: [vocab] of the last. */
 void   model_generate(Model *, int steps, int32_t *tokens, float *logits);
 double model_step_ms(Model *, int batches, int reps); /* median of the batches */

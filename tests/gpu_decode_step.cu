@@ -10,16 +10,16 @@
 #include <string>
 #include <vector>
 
-#define MUST(call)                                                                                  \
-    do {                                                                                            \
-        const int e_ = (call);                                                                      \
-        if (e_) {                                                                                   \
-            printf("%s: %s: CUDA error %d: %s\n", __FILE__, #call, e_, cudaGetErrorString((cudaError_t)e_)); \
-            exit(1);                                                                                \
-        }                                                                                           \
+#define MUST(call)                                                                                                     \
+    do {                                                                                                               \
+        const int e_ = (call);                                                                                         \
+        if (e_) {                                                                                                      \
+            printf("%s: %s: CUDA error %d: %s\n", __FILE__, #call, e_, cudaGetErrorString((cudaError_t)e_));           \
+            exit(1);                                                                                                   \
+        }                                                                                                              \
     } while (0)
 
-const char *const kernel_names[N_KERNELS] = { "qkv", "attention", "o", "gated", "down", "head", "pick" };
+const char *const kernel_names[N_KERNELS] = {"qkv", "attention", "o", "gated", "down", "head", "pick"};
 
 static __global__ void fill(bf16 *p, size_t n, float mean, float amp, unsigned seed)
 {
@@ -70,12 +70,12 @@ template <int D> static __global__ void __launch_bounds__(256) attend(MiKvView k
 {
 #if __CUDA_ARCH__ >= 900
     extern __shared__ __align__(128) unsigned char smem[];
-    __shared__ float    qs[D], sums[8][D], ml[8][2];
-    __shared__ uint64_t bar;
-    const int           tid = threadIdx.x, lane = tid % 32, warp = tid / 32, n = kv.kv_len[0], old = n - 1;
-    const int64_t       head = blockIdx.x / group * kv.stride_head;
-    uint4              *kt = (uint4 *)smem, *vt = kt + n * (D / 8);
-    float              *sc = (float *)(vt + n * (D / 8));
+    __shared__ float                               qs[D], sums[8][D], ml[8][2];
+    __shared__ uint64_t                            bar;
+    const int     tid = threadIdx.x, lane = tid % 32, warp = tid / 32, n = kv.kv_len[0], old = n - 1;
+    const int64_t head = blockIdx.x / group * kv.stride_head;
+    uint4        *kt = (uint4 *)smem, *vt = kt + n * (D / 8);
+    float        *sc = (float *)(vt + n * (D / 8));
 
     let_successor_start();
     if (tid == 0) {
@@ -149,16 +149,16 @@ template <int D> static __global__ void __launch_bounds__(256) attend(MiKvView k
 }
 
 struct Model {
-    Shape                s;
-    int                  context, capacity;
-    size_t               n[N_KERNELS]; /* weights of one kernel, elements */
-    bf16                *w[N_KERNELS], *cache, *x[2], *q, *a, *act;
-    float               *gains, *bias, *freqs, *logits;
-    int32_t             *ints; /* position, kv_len, slot, out_row, out_slot, drawn, token */
-    MiCandidate         *best;
-    MiGemvPlan           plan[N_KERNELS];
-    cudaStream_t         stream;
-    std::vector<void *>  owned;
+    Shape               s;
+    int                 context, capacity;
+    size_t              n[N_KERNELS]; /* weights of one kernel, elements */
+    bf16               *w[N_KERNELS], *cache, *x[2], *q, *a, *act;
+    float              *gains, *bias, *freqs, *logits;
+    int32_t            *ints; /* position, kv_len, slot, out_row, out_slot, drawn, token */
+    MiCandidate        *best;
+    MiGemvPlan          plan[N_KERNELS];
+    cudaStream_t        stream;
+    std::vector<void *> owned;
 };
 
 template <typename T> static T *device(Model *m, size_t n)
@@ -195,7 +195,7 @@ extern "C" Model *model_new(const Shape *s, int context)
 {
     Model       *m = new Model();
     const size_t rows = (size_t)(s->heads + 2 * s->kv_heads) * s->dim, h = (size_t)s->hidden;
-    const double width[N_KERNELS] = { (double)h, 1, (double)s->heads * s->dim, (double)h, (double)s->mlp, (double)h, 1 };
+    const double width[N_KERNELS] = {(double)h, 1, (double)s->heads * s->dim, (double)h, (double)s->mlp, (double)h, 1};
 
     m->s = *s;
     m->context = context;
@@ -252,18 +252,27 @@ extern "C" bool model_lay_out(Model *m, const char *changes)
             MiGemvPlan *p = &m->plan[k];
             if (strcmp(kernel, kernel_names[k]) != 0)
                 continue;
-            if (!strcmp(field, "grid")) p->grid = value;
-            if (!strcmp(field, "team")) p->team = value;
-            if (!strcmp(field, "teams")) p->teams = value;
-            if (!strcmp(field, "stages")) p->stages = value;
-            if (!strcmp(field, "flight")) p->flight = value;
-            if (!strcmp(field, "direct")) p->direct = value;
-            if (!strcmp(field, "ahead")) p->ahead = value;
-            if (!strcmp(field, "pace")) p->pace = value;
-            if (!strcmp(field, "rows")) p->stage_rows = value;
+            if (!strcmp(field, "grid"))
+                p->grid = value;
+            if (!strcmp(field, "team"))
+                p->team = value;
+            if (!strcmp(field, "teams"))
+                p->teams = value;
+            if (!strcmp(field, "stages"))
+                p->stages = value;
+            if (!strcmp(field, "flight"))
+                p->flight = value;
+            if (!strcmp(field, "direct"))
+                p->direct = value;
+            if (!strcmp(field, "ahead"))
+                p->ahead = value;
+            if (!strcmp(field, "pace"))
+                p->pace = value;
+            if (!strcmp(field, "rows"))
+                p->stage_rows = value;
             p->flight = std::min(p->flight, p->stages);
         }
-    for (int k : { QKV, O, GATED, DOWN, HEAD })
+    for (int k : {QKV, O, GATED, DOWN, HEAD})
         if (mi_cuda_gemv_lay_out(&m->plan[k])) {
             (void)cudaGetLastError();
             return false;
@@ -306,10 +315,10 @@ static MiKvView view_of(const Model *m, int layer)
 /* One kernel of a layer; moved: its weights come from this many places further on in the head's, past the L2. */
 static void enqueue(Model *m, int kind, int layer, int64_t moved)
 {
-    const Shape     *s = &m->s;
-    const MiGemvNorm norm = { m->gains, 1e-6f, 0 };
-    const MiTensor   x = rows_of(m->x[0], MI_BF16, s->hidden), y = rows_of(m->x[1], MI_BF16, s->hidden);
-    const bf16      *w = m->w[kind] + layer * (kind == HEAD ? 0 : m->n[kind]);
+    const Shape      *s = &m->s;
+    const MiGemvNorm  norm = {m->gains, 1e-6f, 0};
+    const MiTensor    x = rows_of(m->x[0], MI_BF16, s->hidden), y = rows_of(m->x[1], MI_BF16, s->hidden);
+    const bf16       *w = m->w[kind] + layer * (kind == HEAD ? 0 : m->n[kind]);
     const MiGemvPlan *p = &m->plan[kind];
 
     if (moved >= 0)
@@ -339,14 +348,25 @@ static void enqueue(Model *m, int kind, int layer, int64_t moved)
         const int  smem = m->context * (s->dim * 4 + 4);
         const auto f = s->dim == 64 ? attend<64> : attend<128>;
         MUST(mi_allow_smem(f, smem));
-        MUST(mi_launch(f, dim3(s->heads), dim3(256), smem, m->stream, view_of(m, layer), m->q, m->a, s->heads / s->kv_heads));
+        MUST(mi_launch(f, dim3(s->heads), dim3(256), smem, m->stream, view_of(m, layer), m->q, m->a,
+                       s->heads / s->kv_heads));
         break;
     }
-    case O: MUST(mi_cuda_gemv_residual(m->stream, p, rows_of(m->a, MI_BF16, s->heads * s->dim), w, NULL, x, y)); break;
-    case GATED: MUST(mi_cuda_gemv_gated(m->stream, p, y, norm, w, w + m->n[GATED] / 2, rows_of(m->act, MI_BF16, s->mlp))); break;
-    case DOWN: MUST(mi_cuda_gemv_residual(m->stream, p, rows_of(m->act, MI_BF16, s->mlp), w, NULL, y, x)); break;
-    case HEAD: MUST(mi_cuda_gemv_head(m->stream, p, x, m->ints + 3, norm, w, rows_of(m->logits, MI_F32, s->vocab), m->best)); break;
-    case PICK: MUST(mi_cuda_gemv_pick(m->stream, m->best, m->plan[HEAD].grid, 1, m->ints + 6, m->ints + 5, m->ints + 4)); break;
+    case O:
+        MUST(mi_cuda_gemv_residual(m->stream, p, rows_of(m->a, MI_BF16, s->heads * s->dim), w, NULL, x, y));
+        break;
+    case GATED:
+        MUST(mi_cuda_gemv_gated(m->stream, p, y, norm, w, w + m->n[GATED] / 2, rows_of(m->act, MI_BF16, s->mlp)));
+        break;
+    case DOWN:
+        MUST(mi_cuda_gemv_residual(m->stream, p, rows_of(m->act, MI_BF16, s->mlp), w, NULL, y, x));
+        break;
+    case HEAD:
+        MUST(mi_cuda_gemv_head(m->stream, p, x, m->ints + 3, norm, w, rows_of(m->logits, MI_F32, s->vocab), m->best));
+        break;
+    case PICK:
+        MUST(mi_cuda_gemv_pick(m->stream, m->best, m->plan[HEAD].grid, 1, m->ints + 6, m->ints + 5, m->ints + 4));
+        break;
     }
 }
 
@@ -354,7 +374,7 @@ static void enqueue_step(Model *m)
 {
     MUST(mi_launch(embed, dim3(1), dim3(128), 0, m->stream, m->w[HEAD], m->ints + 5, m->x[0], m->s.hidden, m->s.vocab));
     for (int l = 0; l < m->s.layers; l++)
-        for (int k : { QKV, ATTENTION, O, GATED, DOWN })
+        for (int k : {QKV, ATTENTION, O, GATED, DOWN})
             enqueue(m, k, l, -1);
     enqueue(m, HEAD, 0, -1);
     enqueue(m, PICK, 0, -1);
@@ -377,7 +397,7 @@ static cudaGraphExec_t capture(Model *m, const std::function<void()> &work)
 static void restart(Model *m)
 {
     const size_t  n = (size_t)2 * m->s.layers * m->s.kv_heads * m->capacity * m->s.dim;
-    const int32_t ints[8] = { m->context - 1, m->context, m->context - 1, 0, 0, 17, -1, 0 };
+    const int32_t ints[8] = {m->context - 1, m->context, m->context - 1, 0, 0, 17, -1, 0};
 
     fill<<<1024, 256, 0, m->stream>>>(m->cache, n, 0, 1, 9);
     MUST(cudaMemcpyAsync(m->ints, ints, sizeof ints, cudaMemcpyDefault, m->stream));
@@ -434,10 +454,14 @@ extern "C" double model_kernel_us(Model *m, int kind)
     const int  n = kind == HEAD ? 4 : 3 * m->s.layers;
     const bool own = kind == DOWN || kind == HEAD || kind == ATTENTION || kind == PICK;
 
-    return time_ms(m, capture(m, [&] {
-                       for (int i = 0; i < n; i++)
-                           enqueue(m, kind, i % m->s.layers, own ? -1 : i);
-                   }), 5, 10) * 1e3 / n;
+    return time_ms(m,
+                   capture(m,
+                           [&] {
+                               for (int i = 0; i < n; i++)
+                                   enqueue(m, kind, i % m->s.layers, own ? -1 : i);
+                           }),
+                   5, 10) *
+           1e3 / n;
 }
 
 extern "C" double model_bytes(const Model *m, int kind)
@@ -466,7 +490,7 @@ extern "C" double read_bandwidth(void)
     MUST(cudaEventCreate(&b));
     fill<<<2048, 256>>>(p, n / 2, 0, 1, 99);
     for (int i = 0; i < 6; i++)
-        for (int per : { 4, 8, 16 }) {
+        for (int per : {4, 8, 16}) {
             float ms;
             MUST(cudaEventRecord(a));
             read_all<<<132 * per, 256>>>((const uint4 *)p, n / 16, out);

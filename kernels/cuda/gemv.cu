@@ -28,10 +28,7 @@ static int width(const MiGemvPlan *p) { return p->rows > 2 ? 4 : p->rows; }
 static int stage_bytes(const MiGemvPlan *p) { return (p->stage_rows * p->in * 2 + 127) / 128 * 128; }
 
 /* That a block goes through. */
-static int stages_of(const MiGemvPlan *p)
-{
-    return (most_rows(p) + p->stage_rows - 1) / p->stage_rows;
-}
+static int stages_of(const MiGemvPlan *p) { return (most_rows(p) + p->stage_rows - 1) / p->stage_rows; }
 
 /* That a round of all teams takes. */
 static int stages_round(const MiGemvPlan *p)
@@ -49,7 +46,9 @@ static bool late(const MiGemvPlan *p)
 }
 
 /* Behind the ring: where each part begins, and the end of all. */
-typedef struct { int xs, known, parts, end; } Regions;
+typedef struct {
+    int xs, known, parts, end;
+} Regions;
 
 static Regions regions_of(const MiGemvPlan *p)
 {
@@ -59,7 +58,8 @@ static Regions regions_of(const MiGemvPlan *p)
 
     r.xs = HEADER + (p->direct ? 0 : p->stages * stage_bytes(p));
     r.known = r.xs + (normed(p) ? m * p->in * 2 : 0);
-    r.parts = r.known + (late(p) || p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_HEAD ? 0 : most * m * (int)sizeof(float4));
+    r.parts =
+        r.known + (late(p) || p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_HEAD ? 0 : most * m * (int)sizeof(float4));
     r.end = r.parts + (parts > found ? parts : found);
     return r;
 }
@@ -85,11 +85,16 @@ template <int KIND> static Kernel kernel_of(const MiGemvPlan *p)
 static Kernel kernel_for(const MiGemvPlan *p)
 {
     switch (p->kind) {
-    case MI_GEMV_PLAIN: return kernel_of<MI_GEMV_PLAIN>(p);
-    case MI_GEMV_RESIDUAL: return kernel_of<MI_GEMV_RESIDUAL>(p);
-    case MI_GEMV_GATED: return kernel_of<MI_GEMV_GATED>(p);
-    case MI_GEMV_QKV: return kernel_of<MI_GEMV_QKV>(p);
-    case MI_GEMV_HEAD: return kernel_of<MI_GEMV_HEAD>(p);
+    case MI_GEMV_PLAIN:
+        return kernel_of<MI_GEMV_PLAIN>(p);
+    case MI_GEMV_RESIDUAL:
+        return kernel_of<MI_GEMV_RESIDUAL>(p);
+    case MI_GEMV_GATED:
+        return kernel_of<MI_GEMV_GATED>(p);
+    case MI_GEMV_QKV:
+        return kernel_of<MI_GEMV_QKV>(p);
+    case MI_GEMV_HEAD:
+        return kernel_of<MI_GEMV_HEAD>(p);
     }
     return NULL;
 }
@@ -169,7 +174,8 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
         cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
         return cudaGetLastError();
     p->team = (steps + STEPS - 1) / STEPS;
-    if ((p->norm_dim && (p->kind != MI_GEMV_QKV || p->rows != 1 || p->norm_dim < 2 || p->norm_dim % 2 || p->out % p->norm_dim)) ||
+    if ((p->norm_dim &&
+         (p->kind != MI_GEMV_QKV || p->rows != 1 || p->norm_dim < 2 || p->norm_dim % 2 || p->out % p->norm_dim)) ||
         major != 9 || p->dtype != MI_BF16 || p->in < 8 || p->in % 8 || p->team > MAX_WARPS || p->rows < 1 ||
         p->rows > MI_GEMV_MAX_ROWS || p->out < 1)
         return cudaErrorNotSupported;
@@ -179,7 +185,8 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
     p->ahead = p->pace = 0;
     p->cluster = 1;
     /* Registers hold the weights of small matrices beside everything else; o takes more time to end than q, k and v. */
-    p->direct = p->rows == 1 && !p->norm_dim && ((p->kind == MI_GEMV_QKV && bytes < 8 << 20) || (p->kind == MI_GEMV_RESIDUAL && bytes < 3 << 20));
+    p->direct = p->rows == 1 && !p->norm_dim &&
+                ((p->kind == MI_GEMV_QKV && bytes < 8 << 20) || (p->kind == MI_GEMV_RESIDUAL && bytes < 3 << 20));
     if (!p->direct) {
         if (bytes < 6 << 20 && p->teams > 1)
             p->teams /= 2;
@@ -242,8 +249,9 @@ static int start(void *stream, const MiGemvPlan *p, const Args &a)
     if (a.rows < 1 || a.rows > p->rows)
         return a.rows ? cudaErrorInvalidValue : cudaSuccess;
     const dim3 block((a.warps + !p->direct) * 32);
-    return p->norm_dim ? mi_launch_clusters(kernel_for(p), dim3(p->grid), block, (unsigned)p->cluster, p->smem, stream, a)
-                       : mi_launch(kernel_for(p), dim3(p->grid), block, p->smem, stream, a);
+    return p->norm_dim
+               ? mi_launch_clusters(kernel_for(p), dim3(p->grid), block, (unsigned)p->cluster, p->smem, stream, a)
+               : mi_launch(kernel_for(p), dim3(p->grid), block, p->smem, stream, a);
 }
 
 extern "C" int mi_cuda_gemv(void *stream, const MiGemvPlan *p, MiTensor x, const void *w, const float *bias, MiTensor y)
@@ -324,7 +332,8 @@ extern "C" int mi_cuda_gemv_head(void *stream, const MiGemvPlan *p, MiTensor x, 
 
 /* ---- the last step of greedy ------------------------------------------------------- */
 
-static __global__ void pick(const MiCandidate *candidates, int per_row, int32_t *token, int32_t *drawn, const int32_t *slot)
+static __global__ void pick(const MiCandidate *candidates, int per_row, int32_t *token, int32_t *drawn,
+                            const int32_t *slot)
 {
     __shared__ MiCandidate found[8];
     const int              row = blockIdx.x, to = slot[row];
@@ -349,7 +358,7 @@ static __global__ void pick(const MiCandidate *candidates, int per_row, int32_t 
         }
     }
     if (threadIdx.x % 32 == 0)
-        found[threadIdx.x / 32] = { v, at };
+        found[threadIdx.x / 32] = {v, at};
     __syncthreads();
     if (threadIdx.x)
         return;
@@ -365,8 +374,8 @@ static __global__ void pick(const MiCandidate *candidates, int per_row, int32_t 
         drawn[to] = at;
 }
 
-extern "C" int mi_cuda_gemv_pick(void *stream, const MiCandidate *candidates, int32_t per_row, int32_t rows, int32_t *token,
-                                 int32_t *drawn, const int32_t *slot)
+extern "C" int mi_cuda_gemv_pick(void *stream, const MiCandidate *candidates, int32_t per_row, int32_t rows,
+                                 int32_t *token, int32_t *drawn, const int32_t *slot)
 {
     if (rows < 1)
         return cudaSuccess;

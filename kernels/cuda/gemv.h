@@ -31,7 +31,7 @@ typedef struct {
     MiDType    dtype; /* of x and W: MI_BF16, MI_F16 */
     int32_t    rows;  /* of x, at most */
     int32_t    in;
-    int32_t    out;   /* rows of W; of G where gated; of q, k and v together */
+    int32_t    out;      /* rows of W; of G where gated; of q, k and v together */
     int32_t    norm_dim; /* head_dim where each head of q and k is normed, for one row; else 0 */
     /* ---- */
     bool    direct;     /* weights straight into registers, one tile a team */
@@ -75,12 +75,12 @@ typedef struct {
     const float   *freqs;   /* [rope_dim / 2] radians a position */
     const int32_t *positions;
     int32_t        n_heads, n_kv_heads, head_dim, rope_dim;
-    bool           interleaved; /* 2i turns with 2i + 1; else i with i + rope_dim / 2 */
-    float          magnitude;   /* of sine and cosine */
+    bool           interleaved;  /* 2i turns with 2i + 1; else i with i + rope_dim / 2 */
+    float          magnitude;    /* of sine and cosine */
     const float   *head_gain[2]; /* where plan->norm_dim: of each head of q and of k, [head_dim] */
     float          head_eps, head_offset;
-    MiTensor       q;           /* out: [rows][n_heads][head_dim] */
-    MiKvView       kv;          /* its k and v are f32, f16 or bf16 */
+    MiTensor       q;  /* out: [rows][n_heads][head_dim] */
+    MiKvView       kv; /* its k and v are f32, f16 or bf16 */
 } MiGemvQkv;
 
 /* LOAD.  Whether head_dim and rope_dim are ones that the kernel divides evenly. */
@@ -98,7 +98,8 @@ typedef struct {
  * candidates: [rows][plan->grid] or NULL. */
 int mi_cuda_gemv_head(void *stream, const MiGemvPlan *, MiTensor x, const int32_t *out_rows, MiGemvNorm, const void *w,
                       MiTensor logits, MiCandidate *candidates);
-/* ENQUEUE.  token[i] (where token is not NULL) and drawn[slot[i]] (where slot[i] >= 0) = the best of candidates[i], of equal ones the lowest. */
+/* ENQUEUE.  token[i] (where token is not NULL) and drawn[slot[i]] (where slot[i] >= 0) = the best of candidates[i], of
+ * equal ones the lowest. */
 int mi_cuda_gemv_pick(void *stream, const MiCandidate *candidates, int32_t per_row, int32_t rows, int32_t *token,
                       int32_t *drawn, const int32_t *slot);
 

@@ -7,7 +7,7 @@
 #include <miniinfer/plugin.h>
 #include <string.h>
 
-static const char *const layouts[] = { "plain", NULL };
+static const char *const layouts[] = {"plain", NULL};
 
 /* ---- what all of them share ------------------------------------------------------ */
 
@@ -34,8 +34,11 @@ static bool has_bias(const MiArgs *linear) { return linear->node->weight[1] != N
 /* x: what the norm or the linear reads; n_out: rows of W. */
 static MiGemvPlan plan_of(MiGemvKind kind, const MiTensor *x, int64_t rows, int64_t in, int64_t n_out)
 {
-    return (MiGemvPlan){ .kind = kind, .dtype = x->dtype, .rows = (int32_t)MIN(rows, INT32_MAX),
-                         .in = (int32_t)MIN(in, INT32_MAX), .out = (int32_t)MIN(n_out, INT32_MAX) };
+    return (MiGemvPlan){.kind = kind,
+                        .dtype = x->dtype,
+                        .rows = (int32_t)MIN(rows, INT32_MAX),
+                        .in = (int32_t)MIN(in, INT32_MAX),
+                        .out = (int32_t)MIN(n_out, INT32_MAX)};
 }
 
 static bool possible(MiGemvPlan plan) { return mi_cuda_gemv_plan(&plan) == 0; }
@@ -51,43 +54,43 @@ static bool keep(MiGemvPlan plan, void **state, GError **error)
 static MiGemvNorm norm_of(const MiArgs *at)
 {
     const MiNorm *n = at->node->attr;
-    return (MiGemvNorm){ at->weight[0].tensor.data, n->eps, n->offset };
+    return (MiGemvNorm){at->weight[0].tensor.data, n->eps, n->offset};
 }
 
 /* ---- norm, q, k, v, rope, append --------------------------------------------------- */
 
 enum { QKV_NORM, Q, K, V, ROPE_Q, ROPE_K, APPEND };
 static const MiPattern qkv_pattern[] = {
-    [QKV_NORM] = { "rmsnorm", { 0 } },
-    [Q] = { "linear", { 1 + QKV_NORM } },
-    [K] = { "linear", { 1 + QKV_NORM } },
-    [V] = { "linear", { 1 + QKV_NORM } },
-    [ROPE_Q] = { "rope", { 1 + Q } },
-    [ROPE_K] = { "rope", { 1 + K } },
-    [APPEND] = { "kv_append", { 1 + ROPE_K, 1 + V } },
-    { NULL, { 0 } },
+    [QKV_NORM] = {"rmsnorm", {0}},
+    [Q] = {"linear", {1 + QKV_NORM}},
+    [K] = {"linear", {1 + QKV_NORM}},
+    [V] = {"linear", {1 + QKV_NORM}},
+    [ROPE_Q] = {"rope", {1 + Q}},
+    [ROPE_K] = {"rope", {1 + K}},
+    [APPEND] = {"kv_append", {1 + ROPE_K, 1 + V}},
+    {NULL, {0}},
 };
 
 /* The same with each head of q and k normed, as in Qwen3. */
 enum { NORM_Q = V + 1, NORM_K, NORMED_ROPE_Q, NORMED_ROPE_K, NORMED_APPEND };
 static const MiPattern normed_pattern[] = {
-    [QKV_NORM] = { "rmsnorm", { 0 } },
-    [Q] = { "linear", { 1 + QKV_NORM } },
-    [K] = { "linear", { 1 + QKV_NORM } },
-    [V] = { "linear", { 1 + QKV_NORM } },
-    [NORM_Q] = { "rmsnorm", { 1 + Q } },
-    [NORM_K] = { "rmsnorm", { 1 + K } },
-    [NORMED_ROPE_Q] = { "rope", { 1 + NORM_Q } },
-    [NORMED_ROPE_K] = { "rope", { 1 + NORM_K } },
-    [NORMED_APPEND] = { "kv_append", { 1 + NORMED_ROPE_K, 1 + V } },
-    { NULL, { 0 } },
+    [QKV_NORM] = {"rmsnorm", {0}},
+    [Q] = {"linear", {1 + QKV_NORM}},
+    [K] = {"linear", {1 + QKV_NORM}},
+    [V] = {"linear", {1 + QKV_NORM}},
+    [NORM_Q] = {"rmsnorm", {1 + Q}},
+    [NORM_K] = {"rmsnorm", {1 + K}},
+    [NORMED_ROPE_Q] = {"rope", {1 + NORM_Q}},
+    [NORMED_ROPE_K] = {"rope", {1 + NORM_K}},
+    [NORMED_APPEND] = {"kv_append", {1 + NORMED_ROPE_K, 1 + V}},
+    {NULL, {0}},
 };
 
 /* rope: of q; after it comes k's, then the append. */
 static MiGemvPlan qkv_plan(const MiArgs *at, const MiArgs *rope)
 {
     const MiTensor *x = &at[QKV_NORM].in[0];
-    MiGemvPlan      p = plan_of(MI_GEMV_QKV, x, x->shape[0], x->shape[1], at[Q].out[0].shape[1] + 2 * at[K].out[0].shape[1]);
+    MiGemvPlan p = plan_of(MI_GEMV_QKV, x, x->shape[0], x->shape[1], at[Q].out[0].shape[1] + 2 * at[K].out[0].shape[1]);
 
     p.norm_dim = rope == &at[NORMED_ROPE_Q] ? (int32_t)rope->in[0].shape[2] : 0;
     return p;
@@ -102,8 +105,8 @@ static bool qkv_fits(const MiArgs *at, const MiArgs *rope)
            q->shape[1] * q->shape[2] == at[Q].out[0].shape[1] && k->shape[1] * k->shape[2] == at[K].out[0].shape[1] &&
            v->shape[1] == k->shape[1] && v->shape[2] == k->shape[2] && q->shape[2] == k->shape[2] &&
            at[V].out[0].shape[1] == at[K].out[0].shape[1] && memcmp(r, rope[1].node->attr, sizeof *r) == 0 &&
-           rope[0].node->in[1].id == rope[1].node->in[1].id &&
-           mi_cuda_gemv_qkv_takes((int32_t)q->shape[2], r->dim) && possible(qkv_plan(at, rope));
+           rope[0].node->in[1].id == rope[1].node->in[1].id && mi_cuda_gemv_qkv_takes((int32_t)q->shape[2], r->dim) &&
+           possible(qkv_plan(at, rope));
 }
 
 static bool qkv_match(const MiArgs *at, MiShape shape)
@@ -133,14 +136,21 @@ static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **er
     const MiTensor *q = &rope[0].out[0];
     const MiRotate *r = rope[0].node->attr;
     MiGemvQkv       c = {
-        .freqs = rope[0].in[1].data, .positions = call->batch->positions,
-        .n_heads = (int32_t)q->shape[1], .n_kv_heads = (int32_t)rope[1].in[0].shape[1],
-        .head_dim = (int32_t)q->shape[2], .rope_dim = r->dim, .interleaved = r->style == MI_ROPE_INTERLEAVED,
-        .magnitude = r->magnitude, .q = *q, .kv = *rope[2].kv,
+              .freqs = rope[0].in[1].data,
+              .positions = call->batch->positions,
+              .n_heads = (int32_t)q->shape[1],
+              .n_kv_heads = (int32_t)rope[1].in[0].shape[1],
+              .head_dim = (int32_t)q->shape[2],
+              .rope_dim = r->dim,
+              .interleaved = r->style == MI_ROPE_INTERLEAVED,
+              .magnitude = r->magnitude,
+              .q = *q,
+              .kv = *rope[2].kv,
     };
 
     if (c.kv.dtype != MI_BF16 && c.kv.dtype != MI_F16 && c.kv.dtype != MI_F32) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "it writes a cache of f32, f16 or bf16; set [engine] kv_dtype");
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                    "it writes a cache of f32, f16 or bf16; set [engine] kv_dtype");
         return false;
     }
     for (int i = 0; i < 2 && call->n > APPEND + 1; i++) {
@@ -156,22 +166,30 @@ static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **er
     return launched(mi_cuda_gemv_qkv(ctx->stream, state, at[QKV_NORM].in[0], norm_of(&at[QKV_NORM]), &c), error);
 }
 
-static const MiOp qkv_op = { .struct_size = sizeof qkv_op, .prepare = qkv_prepare, .run = qkv_run, .release = g_free };
+static const MiOp qkv_op = {.struct_size = sizeof qkv_op, .prepare = qkv_prepare, .run = qkv_run, .release = g_free};
 static const MiFusion qkv = {
-    .struct_size = sizeof qkv, .pattern = qkv_pattern, .layouts = layouts, .match = qkv_match, .op = &qkv_op,
+    .struct_size = sizeof qkv,
+    .pattern = qkv_pattern,
+    .layouts = layouts,
+    .match = qkv_match,
+    .op = &qkv_op,
 };
 
 static const MiFusion qkv_normed = {
-    .struct_size = sizeof qkv_normed, .pattern = normed_pattern, .layouts = layouts, .match = normed_match, .op = &qkv_op,
+    .struct_size = sizeof qkv_normed,
+    .pattern = normed_pattern,
+    .layouts = layouts,
+    .match = normed_match,
+    .op = &qkv_op,
 };
 
 /* ---- linear, add ---------------------------------------------------------------------- */
 
 enum { LINEAR, ADD };
 static const MiPattern residual_pattern[] = {
-    [LINEAR] = { "linear", { 0 } },
-    [ADD] = { "add", { 0, 1 + LINEAR } },
-    { NULL, { 0 } },
+    [LINEAR] = {"linear", {0}},
+    [ADD] = {"add", {0, 1 + LINEAR}},
+    {NULL, {0}},
 };
 
 static MiGemvPlan residual_plan(const MiArgs *at)
@@ -204,22 +222,25 @@ static bool residual_run(void *state, MiContext *ctx, const MiCall *call, GError
 }
 
 static const MiOp residual_op = {
-    .struct_size = sizeof residual_op, .prepare = residual_prepare, .run = residual_run, .release = g_free,
+    .struct_size = sizeof residual_op,
+    .prepare = residual_prepare,
+    .run = residual_run,
+    .release = g_free,
 };
 static const MiFusion residual = {
-    .struct_size = sizeof residual, .pattern = residual_pattern, .layouts = layouts, .match = residual_match, .op = &residual_op,
+    .struct_size = sizeof residual,
+    .pattern = residual_pattern,
+    .layouts = layouts,
+    .match = residual_match,
+    .op = &residual_op,
 };
 
 /* ---- norm, gate, up, silu, mul ----------------------------------------------------------- */
 
 enum { GATED_NORM, GATE, UP, SILU, MUL };
 static const MiPattern gated_pattern[] = {
-    [GATED_NORM] = { "rmsnorm", { 0 } },
-    [GATE] = { "linear", { 1 + GATED_NORM } },
-    [UP] = { "linear", { 1 + GATED_NORM } },
-    [SILU] = { "silu", { 1 + GATE } },
-    [MUL] = { "mul", { 1 + SILU, 1 + UP } },
-    { NULL, { 0 } },
+    [GATED_NORM] = {"rmsnorm", {0}}, [GATE] = {"linear", {1 + GATED_NORM}}, [UP] = {"linear", {1 + GATED_NORM}},
+    [SILU] = {"silu", {1 + GATE}},   [MUL] = {"mul", {1 + SILU, 1 + UP}},   {NULL, {0}},
 };
 
 static MiGemvPlan gated_plan(const MiArgs *at)
@@ -252,27 +273,34 @@ static bool gated_run(void *state, MiContext *ctx, const MiCall *call, GError **
 }
 
 static const MiOp gated_op = {
-    .struct_size = sizeof gated_op, .prepare = gated_prepare, .run = gated_run, .release = g_free,
+    .struct_size = sizeof gated_op,
+    .prepare = gated_prepare,
+    .run = gated_run,
+    .release = g_free,
 };
 static const MiFusion gated = {
-    .struct_size = sizeof gated, .pattern = gated_pattern, .layouts = layouts, .match = gated_match, .op = &gated_op,
+    .struct_size = sizeof gated,
+    .pattern = gated_pattern,
+    .layouts = layouts,
+    .match = gated_match,
+    .op = &gated_op,
 };
 
 /* ---- output rows, norm, head, and perhaps the draw ------------------------------------------ */
 
 enum { ROWS, HEAD_NORM, HEAD, DRAW };
 static const MiPattern head_pattern[] = {
-    [ROWS] = { "output_rows", { 0 } },
-    [HEAD_NORM] = { "rmsnorm", { 1 + ROWS } },
-    [HEAD] = { "linear", { 1 + HEAD_NORM } },
-    { NULL, { 0 } },
+    [ROWS] = {"output_rows", {0}},
+    [HEAD_NORM] = {"rmsnorm", {1 + ROWS}},
+    [HEAD] = {"linear", {1 + HEAD_NORM}},
+    {NULL, {0}},
 };
 static const MiPattern greedy_pattern[] = {
-    [ROWS] = { "output_rows", { 0 } },
-    [HEAD_NORM] = { "rmsnorm", { 1 + ROWS } },
-    [HEAD] = { "linear", { 1 + HEAD_NORM } },
-    [DRAW] = { "sampler:greedy", { 1 + HEAD } },
-    { NULL, { 0 } },
+    [ROWS] = {"output_rows", {0}},
+    [HEAD_NORM] = {"rmsnorm", {1 + ROWS}},
+    [HEAD] = {"linear", {1 + HEAD_NORM}},
+    [DRAW] = {"sampler:greedy", {1 + HEAD}},
+    {NULL, {0}},
 };
 
 static MiGemvPlan head_plan(const MiArgs *at)
@@ -286,8 +314,8 @@ static bool head_match(const MiArgs *at, MiShape shape)
     const MiTensor *x = &at[ROWS].in[0], *y = &at[HEAD].out[0];
 
     (void)shape;
-    return x->ndim == 2 && packed(x) && y->ndim == 2 && y->dtype == MI_F32 && y->stride[1] == 1 && !has_bias(&at[HEAD]) &&
-           possible(head_plan(at));
+    return x->ndim == 2 && packed(x) && y->ndim == 2 && y->dtype == MI_F32 && y->stride[1] == 1 &&
+           !has_bias(&at[HEAD]) && possible(head_plan(at));
 }
 
 static bool head_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
@@ -318,19 +346,29 @@ static bool head_run(void *state, MiContext *ctx, const MiCall *call, GError **e
 }
 
 static const MiOp head_op = {
-    .struct_size = sizeof head_op, .prepare = head_prepare, .run = head_run, .release = g_free,
+    .struct_size = sizeof head_op,
+    .prepare = head_prepare,
+    .run = head_run,
+    .release = g_free,
 };
 static const MiFusion head = {
-    .struct_size = sizeof head, .pattern = head_pattern, .layouts = layouts, .match = head_match, .op = &head_op,
+    .struct_size = sizeof head,
+    .pattern = head_pattern,
+    .layouts = layouts,
+    .match = head_match,
+    .op = &head_op,
 };
 static const MiFusion greedy = {
-    .struct_size = sizeof greedy, .pattern = greedy_pattern, .layouts = layouts, .match = head_match, .op = &head_op,
+    .struct_size = sizeof greedy,
+    .pattern = greedy_pattern,
+    .layouts = layouts,
+    .match = head_match,
+    .op = &head_op,
 };
 
 MI_PLUGIN("decode_cuda", "0.1", "Linears of a decode step with their neighbours in one kernel each",
           MI_FEATURE_FUSION("norm_qkv_rope", "cuda", &qkv, NULL),
           MI_FEATURE_FUSION("norm_qkv_norm_rope", "cuda", &qkv_normed, NULL),
           MI_FEATURE_FUSION("linear_residual", "cuda", &residual, NULL),
-          MI_FEATURE_FUSION("norm_gate_up", "cuda", &gated, NULL),
-          MI_FEATURE_FUSION("norm_head", "cuda", &head, NULL),
+          MI_FEATURE_FUSION("norm_gate_up", "cuda", &gated, NULL), MI_FEATURE_FUSION("norm_head", "cuda", &head, NULL),
           MI_FEATURE_FUSION("norm_head_greedy", "cuda", &greedy, NULL));
