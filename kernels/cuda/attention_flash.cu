@@ -25,8 +25,6 @@ template <int DIM, int N> struct Plan {
     static constexpr int BYTES = 1024 + QUEUES * QUERY_BYTES + 2 * STAGES * SIDE_BYTES;
 };
 
-constexpr int COPIERS = 3 * 32;
-
 struct Step {
     MiCudaAttention call;
     int             few; /* sequences of at most so many packed rows are another kernel's */
@@ -77,6 +75,8 @@ template <int ROWS, int KEYS> struct Walk {
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+constexpr int COPIERS = 3 * 32; /* threads that bring queries */
 
 /* ---- shared memory --------------------------------------------------------------- */
 
