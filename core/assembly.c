@@ -86,13 +86,43 @@ static bool choose_backend(MiAssembly *a, GError **error)
                     n, a->backend->name, n == 1 ? "" : "s");
         return false;
     }
-    if (!options_of(a, a->backend, &a->backend_options, error) ||
-        !(a->device = b->open((int)index, a->backend_options, error)))
+    return options_of(a, a->backend, &a->backend_options, error) &&
+           (a->device = b->open((int)index, a->backend_options, error));
+}
+
+/* A card takes a quarter of a second to open: meanwhile the model is. */
+typedef struct {
+    MiAssembly *a;
+    GThread    *thread;
+    GError     *error;
+} Opening;
+
+static gpointer open_meanwhile(gpointer data)
+{
+    Opening *o = data;
+    (void)choose_backend(o->a, &o->error);
+    return NULL;
+}
+
+static bool begin_opening(Opening *o, GError **error)
+{
+    return (o->thread = g_thread_try_new("device", open_meanwhile, o, error)) != NULL;
+}
+
+/* Joins in any case; the device is the assembly's, which closes it. */
+static bool end_opening(Opening *o, GError **error)
+{
+    MiAssembly *a = o->a;
+
+    if (!o->thread)
         return false;
-    if (!mi_context_init(&a->ctx, b, a->device, error))
+    g_thread_join(g_steal_pointer(&o->thread));
+    if (o->error) {
+        g_propagate_error(error, g_steal_pointer(&o->error));
         return false;
-    chose(a, "device", a->backend->name, is_auto(device) ? "auto: the best that is here" : "configured");
-    return true;
+    }
+    chose(a, "device", a->backend->name, is_auto(a->settings.engine.device) ? "auto: the best that is here" : "configured");
+    return mi_context_init(&a->ctx, a->backend->vtable, a->device, error);
 }
 
 static const struct { const char *name; MiDType dtype; } dtypes[] = {
@@ -536,6 +566,7 @@ static bool passed(MiAssembly *a, const char *what)
 MiAssembly *mi_assembly_new(MiRegistry *registry, const MiConfig *config, GError **error)
 {
     MiAssembly       *a = g_new0(MiAssembly, 1);
+    Opening           opening = { .a = a };
     g_autoptr(GError) why = NULL;
 
     a->registry = registry;
@@ -546,9 +577,11 @@ MiAssembly *mi_assembly_new(MiRegistry *registry, const MiConfig *config, GError
     a->variants = g_ptr_array_new_with_free_func(variant_free);
     a->buckets = g_ptr_array_new_with_free_func(bucket_free);
     a->mark = g_get_monotonic_time();
-    if (mi_settings_read(config, &a->settings, &why) &&
-        mi_model_open(registry, config, a->settings.model.path, &a->source, &why) && choose_model(a, &why) &&
-        passed(a, "model opened") && choose_backend(a, &why) && passed(a, "device opened") && choose_dtype(a, &why) &&
+    bool ok = mi_settings_read(config, &a->settings, &why) && begin_opening(&opening, &why) &&
+              mi_model_open(registry, config, a->settings.model.path, &a->source, &why) && choose_model(a, &why) &&
+              passed(a, "model opened");
+    ok = end_opening(&opening, ok ? &why : NULL) && ok;
+    if (ok && passed(a, "device opened") && choose_dtype(a, &why) &&
         choose_parts(a, &why) && create_attention(a, &why) && passed(a, "parts chosen") && build_buckets(a, &why)) {
         passed(a, "steps planned");
         mi_assembly_count(a);

@@ -386,6 +386,34 @@ static bool read_text(Engine *e, GError **error)
     return true;
 }
 
+/* While weights load, the tokenizer's tables are read. */
+typedef struct {
+    Engine  *e;
+    GThread *thread;
+    GError  *error;
+    int64_t  us;
+} Reading;
+
+static gpointer read_meanwhile(gpointer data)
+{
+    Reading      *r = data;
+    const int64_t from = g_get_monotonic_time();
+
+    (void)read_text(r->e, &r->error);
+    r->us = g_get_monotonic_time() - from;
+    return NULL;
+}
+
+static bool end_reading(Reading *r, GError **error)
+{
+    const MiPhase p = { "tokenizer and template, meanwhile", (g_thread_join(r->thread), r->us) };
+
+    g_array_append_val(r->e->phases, p);
+    if (r->error)
+        g_propagate_error(error, g_steal_pointer(&r->error));
+    return *error == NULL;
+}
+
 static bool start_scheduler(Engine *e, GError **error)
 {
     MiAssembly        *a = e->a;
@@ -449,9 +477,15 @@ MiEngine *mi_engine_start(MiAssembly *a, MiLoadProgress *progress, void *user, G
     e->name = g_path_get_basename(a->settings.model.path);
     e->mark = g_get_monotonic_time();
 
-    bool ok = read_text(e, &why);
-    phase(e, "tokenizer and template");
-    if (ok && load(e, progress, user, &why) && (e->thread = g_thread_try_new("engine", loop, e, &why)))
+    Reading           reading = { .e = e };
+    g_autoptr(GError) no_load = NULL;
+    bool              ok = (reading.thread = g_thread_try_new("tokenizer", read_meanwhile, &reading, &why)) != NULL;
+    if (ok) {
+        ok = load(e, progress, user, &no_load);
+        if (end_reading(&reading, &why) && !ok)
+            why = g_steal_pointer(&no_load);
+    }
+    if (ok && !why && (e->thread = g_thread_try_new("engine", loop, e, &why)))
         return &e->pub;
     g_propagate_error(error, g_steal_pointer(&why));
     mi_engine_stop(&e->pub);
