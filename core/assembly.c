@@ -382,115 +382,14 @@ static bool choose_chain(MiAssembly *a, GError **error)
     return true;
 }
 
-/* ---- program and buckets ------------------------------------------------------- */
-
-static void record_tail(MiAssembly *a, MiRecording *r, uint32_t links, bool logprobs)
-{
-    MiProgram       *p = &r->pub;
-    const MiVal      logits = mi_recording_output(r, "logits");
-    const MiLogprobs attr = { MI_MAX_TOPS };
-    MiVal            x = logits;
-
-    for (int i = 0; i < a->n_links; i++)
-        if (links >> i & 1)
-            x = mi_link(p, a->links[i].feature->name, x, a->links[i].sampler->draws);
-    mi_output(p, "tokens", x);
-    if (logprobs) {
-        const MiType values = { MI_F32, MI_ROWS_OUTPUTS, 0, 1, { 1 + MI_MAX_TOPS } };
-        const MiType ids = { MI_I32, MI_ROWS_OUTPUTS, 0, 1, { 1 + MI_MAX_TOPS } };
-        MiVal        out[2] = { { 0 }, { 0 } };
-        MiNode       n = { .op = "logprobs", .in = { logits, x }, .attr = &attr, .attr_size = sizeof attr };
-        p->api->node(p, &n, (MiType[]){ values, ids }, 2, out);
-        mi_output(p, "logprobs", out[0]);
-        mi_output(p, "logprob_ids", out[1]);
-    }
-}
-
-static MiVariant *add_variant(MiAssembly *a, uint32_t links, bool logprobs, GError **error)
-{
-    MiVariant *v = g_new0(MiVariant, 1);
-
-    *v = (MiVariant){ links, logprobs, mi_recording_new(&a->source, a->dtype) };
-    g_ptr_array_add(a->variants, v);
-    ((const MiModel *)a->model->vtable)->record(&v->program->pub, &a->source);
-    if (!mi_recording_ok(v->program, error) || (!a->vocab && !read_shape(a, v->program, error)))
-        return NULL;
-    if (a->n_links)
-        record_tail(a, v->program, links, logprobs);
-    return mi_recording_ok(v->program, error) ? v : NULL;
-}
-
-static int variant_of(MiAssembly *a, uint32_t links, bool logprobs, GError **error)
-{
-    for (guint i = 0; i < a->variants->len; i++) {
-        const MiVariant *v = a->variants->pdata[i];
-        if (v->links == links && v->logprobs == logprobs)
-            return (int)i;
-    }
-    return add_variant(a, links, logprobs, error) ? (int)a->variants->len - 1 : -1;
-}
-
-static MiBucket *add_bucket(MiAssembly *a, int variant, int size, GError **error)
-{
-    const MiVariant *v = a->variants->pdata[variant];
-    MiSchedule      *s = mi_schedule_new(v->program, &a->parts, &a->ctx.pub, a->sizes[size], error);
-
-    if (!s)
-        return NULL;
-    MiBucket *b = g_new(MiBucket, 1);
-    *b = (MiBucket){ variant, size, s, g_array_new(FALSE, FALSE, sizeof(MiGraph)), false, false };
-    g_ptr_array_add(a->buckets, b);
-    return b;
-}
-
-MiBucket *mi_assembly_bucket(MiAssembly *a, uint32_t links, bool logprobs, MiShape shape, GError **error)
-{
-    const int variant = variant_of(a, links, logprobs, error);
-    int       size = 0;
-
-    if (variant < 0)
-        return NULL;
-    while (size < a->n_sizes - 1 && (shape.n_tokens > a->sizes[size].n_tokens || shape.n_out > a->sizes[size].n_out))
-        size++;
-    for (guint i = 0; i < a->buckets->len; i++) {
-        MiBucket *b = a->buckets->pdata[i];
-        if (b->variant == variant && b->size == size)
-            return b;
-    }
-    return add_bucket(a, variant, size, error);
-}
-
-static void add_size(MiAssembly *a, int32_t rows, int32_t outs, bool decode)
-{
-    const MiShape *last = &a->sizes[MAX(a->n_sizes - 1, 0)];
-
-    if (a->n_sizes < MI_MAX_SIZES && (!a->n_sizes || rows > last->n_tokens || outs > last->n_out))
-        a->sizes[a->n_sizes++] = (MiShape){ .n_tokens = rows, .n_seqs = MIN(rows, a->max_seqs), .n_out = outs,
-                                            .max_kv = a->max_len, .decode = decode };
-}
-
-/* Where a step is recorded once for each shape, shapes of steps that only decode are few: 1, 2, 4,
- * 8, then by eights and, from 64 on, by quarters of a power of two. */
-static void choose_buckets(MiAssembly *a)
-{
-    const bool records = MI_HAS((const MiBackend *)a->backend->vtable, capture_begin);
-
-    add_size(a, 1, 1, true);
-    for (int n = 2; records && n < a->max_seqs; n += n < 8 ? n : n < 64 ? 8 : 1 << (g_bit_nth_msf((gulong)n, -1) - 2))
-        add_size(a, n, n, true);
-    add_size(a, a->max_seqs, a->max_seqs, true);
-    a->n_sizes = MIN(a->n_sizes, MI_MAX_SIZES - 1);
-    add_size(a, a->max_tokens, a->max_out, false);
-}
-
 /* ---- the whole -------------------------------------------------------------- */
 
 static bool choose_parts(MiAssembly *a, GError **error)
 {
     MiVariant *model_only;
 
-    if (!choose_sizes(a, error) || !(model_only = add_variant(a, 0, false, error)) || !choose_pair(a, error) ||
-        !choose_chain(a, error))
+    if (!choose_sizes(a, error) || !(model_only = mi_variant_add(a, 0, false, error)) ||
+        !read_shape(a, model_only->program, error) || !choose_pair(a, error) || !choose_chain(a, error))
         return false;
     if (!(a->weights = mi_weights_new(model_only->program, a->registry, a->config, a->backend->name,
                                       ((const MiBackend *)a->backend->vtable)->unified, a->settings.engine.linear, exact(a),
@@ -514,23 +413,7 @@ static bool choose_parts(MiAssembly *a, GError **error)
     a->attention_spec.n_kv_heads = a->cache_spec.n_kv_heads;
     a->attention_spec.head_dim = a->cache_spec.head_dim;
     a->parts = (MiParts){ a->registry, a->backend->name, a->attention->name, cache->append, a->weights, exact(a) };
-    choose_buckets(a);
-    return true;
-}
-
-/* One row and the two largest sizes of the fullest variants, so that the arena holds whatever runs later;
- * the sizes between them, of which a device that records steps has many, are made when first needed. */
-static bool build_buckets(MiAssembly *a, GError **error)
-{
-    const uint32_t all = (1u << a->n_links) - 1;
-
-    for (int logprobs = 0; logprobs < 2; logprobs++)
-        for (int i = 0; i < a->n_sizes; i = i ? i + 1 : MAX(1, a->n_sizes - 2)) {
-            MiBucket *b = mi_assembly_bucket(a, all, logprobs, a->sizes[i], error);
-            if (!b)
-                return false;
-            a->arena_bytes = MAX(a->arena_bytes, b->schedule->bytes);
-        }
+    mi_buckets_choose(a);
     return true;
 }
 
@@ -538,20 +421,6 @@ static bool create_attention(MiAssembly *a, GError **error)
 {
     const MiAttention *t = a->attention->vtable;
     return !MI_HAS(t, create) || (a->attention_self = t->create(&a->ctx.pub, &a->attention_spec, a->attention_options, error));
-}
-
-static void variant_free(void *p)
-{
-    mi_recording_free(((MiVariant *)p)->program);
-    g_free(p);
-}
-
-static void bucket_free(void *p)
-{
-    MiBucket *b = p;
-    mi_schedule_free(b->schedule);
-    g_array_unref(b->graphs);
-    g_free(b);
 }
 
 /* Notes how long it took since the last one; true. */
@@ -574,15 +443,15 @@ MiAssembly *mi_assembly_new(MiRegistry *registry, const MiConfig *config, GError
     a->strings = g_string_chunk_new(256);
     a->lines = g_array_new(FALSE, TRUE, sizeof(MiPlanLine));
     a->choices = g_array_new(FALSE, TRUE, sizeof(MiPlanChoice));
-    a->variants = g_ptr_array_new_with_free_func(variant_free);
-    a->buckets = g_ptr_array_new_with_free_func(bucket_free);
+    a->variants = g_ptr_array_new_with_free_func(mi_variant_free);
+    a->buckets = g_ptr_array_new_with_free_func(mi_bucket_free);
     a->mark = g_get_monotonic_time();
     bool ok = mi_settings_read(config, &a->settings, &why) && begin_opening(&opening, &why) &&
               mi_model_open(registry, config, a->settings.model.path, &a->source, &why) && choose_model(a, &why) &&
               passed(a, "model opened");
     ok = end_opening(&opening, ok ? &why : NULL) && ok;
     if (ok && passed(a, "device opened") && choose_dtype(a, &why) &&
-        choose_parts(a, &why) && create_attention(a, &why) && passed(a, "parts chosen") && build_buckets(a, &why)) {
+        choose_parts(a, &why) && create_attention(a, &why) && passed(a, "parts chosen") && mi_buckets_build(a, &why)) {
         passed(a, "steps planned");
         mi_assembly_count(a);
         return a;

@@ -5,6 +5,7 @@ core_libcore_a_SOURCES = \
 	core/command_line.c core/command_line.h \
 	core/compare.c core/compare.h \
 	core/assembly.c core/assembly.h \
+	core/buckets.c \
 	core/context.c core/context.h \
 	core/config.c core/config.h \
 	core/engine.c core/engine.h \

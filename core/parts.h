@@ -76,6 +76,13 @@ struct MiAssembly {
     int64_t       mark;
 };
 
+/* Records the model, and behind it the links that `links` names; NULL with *error. */
+MiVariant *mi_variant_add(MiAssembly *, uint32_t links, bool logprobs, GError **error);
+void       mi_variant_free(void *);
+/* Sizes, once the limits of a step are known; then those schedules that the arena is measured by. */
+void mi_buckets_choose(MiAssembly *);
+bool mi_buckets_build(MiAssembly *, GError **error);
+void mi_bucket_free(void *);
 /* The schedule for a step; built when first needed.  NULL with *error. */
 MiBucket *mi_assembly_bucket(MiAssembly *, uint32_t links, bool logprobs, MiShape shape, GError **error);
 
