@@ -88,6 +88,7 @@ static void says_what_was_meant(void **state)
     refuses("miniinfer|run|-vp", "-p wants a value: TEXT");
     refuses("miniinfer|", "there is no command ''");
     refuses("miniinfer|-", "there is no command '-'");
+    refuses("miniinfer|--zebra|run", "has no option '--zebra'");
     refuses("miniinfer|run|-", "'-' is one word too many");
     refuses("miniinfer|run|hello", "'hello' is one word too many");
     refuses("miniinfer|convert|a", "usage: miniinfer convert SRC DST");
