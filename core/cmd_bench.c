@@ -177,6 +177,7 @@ typedef struct {
     double ms, least, most;  /* of a step, or of the prompt: median, extremes of the rounds */
     double rate, limit;      /* tokens a second; the least ms that its bytes take, 0: not known */
     double flops;            /* a second, of a prompt */
+    double host_us;          /* of the engine's thread for a step beside waiting; 0: it computes, too */
 } Result;
 
 static int ascending(const void *a, const void *b)
@@ -196,8 +197,10 @@ static bool measure(MiSession *s, GRand *random, const Wanted *w, Result *out, G
 {
     const int tokens = out->prefill ? 1 : 1 + w->tokens + ramp(s->assembly, out->batch, out->tokens);
     double    ms[MAX_ROUNDS];
+    MiStats   before, after;
     int       n = 0;
 
+    s->engine->api->stats(s->engine, &before);
     for (int i = 0; i <= w->rounds && !mi_interrupted(); i++) {
         Round      r;
         const bool ok = play(&r, s, random, out->batch, out->tokens, tokens, error);
@@ -212,6 +215,9 @@ static bool measure(MiSession *s, GRand *random, const Wanted *w, Result *out, G
     mi_progress_clear();
     if (!n)
         return true; /* interrupted */
+    s->engine->api->stats(s->engine, &after);
+    if (!s->assembly->ctx.pub.backend->unified)
+        out->host_us = (double)(after.host_us - before.host_us) / (double)MAX(after.steps - before.steps, 1);
     qsort(ms, (size_t)n, sizeof *ms, ascending);
     out->ms = n % 2 ? ms[n / 2] : (ms[n / 2 - 1] + ms[n / 2]) / 2;
     out->least = ms[0];
@@ -264,11 +270,12 @@ static void print_table(const MiSession *s, const Report *p)
         printf("%-8s %5d %7d %11.3f %11.1f  %-23s ", r->prefill ? "prefill" : "decode", r->batch, r->tokens, r->ms, r->rate,
                rounds);
         if (r->prefill)
-            printf("%.3g TFLOP/s\n", r->flops / 1e12);
+            printf("%.3g TFLOP/s", r->flops / 1e12);
         else if (r->limit > 0)
-            printf("%.0f %% of %.3f ms\n", 100 * r->limit / r->ms, r->limit);
-        else
-            printf("\n");
+            printf("%.0f %% of %.3f ms", 100 * r->limit / r->ms, r->limit);
+        if (!r->prefill && r->host_us > 0)
+            printf("; the host works %.1f us a step", r->host_us);
+        printf("\n");
     }
 }
 
@@ -307,6 +314,8 @@ static void print_json(const MiSession *s, const Report *p)
             mi_json_float(&j, "flops_per_s", r->flops);
         else if (r->limit > 0)
             mi_json_float(&j, "limit_ms", r->limit);
+        if (r->host_us > 0)
+            mi_json_float(&j, "host_us_per_step", r->host_us);
         mi_json_close(&j, '}');
     }
     mi_json_close(&j, ']');

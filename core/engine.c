@@ -29,6 +29,7 @@ typedef struct {
     MiLimits    limits;
     MiFlight   *flying[MI_FLIGHTS]; /* steps under way, oldest first */
     int         n_flying;
+    int64_t     waited_us; /* for steps, in all */
     MiTemplate *template;
     char       *template_error, *name;
     GArray     *phases; /* MiPhase */
@@ -161,8 +162,10 @@ static void land(Engine *e)
     const MiScheduler *s = e->a->scheduler->vtable;
     MiFlight          *f = e->flying[0];
     g_autoptr(GError)  error = NULL;
+    const int64_t      from = g_get_monotonic_time();
     const bool         ok = mi_runner_wait(e->runner, f, &error);
 
+    e->waited_us += g_get_monotonic_time() - from;
     e->flying[0] = e->flying[--e->n_flying];
     if (MI_HAS(s, took)) /* while the step's sequences are all there: delivering ends some */
         s->took(e->scheduler, &f->step, g_get_monotonic_time() - f->launched_us);
@@ -189,6 +192,8 @@ static bool lost_in_flight(const Engine *e)
 
 static void one_step(Engine *e)
 {
+    const int64_t from = g_get_monotonic_time(), waited = e->waited_us;
+
     while (lost_in_flight(e))
         land(e);
     const bool launched = e->known->len && launch(e);
@@ -196,6 +201,9 @@ static void one_step(Engine *e)
         land(e);
     else if (!launched && !e->n_flying && e->known->len)
         fail_stuck(e);
+    g_mutex_lock(&e->lock);
+    e->stats.host_us += g_get_monotonic_time() - from - (e->waited_us - waited);
+    g_mutex_unlock(&e->lock);
 }
 
 /* ---- the thread ----------------------------------------------------------------------- */
