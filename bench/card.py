@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""How fast a card is used: the shapes of Qwen2 from 0.5B to 7B with random bf16 weights, through the engine.
+
+    bench/card.py [--miniinfer PROGRAM] [--only 0.5B,7B] [--rounds 5]
+
+One line a figure: what was measured (a median), the limit that the card's memory, read in the same run, sets for it, and the
+marks it is held against ("must" and "aim" are for an H100 SXM).  Runs `miniinfer bench` for each; needs nothing but Python.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MODELS = ("0.5B", "1.5B", "7B")
+# what: by model, (must, aim); milliseconds are at most, tokens a second at least
+MARKS = {
+    ("decode", 1, 128): {"0.5B": (0.50, 0.40), "1.5B": (1.20, 1.07), "7B": (4.80, 4.66)},
+    ("decode", 1, 4096): {"0.5B": (0.52, 0.43), "1.5B": (1.28, 1.12), "7B": (4.95, 4.75)},
+    ("decode", 32, 512): {"0.5B": (45e3, 56e3), "1.5B": (20e3, 22.7e3), "7B": (5.5e3, 6.0e3)},
+    ("prefill", 1, 8192): {"0.5B": (370e3, 450e3), "1.5B": (160e3, 180e3), "7B": (42e3, 45e3)},
+}
+
+
+def bench(program, model, rounds, work, *options):
+    command = [program, "bench", work, "-m", os.path.join(HERE, "shapes", f"qwen2-{model.lower()}.json"), "--model.load", "dummy",
+               "--engine.device", "cuda", "--rounds", str(rounds), "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def line(model, result):
+    batch, tokens = result["batch"], result.get("context", result.get("prompt"))
+    must, aim = MARKS.get((result["work"], batch, tokens), {}).get(model, (None, None))
+    in_ms = result["work"] == "decode" and batch == 1
+    value = result["ms"] if in_ms else result["tokens_per_s"]
+    verdict = ""
+    if must:
+        reached = [name for name, mark in (("must", must), ("aim", aim)) if (value <= mark if in_ms else value >= mark)]
+        verdict = f"must {must:g}, aim {aim:g}: {reached[-1] if reached else 'MISSED'}"
+    limit = f"{100 * result['limit_ms'] / result['ms']:.0f} % of {result['limit_ms']:.3f} ms" if "limit_ms" in result else \
+            f"{result['flops_per_s'] / 1e12:.0f} TFLOP/s" if "flops_per_s" in result else ""
+    host = f"host {result['host_us_per_step']:.1f} us" if "host_us_per_step" in result else ""
+    shown = f"{value:.3f} ms" if in_ms else f"{value:,.0f} tokens/s"
+    print(f"{model:5} {result['work']:8} {batch:3} x {tokens:5}  {shown:>18}  {limit:22} {host:16} {verdict}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--miniinfer", default="./miniinfer")
+    parser.add_argument("--only", default=",".join(MODELS))
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    for model in args.only.split(","):
+        greedy = ("--sampler.chain", "greedy")
+        one = bench(args.miniinfer, model, args.rounds, "decode", "--context", "128,4096", *greedy)
+        print(f"{model}: read at {one.get('bytes_per_s', 0) / 1e12:.2f} TB/s; ready after {one['ready_ms']:.0f} ms, first token "
+              f"after {one['first_token_ms']:.0f} ms (0.5B: must 1200, aim 800)", flush=True)
+        many = bench(args.miniinfer, model, args.rounds, "batch", "--batch", "32", "--context", "512", "--tokens", "64",
+                     "--engine.cache", "batch", *greedy)
+        prompt = bench(args.miniinfer, model, args.rounds, "prefill", "--prompt-tokens", "8192", "--engine.prefill_step", "8192",
+                       "--engine.max_len", "8256", *greedy)
+        for report in (one, many, prompt):
+            for result in report["results"]:
+                line(model, result)
+
+
+if __name__ == "__main__":
+    main()
