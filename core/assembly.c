@@ -14,15 +14,6 @@ static void chose(MiAssembly *a, const char *what, const char *chosen, const cha
     g_array_append_val(a->choices, c);
 }
 
-static bool options_of(MiAssembly *a, const MiFeature *f, void **out, GError **error)
-{
-    g_autoptr(GError) why = NULL;
-    *out = mi_config_feature(a->config, f, &why);
-    if (why)
-        g_propagate_error(error, g_steal_pointer(&why));
-    return *error == NULL;
-}
-
 /* ---- model ------------------------------------------------------------------ */
 
 static bool choose_model(MiAssembly *a, GError **error)
@@ -86,7 +77,7 @@ static bool choose_backend(MiAssembly *a, GError **error)
                     n, a->backend->name, n == 1 ? "" : "s");
         return false;
     }
-    return options_of(a, a->backend, &a->backend_options, error) &&
+    return mi_config_feature(a->config, a->backend, &a->backend_options, error) &&
            (a->device = b->open((int)index, a->backend_options, error));
 }
 
@@ -272,7 +263,7 @@ static bool choose_pair(MiAssembly *a, GError **error)
     chose(a, "cache", a->cache->name, is_auto(e->cache) ? "auto: the highest rank that fits" : "configured");
     chose(a, "attention", a->attention->name, is_auto(e->attention) ? "auto: the highest rank that fits" : "configured");
     chose(a, "kv dtype", dtype_name(a->kv_dtype), is_auto(e->kv_dtype) ? "auto" : "configured");
-    return options_of(a, a->cache, &a->cache_options, error) && options_of(a, a->attention, &a->attention_options, error);
+    return mi_config_feature(a->config, a->cache, &a->cache_options, error) && mi_config_feature(a->config, a->attention, &a->attention_options, error);
 }
 
 /* ---- what the program says of itself ------------------------------------------ */
@@ -397,7 +388,7 @@ static bool choose_parts(MiAssembly *a, GError **error)
         return false;
     const char *scheduler = is_auto(a->settings.engine.scheduler) ? "fcfs" : a->settings.engine.scheduler;
     if (!(a->scheduler = mi_registry_find(a->registry, MI_KIND_SCHEDULER, scheduler, "*", error)) ||
-        !options_of(a, a->scheduler, &a->scheduler_options, error))
+        !mi_config_feature(a->config, a->scheduler, &a->scheduler_options, error))
         return false;
     chose(a, "scheduler", a->scheduler->name, is_auto(a->settings.engine.scheduler) ? "auto" : "configured");
 

@@ -44,14 +44,9 @@ static void stop(void *user)
 static bool serve(MiSession *s, const MiFeature *f, GError **error)
 {
     Serving          at = { f->vtable, NULL };
-    GError          *bad = NULL;
-    g_autofree void *options = mi_config_feature(s->config, f, &bad);
+    g_autofree void *options = NULL;
 
-    if (bad) {
-        g_propagate_error(error, bad);
-        return false;
-    }
-    if (!(at.self = at.vt->create(s->engine, options, error)))
+    if (!mi_config_feature(s->config, f, &options, error) || !(at.self = at.vt->create(s->engine, options, error)))
         return false;
     mi_interrupt_target(stop, &at);
     const bool ok = at.vt->serve(at.self, error);

@@ -332,13 +332,17 @@ bool mi_config_fill(const MiConfig *c, const char *section, const MiOption *tabl
     return true;
 }
 
-void *mi_config_feature(const MiConfig *c, const MiFeature *f, GError **error)
+bool mi_config_feature(const MiConfig *c, const MiFeature *f, void **out, GError **error)
 {
+    *out = NULL;
     if (!f->options)
-        return NULL;
+        return true;
     g_autofree char *section = g_strdup_printf("%s.%s", mi_kind_name(f->kind), f->name);
-    g_autofree void *out = g_malloc0(mi_options_size(f->options));
-    return mi_config_fill(c, section, f->options, out, error) ? g_steal_pointer(&out) : NULL;
+    g_autofree void *filled = g_malloc0(mi_options_size(f->options));
+    if (!mi_config_fill(c, section, f->options, filled, error))
+        return false;
+    *out = g_steal_pointer(&filled);
+    return true;
 }
 
 /* ---- whose key is it? ------------------------------------------------------- */

@@ -24,8 +24,8 @@ const char *mi_config_get(const MiConfig *c, const char *section, const char *ke
 
 /* Fills `out` from the section: the table's defaults first.  Errors name file and line. */
 bool mi_config_fill(const MiConfig *c, const char *section, const MiOption *table, void *out, GError **error);
-/* A feature's options, from [kind.name]; allocated, NULL without a table.  *error tells failure. */
-void *mi_config_feature(const MiConfig *c, const MiFeature *f, GError **error);
+/* A feature's options, from [kind.name]: *out is allocated, NULL where it has no table or something is wrong. */
+bool mi_config_feature(const MiConfig *c, const MiFeature *f, void **out, GError **error);
 
 /* Every section and key is somebody's: the core's, a loaded feature's, a sampler's parameter;
  * every value is possible; a feature that one names is there; [plugins] disable names files that are there. */

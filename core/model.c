@@ -88,7 +88,6 @@ static const MiFeature *choose_format(MiRegistry *r, const char *name, const cha
 bool mi_model_open(MiRegistry *r, const MiConfig *c, const char *path, MiSource *out, GError **error)
 {
     const char       *format = mi_config_get(c, "model", "format"), *load = mi_config_get(c, "model", "load");
-    g_autoptr(GError) why = NULL;
     g_autofree char  *found = locate(path, error);
 
     if (load && strcmp(load, "dummy") == 0)
@@ -98,11 +97,9 @@ bool mi_model_open(MiRegistry *r, const MiConfig *c, const char *path, MiSource 
     *out = (MiSource){ 0 };
     if (!f)
         return false;
-    g_autofree void *options = mi_config_feature(c, f, &why);
-    if (why) {
-        g_propagate_error(error, g_steal_pointer(&why));
+    g_autofree void *options = NULL;
+    if (!mi_config_feature(c, f, &options, error))
         return false;
-    }
     const MiFormat *vt = f->vtable;
     void           *self = vt->open(found, options, error);
     if (!self)
@@ -121,7 +118,6 @@ void mi_model_close(MiSource *s)
 bool mi_text_open(MiRegistry *r, const MiConfig *c, const MiSource *source, MiTextCoder *out, GError **error)
 {
     const char       *name = mi_config_get(c, "model", "tokenizer");
-    g_autoptr(GError) why = NULL;
 
     *out = (MiTextCoder){ 0 };
     if (!MI_HAS(source->vt, tokenizer)) {
@@ -135,11 +131,9 @@ bool mi_text_open(MiRegistry *r, const MiConfig *c, const MiSource *source, MiTe
     const MiFeature *f = mi_registry_find(r, MI_KIND_TOKENIZER, name, "*", error);
     if (!f)
         return false;
-    g_autofree void *options = mi_config_feature(c, f, &why);
-    if (why) {
-        g_propagate_error(error, g_steal_pointer(&why));
+    g_autofree void *options = NULL;
+    if (!mi_config_feature(c, f, &options, error))
         return false;
-    }
     out->vt = f->vtable;
     return (out->self = out->vt->open(&out->data, options, error)) != NULL;
 }

@@ -68,7 +68,6 @@ static bool add_pack(MiWeights *ws, const MiRecording *r, int first, const MiFea
 {
     const MiNode     *head = mi_recording_node(r, first);
     g_autoptr(GArray) parts = g_array_new(FALSE, TRUE, sizeof(MiWeight));
-    g_autoptr(GError) why = NULL;
     MiPack           *pack = g_new0(MiPack, 1);
 
     g_ptr_array_add(ws->packs, pack);
@@ -91,11 +90,8 @@ static bool add_pack(MiWeights *ws, const MiRecording *r, int first, const MiFea
         pack->operands[i] = *o;
         pack->operands[i].layout = pack->linear->layout;
     }
-    pack->options = mi_config_feature(c, pack->feature, &why);
-    if (why) {
-        g_propagate_error(error, g_steal_pointer(&why));
+    if (!mi_config_feature(c, pack->feature, &pack->options, error))
         return false;
-    }
     if (!pack->linear->bytes(pack->parts, pack->n, r->pub.dtype, pack->options, &pack->bytes, error)) {
         g_prefix_error(error, "linear '%s': ", pack->feature->name);
         return false;

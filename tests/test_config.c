@@ -188,20 +188,24 @@ static void a_feature_gets_its_section(void **state)
     const MiFeature   with = { MI_KIND_CACHE, "acme.ring", "*", NULL, options }, without = { .name = "x" };
     g_autoptr(GError) error = NULL, missing = NULL, bad = NULL;
     MiConfig         *c = parsed("[cache.acme.ring]\nmode = round\n");
-    g_autofree void  *filled = mi_config_feature(c, &with, &error);
+    g_autofree void  *filled = NULL;
+    void             *none = c;
 
+    assert_true(mi_config_feature(c, &with, &filled, &error));
     assert_int_equal(((const Options *)filled)->pages, 16);
     assert_string_equal(((const Options *)filled)->mode, "round");
-    assert_null(mi_config_feature(c, &without, &error));
-    assert_null(error);
+    assert_true(mi_config_feature(c, &without, &none, &error));
+    assert_null(none);
     assert_true(mi_config_set(c, "cache.acme.ring.pages", "65", NULL));
-    assert_null(mi_config_feature(c, &with, &bad));
+    none = c;
+    assert_false(mi_config_feature(c, &with, &none, &bad));
+    assert_null(none);
     assert_string_equal(bad->message,
                         "command line: [cache.acme.ring] pages = '65' is out of range; 1 to 64 are possible");
     mi_config_free(c);
 
     c = mi_config_new();
-    assert_null(mi_config_feature(c, &with, &missing));
+    assert_false(mi_config_feature(c, &with, &none, &missing));
     assert_string_equal(missing->message, "[cache.acme.ring] mode must be given: how it works");
     assert_int_equal(missing->code, MI_ERROR_CONFIG);
     mi_config_free(c);
@@ -215,8 +219,9 @@ static void a_default_must_fit_its_option(void **state)
     const MiFeature       f = { MI_KIND_CACHE, "x", "*", NULL, options };
     g_autoptr(GError)     error = NULL;
     MiConfig             *c = mi_config_new();
+    void                 *none;
 
-    assert_null(mi_config_feature(c, &f, &error));
+    assert_false(mi_config_feature(c, &f, &none, &error));
     assert_string_equal(error->message, "the default of [cache.x] n = 'many' is no number");
     assert_null(mi_settings_table("zebra"));
     mi_config_free(c);
