@@ -2,7 +2,7 @@
 gpu_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir)/kernels $(CUDA_CPPFLAGS)
 gpu_ldflags  = $(AM_LDFLAGS) $(CUDA_LDFLAGS) $(CUDA_LDFLAGS:-L%=-Wl,-rpath,%)
 gpu_ldadd    = kernels/libcpu.a $(GLIB_LIBS) $(CUDA_LIBS) -ldl -lm
-EXTRA_DIST += tests/gpu
+EXTRA_DIST += tests/gpu tests/gpu_example.sh
 
 tests_gpu_ops_SOURCES  = tests/gpu_ops.c tests/gpu.h
 tests_gpu_ops_CPPFLAGS = $(gpu_cppflags)
@@ -22,5 +22,12 @@ tests_gpu_linear_LDADD    = -lcublasLt $(gpu_ldadd)
 gpu_programs =
 if MI_CUDA
 check_PROGRAMS += tests/gpu_linear tests/gpu_ops tests/gpu_samplers
-gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_linear tests/gpu_ops tests/gpu_samplers
+gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_linear tests/gpu_ops tests/gpu_samplers tests/gpu_example.sh
+# The example's plugins as their Makefile builds them, for machines that have a card and no compiler.
+check_DATA = examples/plugin/cuda/acme_add_cuda.so
 endif
+example = $(abs_top_srcdir)/examples/plugin/cuda
+examples/plugin/cuda/acme_add_cuda.so: $(cuda_example) $(pkginclude_HEADERS) miniinfer-plugin-uninstalled.pc
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(MAKE) -sB -C $(@D) -f $(example)/Makefile VPATH='$(example)' CC='$(CC)' \
+		SAN='$(SAN_FLAGS)' NVCC='$(NVCC)' PKG_CONFIG='env PKG_CONFIG_PATH=$(abs_top_builddir):$(PKG_CONFIG_PATH) $(PKG_CONFIG)'
+MOSTLYCLEANFILES += examples/plugin/cuda/*.so examples/plugin/cuda/kernels.o

@@ -25,7 +25,7 @@ differ() { [ -n "$1" ] && [ -n "$2" ] && [ "$1" != "$2" ]; }
 ids()
 {
     model=$1; shift
-    "$MINIINFER" run --plugin-path "$tmp/acme" --model.path "$tmp/$model" --ids 3,14,15,92,65 -n 24 --ignore-eos \
+    "$MINIINFER" run --plugin-path "$tmp/acme:$tmp/acme/cuda" --model.path "$tmp/$model" --ids 3,14,15,92,65 -n 24 --ignore-eos \
         --json --engine.dtype fp32 "$@" 2>"$tmp/err" | output_ids
 }
 output_ids() { sed -n 's/.*"output_ids": *\[\([0-9, ]*\)\].*/\1/p' | tr -d ' '; }
@@ -76,5 +76,31 @@ ok $? "a cutoff of 2 is refused by name"
 "$MINIINFER" run --model.path "$tmp/acme_model" --ids 1 -n 1 --engine.dtype fp32 >"$tmp/err" 2>&1
 [ $? -ne 0 ] && grep -q "acme.relu2" "$tmp/err"
 ok $? "without the plugin the missing op is named"
+
+# A model of its own with an operation of its own; where there is nvcc, for cards too.
+mkdir "$tmp/acme/cuda" && cp "$EXAMPLES"/cuda/*.c "$EXAMPLES"/cuda/*.h "$EXAMPLES"/cuda/*.cu "$EXAMPLES/cuda/Makefile" "$tmp/acme/cuda/" &&
+    chmod -R u+w "$tmp/acme/cuda"
+${MAKE:-make} -C "$tmp/acme/cuda" CC="${CC:-cc}" SAN="$SAN" >"$tmp/err" 2>&1
+ok $? "the example for cards builds"
+[ -e "$tmp/acme/cuda/acme_add_cuda.so" ] || grep -q "acme_add_cuda.so is left out" "$tmp/err"
+ok $? "or says that there is no nvcc"
+for plugin in "$tmp"/acme/cuda/*.so; do
+    "$MINIINFER" inspect "$plugin" >"$tmp/err" 2>&1
+    ok $? "${plugin##*/} is accepted"
+done
+"$TINY" "$tmp/llama" silu gate && "$TINY" "$tmp/acme_llama" silu gate AcmeForCausalLM
+ok $? "two tiny models of the same weights"
+want=$(ids llama $greedy --engine.device cpu)
+same "$want" "$(ids acme_llama $greedy --engine.device cpu)"
+ok $? "acme's model gives what Llama gives"
+same "$want" "$(ids acme_llama $greedy --engine.device cpu --engine.dtype auto --engine.kv_dtype fp32)"
+ok $? "and with acme.add_norm in place of two nodes"
+"$MINIINFER" verify --plugin-path "$tmp/acme/cuda" -m "$tmp/acme_llama" --ids 3,14,15,92,65 --engine.device cpu -v >"$tmp/err" 2>&1 &&
+    grep -q "^ok .*  op:acme.vector_add@cpu  *acme_add_cpu.so " "$tmp/err" &&
+    grep -q "^ok .*  fusion:acme.add_norm@cpu  *acme_add_cpu.so " "$tmp/err"
+ok $? "verify finds both right"
+ACME="$tmp/acme/cuda" MINIINFER=$MINIINFER TINY=$TINY sh "${0%/*}/gpu_example.sh" >"$tmp/err" 2>&1
+status=$? reason=$(sed -n 's/^1\.\.0 # SKIP //p' "$tmp/err")
+ok $status "on a card${reason:+ # SKIP $reason}"
 echo "1..$n"
 exit $failed

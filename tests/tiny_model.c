@@ -2,11 +2,12 @@
  * that need a run and no text: a Hugging Face directory with config.json and
  * model.safetensors, f32, no tokenizer.
  *
- *   tiny_model DIRECTORY ACTIVATION gate|one
+ *   tiny_model DIRECTORY ACTIVATION gate|one [ARCHITECTURE]
  *
  * The MLP computes down(act(gate x) * up x).  With `gate` the up projection is the
  * gate's, so that "relu" gives relu(g) g = relu(g)^2; with `one` it is 0 x + 1, so
- * that an activation of relu(g)^2 gives the same numbers. */
+ * that an activation of relu(g)^2 gives the same numbers.  The weights do not depend
+ * on the architecture, which is LlamaForCausalLM if none is named. */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -128,7 +129,7 @@ static bool write_weights(const char *directory)
     return finished(f, path);
 }
 
-static bool write_config(const char *directory, const char *activation)
+static bool write_config(const char *directory, const char *activation, const char *architecture)
 {
     char  path[4096];
     FILE *f = create(directory, "config.json", path, sizeof path);
@@ -136,18 +137,18 @@ static bool write_config(const char *directory, const char *activation)
     if (!f)
         return false;
     fprintf(f,
-            "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_act\": \"%s\",\n"
+            "{\"architectures\": [\"%s\"], \"model_type\": \"llama\", \"hidden_act\": \"%s\",\n"
             " \"vocab_size\": %d, \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d,\n"
             " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"rms_norm_eps\": 1e-5,\n"
             " \"rope_theta\": 10000.0, \"max_position_embeddings\": 128, \"tie_word_embeddings\": false}\n",
-            activation, VOCAB, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, HEAD_DIM);
+            architecture, activation, VOCAB, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, HEAD_DIM);
     return finished(f, path);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 4 || (strcmp(argv[3], "gate") != 0 && strcmp(argv[3], "one") != 0)) {
-        fprintf(stderr, "usage: tiny_model DIRECTORY ACTIVATION gate|one\n");
+    if (argc < 4 || argc > 5 || (strcmp(argv[3], "gate") != 0 && strcmp(argv[3], "one") != 0)) {
+        fprintf(stderr, "usage: tiny_model DIRECTORY ACTIVATION gate|one [ARCHITECTURE]\n");
         return 64;
     }
     if (mkdir(argv[1], 0777) && errno != EEXIST) {
@@ -159,5 +160,5 @@ int main(int argc, char **argv)
         layer(i, strcmp(argv[3], "one") == 0);
     add("model.norm.weight", HIDDEN, 0, ONES, 6);
     add("lm_head.weight", VOCAB, HIDDEN, RANDOM, 7);
-    return write_weights(argv[1]) && write_config(argv[1], argv[2]) ? 0 : 74;
+    return write_weights(argv[1]) && write_config(argv[1], argv[2], argc > 4 ? argv[4] : "LlamaForCausalLM") ? 0 : 74;
 }
