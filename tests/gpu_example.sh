@@ -29,7 +29,7 @@ ids()
 same() { [ -n "$1" ] && [ "$1" = "$2" ]; }
 
 "$TINY" "$tmp/llama" silu gate && "$TINY" "$tmp/acme" silu gate AcmeForCausalLM || exit 99
-ids llama --engine.device cuda >/dev/null
+"$MINIINFER" run -m "$tmp/llama" --ids 3 -n 1 --engine.device cuda >/dev/null 2>"$tmp/err"
 grep -q "0 usable cuda devices" "$tmp/err" && skip_all "no CUDA device"
 grep -q "no backend 'cuda'" "$tmp/err" && skip_all "built without CUDA"
 

@@ -39,9 +39,11 @@ static MiVal mlp(MiProgram *p, const Spec *s, MiVal x)
 static void record(MiProgram *p, const MiSource *src)
 {
     const int  n_layers = mi_meta_int(p, src, "num_hidden_layers", NULL, 1024);
-    const int  head_dim = mi_meta_int(p, src, "head_dim", NULL, 1024);
+    const int  n_heads = mi_meta_int(p, src, "num_attention_heads", NULL, 1024);
+    const int  hidden = mi_meta_int(p, src, "hidden_size", NULL, 1 << 20);
+    const int  stated = mi_meta_int(p, src, "head_dim", "0", 1024), head_dim = stated ? stated : hidden / MAX(n_heads, 1);
     const Spec s = {
-        .n_heads = mi_meta_int(p, src, "num_attention_heads", NULL, 1024),
+        .n_heads = n_heads,
         .n_kv_heads = mi_meta_int(p, src, "num_key_value_heads", NULL, 1024),
         .activation = mi_meta(p, src, "hidden_act", "silu"),
         .eps = (float)mi_meta_float(p, src, "rms_norm_eps", "1e-6"),
@@ -57,7 +59,7 @@ static void record(MiProgram *p, const MiSource *src)
     }
     mi_scope_end(p);
     x = mi_rmsnorm(p, mi_output_rows(p, x), "model.norm", s.eps);
-    mi_logits(p, x, mi_meta_bool(p, src, "tie_word_embeddings", false) ? "model.embed_tokens" : "lm_head");
+    mi_logits(p, x, mi_source_has(src, "lm_head.weight") ? "lm_head" : "model.embed_tokens");
 }
 
 static const char *const architectures[] = { "AcmeForCausalLM", NULL };
