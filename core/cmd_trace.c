@@ -70,10 +70,17 @@ static bool round_of(Trace *t, MiSchedule *s, int delays, GError **error)
 
     if (!hold_up(t, delays, error) || !ctx->backend->event_record(ctx->device, t->marks[0], ctx->stream, error))
         return false;
-    for (guint i = 0; i < s->runs->len; i++)
+    for (guint i = 0; i < s->runs->len; i++) {
+        if (MI_HAS(ctx->backend, name_range)) {
+            g_autofree char *label = mi_side_label(s, i);
+            ctx->backend->name_range(ctx->device, label);
+        }
         if (!mi_schedule_run_one(s, i, ctx, error) ||
             !ctx->backend->event_record(ctx->device, t->marks[i + 1], ctx->stream, error))
             return false;
+    }
+    if (MI_HAS(ctx->backend, name_range))
+        ctx->backend->name_range(ctx->device, NULL);
     return ctx->backend->event_wait(ctx->device, t->marks[s->runs->len], error);
 }
 

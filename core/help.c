@@ -232,7 +232,8 @@ const MiCommand mi_commands[] = {
       verify_flags, verify_examples },
     { "trace", "", 0, 0, "where the time of a step goes",
       "Runs a prompt and some steps node by node, with a mark of the device's clock between them, and prints the time by "
-      "what ran. Nodes do not overlap here as they do in a recorded step, so that their sum is more than `bench` finds.",
+      "what ran. Nodes do not overlap here as they do in a recorded step, so that their sum is more than `bench` finds. "
+      "On an NVIDIA card every node is an NVTX range, too.",
       trace_flags, trace_examples },
     { "help", "[COMMAND]", 0, 1, "explain a command", "", help_flags, NULL },
     { 0 },

@@ -69,6 +69,10 @@ struct MiBackend {
     /* ENQUEUE, optional.  Several small copies as one piece of work, of each of which one side is
      * device memory and the other pinned; n: at most MI_MAX_COPIES. */
     bool (*copy_all)(void *device, void *stream, const MiCopy *copies, int n, GError **error);
+
+    /* STEP, optional.  What is enqueued until the next call is shown under this name by the vendor's
+     * profilers; NULL: no name. */
+    void (*name_range)(void *device, const char *name);
 };
 enum { MI_MAX_COPIES = 32 };
 

@@ -8,13 +8,15 @@
 #include <cuda/read.h>
 #include <cuda_runtime_api.h>
 #include <miniinfer/plugin.h>
+#include <nvtx3/nvToolsExt.h>
 
 typedef struct {
     bool spin;
 } Options;
 
 typedef struct {
-    int index;
+    int  index;
+    bool named; /* a range is open */
 } Device;
 
 static bool ok(cudaError_t e, const char *what, GError **error)
@@ -222,6 +224,17 @@ static void graph_free(void *device, void *graph)
         (void)cudaGraphExecDestroy(graph);
 }
 
+static void name_range(void *device, const char *name)
+{
+    Device *d = device;
+
+    if (d->named)
+        nvtxRangePop();
+    d->named = name != NULL;
+    if (name)
+        nvtxRangePushA(name);
+}
+
 static const MiBackend cuda = {
     .struct_size = sizeof cuda,
     .rank = 10,
@@ -247,6 +260,7 @@ static const MiBackend cuda = {
     .event_elapsed = event_elapsed,
     .read_rate = read_rate,
     .copy_all = copy_all,
+    .name_range = name_range,
 };
 
 static const MiOption options[] = {
