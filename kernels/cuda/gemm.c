@@ -1,7 +1,11 @@
 #include "gemm.h"
 
 #include <cublasLt.h>
+#include <cuda_runtime_api.h>
+#include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Column-major, as the library thinks: y' [out, rows] = W (in x out, transposed) times x' (in x rows). */
 enum { KEPT = 64 };
@@ -15,7 +19,52 @@ struct MiGemm {
     int                    n_known, oldest;
 };
 
+/* ---- the library ------------------------------------------------------------------ */
+
+/* Opened when the first product is prepared: it takes 80 ms and 170 MB, and a run on the processor none of it. */
+#define FUNCTIONS(X) \
+    X(cublasLtCreate) X(cublasLtMatmul) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy) \
+    X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy) \
+    X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulPreferenceSetAttribute) \
+    X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtGetStatusString)
+#define POINTER(name) __typeof__(name) *name;
+static struct { FUNCTIONS(POINTER) } lt;
 static cublasLtHandle_t library;
+static char             missing[256]; /* why it is not there */
+
+#if CUDART_VERSION >= 13000
+#define FILE_NAME "libcublasLt.so.13"
+#else
+#define FILE_NAME "libcublasLt.so.12"
+#endif
+
+static int find(void *so, const char *name, void *pointer)
+{
+    void *const at = dlsym(so, name);
+
+    if (!at)
+        snprintf(missing, sizeof missing, "%s has no %s", FILE_NAME, name);
+    memcpy(pointer, &at, sizeof at);
+    return at != NULL;
+}
+
+static int open_library(void)
+{
+    void *so;
+
+    if (library)
+        return CUBLAS_STATUS_SUCCESS;
+    if (!(so = dlopen(FILE_NAME, RTLD_NOW | RTLD_LOCAL))) {
+        snprintf(missing, sizeof missing, "%s", dlerror());
+        return CUBLAS_STATUS_NOT_INITIALIZED;
+    }
+#define FIND(name) && find(so, #name, &lt.name)
+    if (!(1 FUNCTIONS(FIND)))
+        return CUBLAS_STATUS_NOT_INITIALIZED;
+    return lt.cublasLtCreate(&library);
+}
+
+/* ---- a product ---------------------------------------------------------------------- */
 
 static cudaDataType_t type_of(MiDType t) { return t == MI_BF16 ? CUDA_R_16BF : t == MI_F16 ? CUDA_R_16F : CUDA_R_32F; }
 
@@ -23,7 +72,7 @@ int mi_cuda_gemm_new(MiGemm **out_gemm, int64_t out, int64_t in, int64_t x_strid
                      MiDType y_dtype)
 {
     const cublasOperation_t t = CUBLAS_OP_T;
-    cublasStatus_t          e = library ? CUBLAS_STATUS_SUCCESS : cublasLtCreate(&library);
+    cublasStatus_t          e = (cublasStatus_t)open_library();
     MiGemm                 *g = calloc(1, sizeof *g);
 
     *out_gemm = NULL;
@@ -32,11 +81,11 @@ int mi_cuda_gemm_new(MiGemm **out_gemm, int64_t out, int64_t in, int64_t x_strid
     g->out = out, g->in = in, g->x_stride = x_stride, g->y_stride = y_stride;
     g->type = type_of(dtype), g->y_type = type_of(y_dtype);
     if (e == CUBLAS_STATUS_SUCCESS)
-        e = cublasLtMatmulDescCreate(&g->product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+        e = lt.cublasLtMatmulDescCreate(&g->product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (e == CUBLAS_STATUS_SUCCESS)
-        e = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_TRANSA, &t, sizeof t);
+        e = lt.cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_TRANSA, &t, sizeof t);
     if (e == CUBLAS_STATUS_SUCCESS)
-        e = cublasLtMatrixLayoutCreate(&g->w, g->type, (uint64_t)in, (uint64_t)out, in);
+        e = lt.cublasLtMatrixLayoutCreate(&g->w, g->type, (uint64_t)in, (uint64_t)out, in);
     if (e == CUBLAS_STATUS_SUCCESS)
         *out_gemm = g;
     else
@@ -46,8 +95,8 @@ int mi_cuda_gemm_new(MiGemm **out_gemm, int64_t out, int64_t in, int64_t x_strid
 
 static void forget(MiGemm *g, int i)
 {
-    cublasLtMatrixLayoutDestroy(g->known[i].x);
-    cublasLtMatrixLayoutDestroy(g->known[i].y);
+    lt.cublasLtMatrixLayoutDestroy(g->known[i].x);
+    lt.cublasLtMatrixLayoutDestroy(g->known[i].y);
 }
 
 void mi_cuda_gemm_free(MiGemm *g)
@@ -57,9 +106,9 @@ void mi_cuda_gemm_free(MiGemm *g)
     for (int i = 0; i < g->n_known; i++)
         forget(g, i);
     if (g->w)
-        cublasLtMatrixLayoutDestroy(g->w);
+        lt.cublasLtMatrixLayoutDestroy(g->w);
     if (g->product)
-        cublasLtMatmulDescDestroy(g->product);
+        lt.cublasLtMatmulDescDestroy(g->product);
     free(g);
 }
 
@@ -69,20 +118,20 @@ static int learn(MiGemm *g, int i, int64_t rows)
     cublasLtMatmulPreference_t      preference = NULL;
     cublasLtMatmulHeuristicResult_t found;
     int                             n = 0;
-    cublasStatus_t e = cublasLtMatrixLayoutCreate(&g->known[i].x, g->type, (uint64_t)g->in, (uint64_t)rows, g->x_stride);
+    cublasStatus_t e = lt.cublasLtMatrixLayoutCreate(&g->known[i].x, g->type, (uint64_t)g->in, (uint64_t)rows, g->x_stride);
 
     if (e != CUBLAS_STATUS_SUCCESS)
         return e;
-    e = cublasLtMatrixLayoutCreate(&g->known[i].y, g->y_type, (uint64_t)g->out, (uint64_t)rows, g->y_stride);
+    e = lt.cublasLtMatrixLayoutCreate(&g->known[i].y, g->y_type, (uint64_t)g->out, (uint64_t)rows, g->y_stride);
     if (e == CUBLAS_STATUS_SUCCESS)
-        e = cublasLtMatmulPreferenceCreate(&preference);
+        e = lt.cublasLtMatmulPreferenceCreate(&preference);
     if (e == CUBLAS_STATUS_SUCCESS)
-        e = cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room, sizeof room);
+        e = lt.cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room, sizeof room);
     if (e == CUBLAS_STATUS_SUCCESS)
-        e = cublasLtMatmulAlgoGetHeuristic(library, g->product, g->w, g->known[i].x, g->known[i].y, g->known[i].y, preference,
+        e = lt.cublasLtMatmulAlgoGetHeuristic(library, g->product, g->w, g->known[i].x, g->known[i].y, g->known[i].y, preference,
                                            1, &found, &n);
     if (preference)
-        cublasLtMatmulPreferenceDestroy(preference);
+        lt.cublasLtMatmulPreferenceDestroy(preference);
     if (e == CUBLAS_STATUS_SUCCESS && n == 0)
         e = CUBLAS_STATUS_NOT_SUPPORTED;
     g->known[i].algorithm = found.algo;
@@ -117,9 +166,12 @@ int mi_cuda_gemm(MiGemm *g, void *stream, const void *x, const void *w, const vo
     const int   i = place(g, rows, &status);
 
     return i < 0 ? status
-                 : (int)cublasLtMatmul(library, g->product, &one, w, g->w, x, g->known[i].x, &beta, residual ? residual : y,
+                 : (int)lt.cublasLtMatmul(library, g->product, &one, w, g->w, x, g->known[i].x, &beta, residual ? residual : y,
                                        g->known[i].y, y, g->known[i].y, &g->known[i].algorithm, workspace,
                                        MI_GEMM_WORKSPACE, stream);
 }
 
-const char *mi_cuda_gemm_error(int status) { return cublasLtGetStatusString((cublasStatus_t)status); }
+const char *mi_cuda_gemm_error(int status)
+{
+    return lt.cublasLtGetStatusString && !missing[0] ? lt.cublasLtGetStatusString((cublasStatus_t)status) : missing;
+}

@@ -11,7 +11,7 @@ plugins_fusion_prefill_cuda_so_SOURCES = plugins/fusions/prefill_cuda.c kernels/
 	kernels/cuda/gemm_bias.cu kernels/cuda/prefill.cu kernels/cuda/prefill.h kernels/cuda/skinny.cu kernels/cuda/skinny.h
 plugins_fusion_prefill_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_fusion_prefill_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
-plugins_fusion_prefill_cuda_so_LDADD    = -lcublasLt $(plugin_ldadd) $(CUDA_LIBS)
+plugins_fusion_prefill_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 
 if MI_CUDA
 plugins += plugins/fusion_decode_cuda.so

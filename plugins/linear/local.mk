@@ -19,4 +19,4 @@ plugins_linear_dense_cuda_so_SOURCES  = plugins/linear/dense_cuda.c kernels/cuda
 	kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/gemv.h kernels/cuda/skinny.cu kernels/cuda/skinny.h
 plugins_linear_dense_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_linear_dense_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
-plugins_linear_dense_cuda_so_LDADD    = -lcublasLt $(plugin_ldadd) $(CUDA_LIBS)
+plugins_linear_dense_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
