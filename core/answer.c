@@ -22,7 +22,7 @@ void mi_answer_clear(MiAnswer *a)
     g_array_unref(a->prompt_ids);
     g_array_unref(a->prompt_logprobs);
     g_array_unref(a->prompt_tops);
-    g_free(a->error);
+    g_clear_error(&a->error);
     g_mutex_clear(&a->lock);
     g_cond_clear(&a->more);
 }
@@ -52,7 +52,7 @@ static void event(void *user, const MiEvent *e)
     if (e->type == MI_EVENT_TEXT && e->len)
         g_string_append_len(a->text, e->text, (gssize)e->len);
     if (e->type == MI_EVENT_ERROR)
-        a->error = g_strdup(e->text);
+        a->error = g_error_new_literal(MI_ERROR, e->code, e->text);
     if (e->type == MI_EVENT_DONE)
         usage(a, e);
     a->done = e->type == MI_EVENT_DONE || e->type == MI_EVENT_ERROR;
@@ -104,9 +104,10 @@ bool mi_answer_await(MiAnswer *a, MiEngine *engine, MiRequest request, FILE *out
     }
     g_mutex_unlock(&a->lock);
     mi_interrupt_target(NULL, NULL);
-    if (a->error)
-        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "%s", a->error);
-    return !a->error;
+    if (!a->error)
+        return true;
+    g_propagate_error(error, g_steal_pointer(&a->error));
+    return false;
 }
 
 const char *mi_finish_name(MiFinish f)

@@ -16,7 +16,7 @@ typedef struct {
     GArray  *prompt_ids, *prompt_logprobs, *prompt_tops; /* of the prompt's second id on */
     int      n_tops;
     bool     done;
-    char    *error; /* NULL: none */
+    GError  *error; /* NULL: none */
     MiFinish finish;
     int32_t  n_prompt, n_cached, n_drawn;
     int64_t  queued_us, prompt_us, decode_us;

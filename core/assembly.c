@@ -436,6 +436,7 @@ MiAssembly *mi_assembly_new(MiRegistry *registry, const MiConfig *config, GError
     a->choices = g_array_new(FALSE, TRUE, sizeof(MiPlanChoice));
     a->variants = g_ptr_array_new_with_free_func(mi_variant_free);
     a->buckets = g_ptr_array_new_with_free_func(mi_bucket_free);
+    a->blamed = g_ptr_array_new();
     a->mark = g_get_monotonic_time();
     bool ok = mi_settings_read(config, &a->settings, &why) && begin_opening(&opening, &why) &&
               mi_model_open(registry, config, a->settings.model.path, &a->source, &why) && choose_model(a, &why) &&
@@ -457,6 +458,7 @@ void mi_assembly_free(MiAssembly *a)
     if (!a)
         return;
     g_ptr_array_unref(a->buckets);
+    g_ptr_array_unref(a->blamed);
     mi_weights_free(a->weights);
     g_ptr_array_unref(a->variants);
     if (a->attention_self)

@@ -33,11 +33,15 @@ MiVariant *mi_variant_add(MiAssembly *a, uint32_t links, bool logprobs, GError *
     *v = (MiVariant){ links, logprobs, mi_recording_new(&a->source, a->dtype) };
     g_ptr_array_add(a->variants, v);
     ((const MiModel *)a->model->vtable)->record(&v->program->pub, &a->source);
-    if (!mi_recording_ok(v->program, error))
-        return NULL;
-    if (a->n_links)
+    bool ok = mi_recording_ok(v->program, error);
+    if (ok && a->n_links) {
         record_tail(a, v->program, links, logprobs);
-    return mi_recording_ok(v->program, error) ? v : NULL;
+        ok = mi_recording_ok(v->program, error);
+    }
+    if (ok)
+        return v;
+    g_ptr_array_set_size(a->variants, (gint)a->variants->len - 1); /* who looks for it again records it again */
+    return NULL;
 }
 
 static int variant_of(MiAssembly *a, uint32_t links, bool logprobs, GError **error)

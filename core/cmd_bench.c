@@ -38,7 +38,7 @@ struct Round {
     GCond     more;
     Request  *requests; /* [n] */
     int       n, left;
-    char     *error;
+    GError   *error;
     MiEngine *engine;
 };
 
@@ -53,7 +53,7 @@ static void event(void *user, const MiEvent *e)
     for (int i = 0; e->type == MI_EVENT_TEXT && i < e->n_tokens && q->n < q->max; i++)
         q->at[q->n++] = now;
     if (e->type == MI_EVENT_ERROR && !r->error)
-        r->error = g_strdup(e->text);
+        r->error = g_error_new_literal(MI_ERROR, e->code, e->text);
     if (e->type == MI_EVENT_DONE)
         q->prompt_us = e->prompt_us;
     if ((e->type == MI_EVENT_DONE || e->type == MI_EVENT_ERROR) && !q->done) {
@@ -103,9 +103,10 @@ static bool play(Round *r, MiSession *s, GRand *random, int n, int prompt, int t
         g_cond_wait(&r->more, &r->lock);
     g_mutex_unlock(&r->lock);
     mi_interrupt_target(NULL, NULL);
-    if (ok && r->error)
-        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "%s", r->error);
-    return ok && !r->error;
+    if (!ok || !r->error)
+        return ok;
+    g_propagate_error(error, g_steal_pointer(&r->error));
+    return false;
 }
 
 static void round_clear(Round *r)
@@ -113,7 +114,7 @@ static void round_clear(Round *r)
     for (int i = 0; i < r->n; i++)
         g_free(r->requests[i].at);
     g_free(r->requests);
-    g_free(r->error);
+    g_clear_error(&r->error);
     g_mutex_clear(&r->lock);
     g_cond_clear(&r->more);
 }

@@ -146,7 +146,7 @@ static bool run(MiSession *s, GError **error)
     while (ok && made < n && !mi_interrupted()) {
         mi_answer_init(&answers[made]);
         ok = answer(s, &answers[made], &p, made, json ? NULL : stdout, error);
-        if (ok && !json)
+        if (!json && (ok || answers[made].text->len))
             end_line(&answers[made]);
         made++;
     }
@@ -205,10 +205,10 @@ static bool answer_line(MiSession *s, const char *line, size_t len, GError **err
         return false;
     mi_answer_init(&a);
     ok = answer(s, &a, &p, 0, stdout, error);
-    if (ok) {
+    if (ok || a.text->len)
         end_line(&a);
+    if (ok)
         print_timings(s, &a);
-    }
     mi_answer_clear(&a);
     g_free(p.ids);
     return ok;

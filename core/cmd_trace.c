@@ -122,7 +122,7 @@ static bool add_span(Trace *t, MiSchedule *s, guint i, double *us, TracedStep *s
     g_ptr_array_add(t->spans, span);
     qsort(us, (size_t)t->rounds, sizeof *us, ascending);
     span->label = mi_side_label(s, i);
-    span->feature = mi_side_feature(t->side.a, mi_schedule_at(s, i), &span->file);
+    span->feature = mi_schedule_feature(&t->side.a->parts, mi_schedule_at(s, i), &span->file);
     span->step = (int)t->traced->len;
     span->us = us[t->rounds / 2];
     step->us += span->us;

@@ -10,13 +10,29 @@ static bool            unified(const MiContext *ctx) { return ctx->backend->unif
 
 typedef struct { size_t bytes; MiMemory kind; } Block;
 
+/* What the backend said lacks how much there is, and what would help. */
+static void say_what_is_free(MiContext *ctx, MiMemory kind, GError **error)
+{
+    size_t free, total;
+
+    if (!error || !g_error_matches(*error, MI_ERROR, MI_ERROR_NO_MEMORY) || (kind == MI_MEM_PINNED && !unified(ctx)) ||
+        !ctx->backend->memory(ctx->device, &free, &total, NULL))
+        return;
+    g_autofree char *have = g_format_size(free), *all = g_format_size(total), *taken = g_format_size(self(ctx)->allocated);
+    g_autofree char *text = g_steal_pointer(&(*error)->message);
+    (*error)->message = g_strdup_printf("%s; %s of %s are free, the model has taken %s; lower [engine] max_len or max_seqs",
+                                        text, have, all, taken);
+}
+
 static void *context_alloc(MiContext *ctx, MiMemory kind, size_t bytes, GError **error)
 {
     MiOwnedContext *c = self(ctx);
     void           *p = ctx->backend->alloc(ctx->device, kind, bytes, error);
 
-    if (!p)
+    if (!p) {
+        say_what_is_free(ctx, kind, error);
         return NULL;
+    }
     Block *b = g_new(Block, 1);
     *b = (Block){ bytes, kind };
     g_hash_table_insert(c->blocks, p, b);
@@ -87,7 +103,7 @@ static bool context_put(MiContext *ctx, void *dst, MiDType dtype, const MiWeight
         return mi_loader_put(self(ctx)->loader, dst, dtype, w, error);
     if (unified(ctx))
         return mi_weight_convert(w, 0, (int64_t)(mi_weight_bytes_as(w, dtype) / mi_dtype_size(dtype)), dtype, dst, error);
-    g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "%s: weights are put only while the model loads", w->name);
+    g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s: weights are put only while the model loads", w->name);
     return false;
 }
 
@@ -139,7 +155,7 @@ static bool context_send(MiContext *ctx, void *dst, const void *src, size_t byte
         return true;
     }
     if (bytes > c->staging_end - c->staging_at) {
-        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "a step sends %zu bytes more than the %zu there is room for", bytes,
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "a step sends %zu bytes more than the %zu there is room for", bytes,
                     c->staging_end - c->staging_at);
         return false;
     }

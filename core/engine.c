@@ -56,11 +56,12 @@ static void forget(Engine *e, MiRequested *q)
         mi_requested_free(q);
 }
 
-static void deliver(Engine *e, const MiFlight *f)
+/* ok: it ran; else there is nothing in it, and all that took part were told. */
+static void deliver(Engine *e, const MiFlight *f, bool ok)
 {
     const MiShape shape = f->shape;
 
-    for (int i = 0; i < shape.n_out; i++) {
+    for (int i = 0; i < shape.n_out && ok; i++) {
         MiRequested  *q = requested(f->step.seqs[f->out_seq[i]]);
         const size_t  at = (size_t)i * (1 + MI_MAX_TOPS);
         const int32_t position = f->out_position[i];
@@ -74,9 +75,11 @@ static void deliver(Engine *e, const MiFlight *f)
             mi_requested_drawn(q, e->a, f->tokens[i], values, ids);
     }
     g_mutex_lock(&e->lock);
-    e->stats.steps++;
-    e->stats.tokens_in += (uint64_t)(shape.n_tokens - (shape.decode ? shape.n_seqs : 0));
-    e->stats.tokens_out += (uint64_t)shape.n_out;
+    if (ok) {
+        e->stats.steps++;
+        e->stats.tokens_in += (uint64_t)(shape.n_tokens - (shape.decode ? shape.n_seqs : 0));
+        e->stats.tokens_out += (uint64_t)shape.n_out;
+    }
     g_mutex_unlock(&e->lock);
     for (int i = 0; i < shape.n_seqs; i++) {
         MiRequested *q = requested(f->step.seqs[i]);
@@ -89,37 +92,46 @@ static void deliver(Engine *e, const MiFlight *f)
     }
 }
 
-static void fail_step(Engine *e, const MiStep *step, const char *message)
+static void fail_step(Engine *e, const MiStep *step, const GError *why)
 {
     for (int i = 0; i < step->shape.n_seqs; i++) {
         MiRequested *q = requested(step->seqs[i]);
         if (q->gone)
             continue;
-        mi_requested_fail(q, message);
+        mi_requested_fail(q, why);
         forget(e, q);
     }
 }
 
-/* A device that failed stays so: everybody is told, and whoever comes later. */
+/* The device failed: everybody is told why. */
+static void fail_known(Engine *e)
+{
+    const GError why = { MI_ERROR, MI_ERROR_DEVICE, e->dead };
+
+    while (e->known->len) {
+        MiRequested *q = e->known->pdata[0];
+        mi_requested_fail(q, &why);
+        forget(e, q);
+    }
+}
+
+/* A device that failed stays so: whoever comes later is told, too. */
 static void fail_all(Engine *e, const char *message)
 {
     g_mutex_lock(&e->lock);
     if (!e->dead)
         e->dead = g_strdup(message);
     g_mutex_unlock(&e->lock);
-    while (e->known->len) {
-        MiRequested *q = e->known->pdata[0];
-        mi_requested_fail(q, message);
-        forget(e, q);
-    }
+    fail_known(e);
 }
 
 /* Nothing can run although somebody waits: the first of them does not fit even alone. */
 static void fail_stuck(Engine *e)
 {
-    MiRequested     *q = e->known->pdata[0];
-    g_autofree char *why = g_strdup_printf("the request of %d tokens does not fit: [engine] max_tokens = %d, max_len = %d",
-                                           q->pub.n_tokens, e->a->max_tokens, e->a->max_len);
+    MiRequested      *q = e->known->pdata[0];
+    g_autoptr(GError) why = g_error_new(MI_ERROR, MI_ERROR_CONFIG,
+                                        "the request of %d tokens does not fit: [engine] max_tokens = %d, max_len = %d",
+                                        q->pub.n_tokens, e->a->max_tokens, e->a->max_len);
     mi_requested_fail(q, why);
     forget(e, q);
 }
@@ -150,8 +162,8 @@ static bool launch(Engine *e)
         e->flying[e->n_flying++] = f;
         return true;
     }
-    fail_step(e, &f->step, error->message);
-    if (!e->a->ctx.pub.backend->unified && g_error_matches(error, MI_ERROR, MI_ERROR_DEVICE))
+    fail_step(e, &f->step, error);
+    if (g_error_matches(error, MI_ERROR, MI_ERROR_DEVICE))
         fail_all(e, error->message);
     return false;
 }
@@ -171,7 +183,7 @@ static void land(Engine *e)
         s->took(e->scheduler, &f->step, g_get_monotonic_time() - f->launched_us);
     if (!ok)
         fail_all(e, error->message);
-    deliver(e, f);
+    deliver(e, f, ok);
 }
 
 /* A sequence that lost its place must not take another while its last token is on its way: it stands
@@ -249,6 +261,8 @@ static gpointer loop(gpointer data)
         const bool stopping = e->stopping;
         g_mutex_unlock(&e->lock);
         end_cancelled(e, stopping);
+        if (e->dead) /* who submitted while it failed */
+            fail_known(e);
         if (e->known->len || e->n_flying)
             one_step(e);
         else if (stopping)

@@ -12,6 +12,7 @@ core_libcore_a_SOURCES = \
 	core/exit.h \
 	core/fault.c core/fault.h \
 	core/fuse.c core/fuse.h \
+	core/graph.c core/graph.h \
 	core/help.c core/help.h \
 	core/inspect.c core/inspect.h \
 	core/json_out.c core/json_out.h \

@@ -66,6 +66,7 @@ struct MiAssembly {
     int        n_sizes;
     GPtrArray *variants; /* MiVariant *; the first is all of it */
     GPtrArray *buckets;  /* MiBucket * */
+    GPtrArray *blamed;   /* const MiOp *: somebody was told that it cannot be recorded */
     size_t     arena_bytes, step_bytes, rows_bytes, drawn_bytes, history_bytes, constant_bytes, staging_bytes;
 
     MiPlan        plan;

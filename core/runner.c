@@ -1,6 +1,7 @@
 /* runner.c - see runner.h.  Nothing is allocated in a step once its shape has run before. */
 #include "runner.h"
 #include "arena.h"
+#include "graph.h"
 
 #include <math.h>
 #include <string.h>
@@ -15,6 +16,7 @@ struct MiRunner {
     MiAssembly *a;
     void       *cache, *arena, *step_memory, *rows, *drawn;
     char       *host_rows; /* what `rows` holds; rows itself where memory is shared */
+    int         sent[MI_MAX_LINKS]; /* of each link the first rows, in which that is so */
     int32_t    *history;
     MiKvView   *views;     /* [n_layers] */
     MiBatch     batch;     /* what ops see */
@@ -134,6 +136,7 @@ static void forbid_stops(const MiRequested *q, const MiLink *l, char *row)
 /* The parameters of every output row, sent where they are not those of the step before. */
 static bool send_rows(MiRunner *r, const MiFlight *f, int link, GError **error)
 {
+    MiContext    *ctx = &r->a->ctx.pub;
     const MiLink *l = &r->a->links[link];
     const size_t  at = mi_rows_offset(r->a, link), size = l->row_size;
     char         *rows = r->host_rows + at, *row = l->scratch;
@@ -144,15 +147,16 @@ static bool send_rows(MiRunner *r, const MiFlight *f, int link, GError **error)
         memcpy(row, q->rows[link], size);
         if (f->out_slot[i] >= 0)
             forbid_stops(q, l, row);
-        if (memcmp(rows + (size_t)i * size, row, size) == 0)
+        if (i < r->sent[link] && memcmp(rows + (size_t)i * size, row, size) == 0)
             continue;
         memcpy(rows + (size_t)i * size, row, size);
         first = first < 0 ? i : first;
         last = i;
     }
+    r->sent[link] = MAX(r->sent[link], f->shape.n_out);
     return first < 0 || unified(r) ||
-           r->a->ctx.pub.send(&r->a->ctx.pub, (char *)r->rows + at + (size_t)first * size, rows + (size_t)first * size,
-                              (size_t)(last - first + 1) * size, error);
+           ctx->send(ctx, (char *)r->rows + at + (size_t)first * size, rows + (size_t)first * size,
+                     (size_t)(last - first + 1) * size, error);
 }
 
 /* The links that take part, with their rows; 0 with *error. */
@@ -213,10 +217,13 @@ static bool place_constants(MiRunner *r, MiRecording *p, GError **error)
                 c.device = have->device;
         }
         if (!c.device) {
-            if (!(c.device = ctx->alloc(ctx, MI_MEM_DEVICE, mi_align(c.bytes), error)) ||
-                !ctx->upload(ctx, c.device, c.data, c.bytes, error))
+            if (!(c.device = ctx->alloc(ctx, MI_MEM_DEVICE, mi_align(c.bytes), error)))
                 return false;
             g_array_append_val(r->constants, c);
+            if (!ctx->upload(ctx, c.device, c.data, c.bytes, error)) {
+                ((Constant *)(void *)r->constants->data)[r->constants->len - 1].bytes = 0; /* like no other */
+                return false;
+            }
         }
         v->device = c.device;
     }
@@ -278,76 +285,12 @@ static bool pad(MiRunner *r, const MiBucket *b)
     return true;
 }
 
-static MiGraph *graph_of(const MiBucket *b, MiShape shape)
-{
-    for (guint i = 0; i < b->graphs->len; i++) {
-        MiGraph *g = &g_array_index(b->graphs, MiGraph, i);
-        if (memcmp(&g->shape, &shape, sizeof shape) == 0)
-            return g;
-    }
-    return NULL;
-}
-
-/* Says which op broke the recording: each is recorded alone. */
-static void blame(MiRunner *r, MiBucket *b)
-{
-    MiContext *ctx = &r->a->ctx.pub;
-
-    for (guint i = 0; i < b->schedule->runs->len; i++) {
-        g_autoptr(GError) why = NULL;
-        if (!ctx->backend->capture_begin(ctx->device, ctx->stream, &why))
-            return;
-        const bool ran = mi_schedule_run_one(b->schedule, i, ctx, &why);
-        void      *graph = ctx->backend->capture_end(ctx->device, ctx->stream, ran ? &why : NULL);
-        if (graph)
-            ctx->backend->graph_free(ctx->device, graph);
-        if (ran && graph)
-            continue;
-        g_message("%s cannot be recorded into a graph, so steps of %d rows run node by node, slower: %s",
-                  mi_schedule_at(b->schedule, i)->name, b->schedule->shape.n_tokens, why ? why->message : "no reason given");
-        return;
-    }
-}
-
-static void *record(MiRunner *r, MiBucket *b)
-{
-    MiContext        *ctx = &r->a->ctx.pub;
-    g_autoptr(GError) why = NULL;
-    void             *graph;
-
-    if (!ctx->backend->capture_begin(ctx->device, ctx->stream, &why))
-        return NULL;
-    const bool ran = mi_schedule_run(b->schedule, ctx, &why);
-    graph = ctx->backend->capture_end(ctx->device, ctx->stream, ran ? &why : NULL);
-    if (ran && graph)
-        return graph;
-    if (graph)
-        ctx->backend->graph_free(ctx->device, graph);
-    b->eager = true;
-    blame(r, b);
-    return NULL;
-}
-
-/* The first step of a shape runs node by node, the second is recorded, all others are replayed. */
 static bool run(MiRunner *r, MiBucket *b, bool recordable, GError **error)
 {
-    MiContext *ctx = &r->a->ctx.pub;
-    MiGraph   *g = recordable && !b->eager ? graph_of(b, r->host.shape) : NULL;
-
-    if (r->watch) {
-        mi_schedule_shape(b->schedule, r->host.shape);
-        return r->watch(r->watcher, b->schedule, error);
-    }
-    if (g && g->graph)
-        return ctx->backend->replay(ctx->device, ctx->stream, g->graph, error);
+    if (!r->watch)
+        return mi_graph_run(r->a, b, r->host.shape, recordable, error);
     mi_schedule_shape(b->schedule, r->host.shape);
-    if (g && (g->graph = record(r, b)))
-        return ctx->backend->replay(ctx->device, ctx->stream, g->graph, error);
-    if (recordable && !b->eager && !g) {
-        const MiGraph first = { r->host.shape, NULL };
-        g_array_append_val(b->graphs, first);
-    }
-    return mi_schedule_run(b->schedule, ctx, error);
+    return r->watch(r->watcher, b->schedule, error);
 }
 
 /* ---- what comes out ----------------------------------------------------------------------- */
@@ -428,17 +371,28 @@ static bool enqueue(MiRunner *r, MiFlight *f, GError **error)
            mi_context_flush(&r->a->ctx, error) && run(r, b, recordable, error) && fetch(r, b, f, error);
 }
 
+/* Some of a step that failed may be under way, from memory that the next one writes: it is waited for.  What
+ * was to be sent may never have been. */
+static void give_up(MiRunner *r, const MiFlight *f, GError **error)
+{
+    MiContext *ctx = &r->a->ctx.pub;
+    GError    *device = NULL;
+
+    memset(r->sent, 0, sizeof r->sent);
+    if (ctx->backend->event_record(ctx->device, f->event, ctx->stream, &device) &&
+        ctx->backend->event_wait(ctx->device, f->event, &device))
+        return;
+    g_clear_error(error); /* a device that fails is the worse news */
+    g_propagate_error(error, device);
+}
+
 MiFlight *mi_runner_flight(MiRunner *r) { return &r->flights[r->next]; }
 
 bool mi_runner_launch(MiRunner *r, MiFlight *f, GError **error)
 {
-    MiContext *ctx = &r->a->ctx.pub;
-
     f->launched_us = g_get_monotonic_time();
     if (!enqueue(r, f, error)) {
-        /* Some of it may be under way, from memory that the next step writes. */
-        if (ctx->backend->event_record(ctx->device, f->event, ctx->stream, NULL))
-            (void)ctx->backend->event_wait(ctx->device, f->event, NULL);
+        give_up(r, f, error);
         return false;
     }
     advance(r, f);
@@ -519,6 +473,8 @@ MiRunner *mi_runner_new(MiAssembly *a, GError **error)
     MiRunner *r = g_new0(MiRunner, 1);
 
     r->a = a;
+    for (int i = 0; i < MI_MAX_LINKS; i++)
+        r->sent[i] = a->max_out;
     r->depth = unified(r) || cache_of(r)->recomputes ? 1 : MI_FLIGHTS; /* who recomputes must know all tokens */
     r->constants = g_array_new(FALSE, FALSE, sizeof(Constant));
     if (new_memory(r, error))
@@ -542,6 +498,18 @@ static void free_flight(MiRunner *r, MiFlight *f)
     g_free(f->out_position);
 }
 
+/* What schedules and programs know of memory that is about to go. */
+static void forget_places(MiAssembly *a)
+{
+    for (guint i = 0; i < a->buckets->len; i++)
+        ((MiBucket *)a->buckets->pdata[i])->bound = false;
+    for (guint i = 0; i < a->variants->len; i++) {
+        const MiRecording *p = ((const MiVariant *)a->variants->pdata[i])->program;
+        for (guint k = 0; k < p->values->len; k++)
+            g_array_index(p->values, MiValue, k).device = NULL;
+    }
+}
+
 void mi_runner_free(MiRunner *r)
 {
     if (!r)
@@ -551,13 +519,8 @@ void mi_runner_free(MiRunner *r)
 
     for (int i = 0; i < MI_FLIGHTS; i++)
         free_flight(r, &r->flights[i]);
-    for (guint i = 0; i < a->buckets->len; i++) {
-        const MiBucket *b = a->buckets->pdata[i];
-        for (guint k = 0; k < b->graphs->len; k++)
-            if (g_array_index(b->graphs, MiGraph, k).graph)
-                ctx->backend->graph_free(ctx->device, g_array_index(b->graphs, MiGraph, k).graph);
-        g_array_set_size(b->graphs, 0);
-    }
+    mi_graph_clear(a);
+    forget_places(a);
     if (r->cache && MI_HAS(cache_of(r), destroy))
         cache_of(r)->destroy(r->cache);
     for (guint i = 0; i < r->constants->len; i++)

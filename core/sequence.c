@@ -311,9 +311,10 @@ void mi_requested_finish(MiRequested *q, MiFinish finish)
     tell(q, &e);
 }
 
-void mi_requested_fail(MiRequested *q, const char *message)
+void mi_requested_fail(MiRequested *q, const GError *why)
 {
-    MiEvent e = { .type = MI_EVENT_ERROR, .text = message, .len = strlen(message) };
+    MiEvent e = { .type = MI_EVENT_ERROR, .text = why->message, .len = strlen(why->message),
+                  .code = why->domain == MI_ERROR ? why->code : MI_ERROR_PLUGIN };
 
     if (q->finished)
         return;

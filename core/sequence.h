@@ -38,6 +38,6 @@ bool mi_requested_drawn(MiRequested *, const MiAssembly *, int32_t token, const 
 void mi_requested_scored(MiRequested *, int32_t first, int32_t n, const float *logprobs, const int32_t *ids);
 /* The last event; the sequence takes no part from then on. */
 void mi_requested_finish(MiRequested *, MiFinish finish);
-void mi_requested_fail(MiRequested *, const char *message);
+void mi_requested_fail(MiRequested *, const GError *);
 
 #endif

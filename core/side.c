@@ -282,33 +282,3 @@ char *mi_side_label(const MiSchedule *s, guint i)
     }
     return g_string_free(out, FALSE);
 }
-
-/* The op that a feature of that kind runs. */
-static const MiOp *op_of(const MiFeature *f)
-{
-    switch (f->kind) {
-    case MI_KIND_OP: return f->vtable;
-    case MI_KIND_FUSION: return ((const MiFusion *)f->vtable)->op;
-    case MI_KIND_LINEAR: return ((const MiLinear *)f->vtable)->op;
-    case MI_KIND_ATTENTION: return ((const MiAttention *)f->vtable)->op;
-    case MI_KIND_SAMPLER: return ((const MiSampler *)f->vtable)->op;
-    default: return NULL;
-    }
-}
-
-char *mi_side_feature(const MiAssembly *a, const MiRun *run, char **file)
-{
-    *file = NULL;
-    for (int kind = 0; kind < MI_N_KINDS; kind++) {
-        g_autoptr(GPtrArray) all = mi_registry_list(a->registry, (MiKind)kind, a->backend->name);
-        for (guint i = 0; i < all->len; i++) {
-            const MiFeature *f = all->pdata[i];
-            if (op_of(f) != run->op || strcmp(f->name, run->name) != 0)
-                continue;
-            const MiLoaded *by = mi_registry_provider(a->registry, f);
-            *file = by ? g_path_get_basename(by->file) : NULL;
-            return g_strdup_printf("%s:%s@%s", mi_kind_name(f->kind), f->name, f->backend);
-        }
-    }
-    return g_strdup(run->name);
-}

@@ -56,7 +56,5 @@ const void *mi_side_gather(MiSide *, const void *const *from, size_t n, size_t b
 
 /* "model.layers.0: linear mlp.gate_proj + silu"; the caller frees it. */
 char *mi_side_label(const MiSchedule *, guint i);
-/* "op:silu@cpu" and the file that brings it; the caller frees both. */
-char *mi_side_feature(const MiAssembly *, const MiRun *, char **file);
 
 #endif

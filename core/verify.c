@@ -298,7 +298,7 @@ static MiVerified *line_of(MiVerify *v, guint i)
     guint            first = 0;
     char            *file;
     g_autofree char *label = mi_side_label(v->step->tested.schedule, i);
-    g_autofree char *feature = mi_side_feature(v->tested->a, run, &file);
+    g_autofree char *feature = mi_schedule_feature(&v->tested->a->parts, run, &file);
     g_autofree char *its_file = file;
 
     if (!wanted(v, label, feature, file))

@@ -41,3 +41,8 @@ test_programs += tests/test_engine_remote
 tests_test_engine_remote_SOURCES  = tests/test_engine.c tests/remote.c tests/remote.h $(TEST_COMMON)
 tests_test_engine_remote_CPPFLAGS = $(TEST_CPPFLAGS) -DMI_TEST_REMOTE
 tests_test_engine_remote_LDADD    = $(TEST_LDADD)
+# And where that device fails.
+test_programs += tests/test_faults
+tests_test_faults_SOURCES  = tests/test_faults.c tests/remote.c tests/remote.h $(TEST_COMMON)
+tests_test_faults_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_faults_LDADD    = $(TEST_LDADD)

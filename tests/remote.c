@@ -1,8 +1,106 @@
 #include "remote.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-enum { MAX_FEATURES = 128, MAX_QUEUED = 1 << 14, LATE_US = 50 };
+enum { MAX_FEATURES = 128, MAX_QUEUED = 1 << 14 };
+
+/* ---- what fails, what is left -------------------------------------------------- */
+
+const char *const remote_names[REMOTE_N] = {
+    "open", "memory", "alloc", "stream", "event", "copy", "copy_all", "record", "wait", "begin", "end", "replay", "prepare",
+    "run", "work",
+};
+enum { DEVICES, STREAMS, BLOCKS, EVENTS, GRAPHS, N_KEPT };
+
+static GMutex     faults; /* of what follows */
+static RemoteCall failing;
+static long       left, calls[REMOTE_N], kept[N_KEPT];
+static RemoteHow  failing_how;
+static int        failing_code;
+static bool       failed, lost;
+
+void remote_fail(RemoteCall call, long nth, RemoteHow how, int code)
+{
+    g_mutex_lock(&faults);
+    failing = call;
+    left = nth;
+    failing_how = how;
+    failing_code = code;
+    failed = lost = false;
+    memset(calls, 0, sizeof calls);
+    g_mutex_unlock(&faults);
+}
+
+void remote_fail_as(const char *text)
+{
+    g_auto(GStrv)   word = g_strsplit(text ? text : "", " ", 3);
+    int             call = 0;
+    const bool      unsupported = g_strv_length(word) == 3 && strcmp(word[2], "refused") == 0;
+    const bool      memory = g_strv_length(word) == 3 && strcmp(word[2], "memory") == 0;
+
+    if (g_strv_length(word) != 3)
+        return;
+    while (call < REMOTE_N - 1 && strcmp(remote_names[call], word[0]) != 0)
+        call++;
+    remote_fail((RemoteCall)call, strtol(word[1], NULL, 10), strcmp(word[2], "lost") == 0 ? REMOTE_LOST : REMOTE_ONCE,
+                unsupported ? MI_ERROR_UNSUPPORTED : memory ? MI_ERROR_NO_MEMORY : MI_ERROR_DEVICE);
+}
+
+bool remote_failed(void)
+{
+    g_mutex_lock(&faults);
+    const bool yes = failed;
+    g_mutex_unlock(&faults);
+    return yes;
+}
+
+long remote_calls(RemoteCall call)
+{
+    g_mutex_lock(&faults);
+    const long n = calls[call];
+    g_mutex_unlock(&faults);
+    return n;
+}
+
+/* Counts the call; false with *error: it is the one that fails. */
+static bool works(RemoteCall call, GError **error)
+{
+    g_mutex_lock(&faults);
+    calls[call]++;
+    const bool fails = lost || (failing == call && (left == 1 || (failed && failing_how == REMOTE_AGAIN)));
+    const int  code = lost ? MI_ERROR_DEVICE : failing_code;
+    left -= failing == call && left > 0;
+    if (fails) {
+        failed = true;
+        lost = lost || failing_how == REMOTE_LOST || call == REMOTE_WORK;
+        g_set_error(error, MI_ERROR, lost ? MI_ERROR_DEVICE : code, "remote: %s %ld %s", remote_names[call], calls[call],
+                    lost ? "found the device lost" : "failed, as asked");
+    }
+    g_mutex_unlock(&faults);
+    return !fails;
+}
+
+static void keep(int what, long n)
+{
+    g_mutex_lock(&faults);
+    kept[what] += n;
+    g_mutex_unlock(&faults);
+}
+
+const char *remote_left(void)
+{
+    static char line[160];
+    bool        any = false;
+
+    g_mutex_lock(&faults);
+    for (int i = 0; i < N_KEPT; i++)
+        any = any || kept[i];
+    g_snprintf(line, sizeof line, "left: %ld devices, %ld streams, %ld blocks of memory, %ld events, %ld graphs", kept[DEVICES],
+               kept[STREAMS], kept[BLOCKS], kept[EVENTS], kept[GRAPHS]);
+    g_mutex_unlock(&faults);
+    return any ? line : NULL;
+}
 
 /* ---- work ------------------------------------------------------------------- */
 
@@ -24,7 +122,7 @@ typedef struct {
     struct { Work *run, copy; } queue[MAX_QUEUED]; /* a ring; run NULL: copy */
     bool        owned[MAX_QUEUED];                 /* run is freed when it is done */
     uint64_t    enqueued, finished;
-    bool        stopping;
+    bool        stopping, broken; /* broken: what is recorded cannot be */
     GPtrArray  *recording; /* Work *; NULL: nothing is recorded */
 } Remote;
 
@@ -45,8 +143,11 @@ static void perform(Work *w)
 {
     g_autoptr(GError) error = NULL;
 
+    if (!works(REMOTE_WORK, NULL))
+        return;
     if (w->bytes) {
-        g_usleep(LATE_US); /* a host that does not wait has time to be wrong */
+        if (remote_late_us)
+            g_usleep(remote_late_us); /* a host that does not wait has time to be wrong */
         memcpy(w->dst, w->src, w->bytes);
     }
     if (w->op && !w->op->run(w->state, w->ctx, &w->call, &error))
@@ -90,20 +191,36 @@ static void enqueue(Remote *r, Work *run, Work copy, bool owned)
     g_mutex_unlock(&r->lock);
 }
 
+/* Until all that is enqueued is done. */
+static void drain(Remote *r)
+{
+    g_mutex_lock(&r->lock);
+    while (r->finished < r->enqueued)
+        g_cond_wait(&r->done, &r->lock);
+    g_mutex_unlock(&r->lock);
+}
+
 /* ---- ops ---------------------------------------------------------------------- */
 
 static const MiOp *original[MAX_FEATURES];
+static MiFeature   features[MAX_FEATURES];
+static uint32_t    n_features = 1;
 
 typedef struct {
     const MiOp *op;
+    const char *name; /* of the feature */
     void       *state;
 } State;
 
 static bool prepare_of(int i, MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    State *s = g_new0(State, 1);
+    State *s;
 
+    if (!works(REMOTE_PREPARE, error))
+        return false;
+    s = g_new0(State, 1);
     s->op = original[i];
+    s->name = features[i].name;
     if (MI_HAS(s->op, prepare) && !s->op->prepare(ctx, call, &s->state, workspace, error)) {
         g_free(s);
         return false;
@@ -123,9 +240,13 @@ static void release(void *state)
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     const State *s = state;
-    Work        *w = g_new0(Work, 1);
+    Remote      *r = ctx->device;
+    Work        *w;
 
-    (void)error;
+    if (!works(REMOTE_RUN, error))
+        return false;
+    r->broken = r->broken || (r->recording && remote_no_record && strcmp(remote_no_record, s->name) == 0);
+    w = g_new0(Work, 1);
     *w = (Work){ .op = s->op, .state = s->state, .ctx = ctx, .call = *call, .batch = *call->batch };
     w->call.batch = &w->batch;
     w->call.at = g_memdup2(call->at, (size_t)call->n * sizeof *call->at);
@@ -136,10 +257,10 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
         a->weight = g_memdup2(a->weight, MI_MAX_WEIGHTS * sizeof *a->weight);
         a->kv = a->kv ? g_memdup2(a->kv, sizeof *a->kv) : NULL;
     }
-    if (((Remote *)ctx->device)->recording)
-        g_ptr_array_add(((Remote *)ctx->device)->recording, w);
+    if (r->recording)
+        g_ptr_array_add(r->recording, w);
     else
-        enqueue(ctx->device, w, (Work){ 0 }, true);
+        enqueue(r, w, (Work){ 0 }, true);
     return true;
 }
 
@@ -153,8 +274,10 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 ALL(PREPARE)
 static bool (*const prepares[])(MiContext *, const MiCall *, void **, size_t *, GError **) = { ALL(NAME) };
 
-bool   remote_no_graphs;
-size_t remote_bytes = (size_t)1 << 40;
+bool        remote_no_graphs;
+const char *remote_no_record;
+unsigned    remote_late_us = 50;
+size_t      remote_bytes = (size_t)1 << 40;
 
 /* ---- the device ----------------------------------------------------------------- */
 
@@ -163,6 +286,8 @@ static int probe(void) { return 1; }
 static void *open_device(int index, const void *options, GError **error)
 {
     (void)index, (void)options;
+    if (!works(REMOTE_OPEN, error))
+        return NULL;
     Remote *r = g_new0(Remote, 1);
 
     g_mutex_init(&r->lock);
@@ -170,6 +295,7 @@ static void *open_device(int index, const void *options, GError **error)
     g_cond_init(&r->done);
     if (!(r->thread = g_thread_try_new("remote", loop, r, error)))
         return NULL;
+    keep(DEVICES, 1);
     return r;
 }
 
@@ -186,59 +312,86 @@ static void close_device(void *device)
     g_cond_clear(&r->more);
     g_cond_clear(&r->done);
     g_free(r);
+    keep(DEVICES, -1);
 }
 
 static bool memory(void *device, size_t *free, size_t *total, GError **error)
 {
-    (void)device, (void)error;
+    (void)device;
+    if (!works(REMOTE_MEMORY, error))
+        return false;
     *free = *total = remote_bytes;
     return true;
 }
 
 static void *alloc(void *device, MiMemory kind, size_t bytes, GError **error)
 {
-    (void)device, (void)kind, (void)error;
+    (void)device;
+    if (!works(REMOTE_ALLOC, error)) {
+        g_prefix_error(error, "%zu bytes of %s memory: ", bytes, kind == MI_MEM_PINNED ? "pinned" : "device");
+        return NULL;
+    }
+    keep(BLOCKS, 1);
     return memset(g_aligned_alloc(1, bytes ? bytes : 1, 256), 0xff, bytes); /* nothing is zero unless somebody says so */
 }
 
 static void free_memory(void *device, MiMemory kind, void *p)
 {
-    (void)device, (void)kind;
-    if (p)
-        g_aligned_free(p);
+    (void)kind;
+    if (!p)
+        return;
+    drain(device);
+    g_aligned_free(p);
+    keep(BLOCKS, -1);
 }
 
 static bool stream_new(void *device, void **stream, GError **error)
 {
-    (void)error;
+    if (!works(REMOTE_STREAM, error))
+        return false;
     *stream = device;
+    keep(STREAMS, 1);
     return true;
 }
-static void stream_free(void *device, void *stream) { (void)device, (void)stream; }
+
+static void stream_free(void *device, void *stream)
+{
+    (void)device;
+    keep(STREAMS, stream ? -1 : 0);
+}
 
 static bool event_new(void *device, void **event, GError **error)
 {
-    (void)device, (void)error;
+    (void)device;
+    if (!works(REMOTE_EVENT, error))
+        return false;
+    keep(EVENTS, 1);
     *event = g_new0(uint64_t, 1);
     return true;
 }
 static void event_free(void *device, void *event)
 {
     (void)device;
+    keep(EVENTS, event ? -1 : 0);
     g_free(event);
 }
 
 static bool copy(void *device, void *stream, void *dst, const void *src, size_t bytes, GError **error)
 {
-    (void)stream, (void)error;
+    (void)stream;
+    if (!works(REMOTE_COPY, error))
+        return false;
     enqueue(device, NULL, (Work){ .dst = dst, .src = src, .bytes = bytes }, false);
     return true;
 }
 
 static bool copy_all(void *device, void *stream, const MiCopy *copies, int n, GError **error)
 {
+    (void)stream;
+    if (!works(REMOTE_COPY_ALL, error))
+        return false;
     for (int i = 0; i < n; i++)
-        copy(device, stream, copies[i].dst, copies[i].src, copies[i].bytes, error);
+        enqueue(device, NULL, (Work){ .dst = copies[i].dst, .src = copies[i].src, .bytes = copies[i].bytes }, false);
     return true;
 }
 
@@ -246,7 +399,9 @@ static bool event_record(void *device, void *event, void *stream, GError **error
 {
     Remote *r = device;
 
-    (void)stream, (void)error;
+    (void)stream;
+    if (!works(REMOTE_RECORD, error))
+        return false;
     g_mutex_lock(&r->lock);
     *(uint64_t *)event = r->enqueued;
     g_mutex_unlock(&r->lock);
@@ -263,17 +418,19 @@ static bool event_wait(void *device, void *event, GError **error)
 {
     Remote *r = device;
 
-    (void)error;
     g_mutex_lock(&r->lock);
     while (r->finished < *(uint64_t *)event)
         g_cond_wait(&r->done, &r->lock);
     g_mutex_unlock(&r->lock);
-    return true;
+    return works(REMOTE_WAIT, error);
 }
 
 static bool capture_begin(void *device, void *stream, GError **error)
 {
-    (void)stream, (void)error;
+    (void)stream;
+    if (!works(REMOTE_BEGIN, error))
+        return false;
+    ((Remote *)device)->broken = remote_no_graphs;
     ((Remote *)device)->recording = g_ptr_array_new_with_free_func(work_free);
     return true;
 }
@@ -281,18 +438,24 @@ static bool capture_begin(void *device, void *stream, GError **error)
 static void *capture_end(void *device, void *stream, GError **error)
 {
     GPtrArray *graph = g_steal_pointer(&((Remote *)device)->recording);
+    const bool ok = works(REMOTE_END, error);
 
     (void)stream;
-    if (!remote_no_graphs)
+    if (ok && !((Remote *)device)->broken) {
+        keep(GRAPHS, 1);
         return graph;
+    }
     g_ptr_array_unref(graph);
-    g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "not permitted while recording");
+    if (ok)
+        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "not permitted while recording");
     return NULL;
 }
 
 static bool replay(void *device, void *stream, void *graph, GError **error)
 {
-    (void)stream, (void)error;
+    (void)stream;
+    if (!works(REMOTE_REPLAY, error))
+        return false;
     for (guint i = 0; i < ((GPtrArray *)graph)->len; i++)
         enqueue(device, ((GPtrArray *)graph)->pdata[i], (Work){ 0 }, false);
     return true;
@@ -300,8 +463,9 @@ static bool replay(void *device, void *stream, void *graph, GError **error)
 
 static void graph_free(void *device, void *graph)
 {
-    (void)device;
+    drain(device);
     g_ptr_array_unref(graph);
+    keep(GRAPHS, -1);
 }
 
 static void parallel(void *device, void (*fn)(void *arg, int i, int n), void *arg)
@@ -319,9 +483,6 @@ static const MiBackend remote = {
 };
 
 /* ---- the CPU's features, once more -------------------------------------------------- */
-
-static MiFeature features[MAX_FEATURES] = { MI_FEATURE_BACKEND("remote", "*", &remote, NULL) };
-static uint32_t  n_features = 1;
 
 static const MiOp *wrapped(const MiOp *op)
 {
@@ -372,12 +533,14 @@ void remote_add(MiRegistry *r)
     g_autoptr(GError) error = NULL;
     MiPlugin         *plugin = g_new0(MiPlugin, 1);
     MiFeature        *mine = g_new0(MiFeature, MAX_FEATURES);
+    MiLoaded         *file = g_new0(MiLoaded, 1);
 
     for (int kind = 0; kind < MI_N_KINDS && !plugins; kind++) {
         g_autoptr(GPtrArray) all = mi_registry_list(r, (MiKind)kind, "cpu");
         for (guint i = 0; i < all->len; i++)
             add(all->pdata[i]);
     }
+    features[0] = (MiFeature)MI_FEATURE_BACKEND("remote", "*", &remote, NULL);
     plugins = plugins ? plugins : g_ptr_array_new();
     g_ptr_array_add(plugins, plugin);
     g_ptr_array_add(plugins, mine);
@@ -387,4 +550,6 @@ void remote_add(MiRegistry *r)
             mine[plugin->n_features++] = features[i];
     if (!mi_registry_add(r, plugin, "remote", &error))
         g_error("%s", error->message);
+    *file = (MiLoaded){ g_strdup("remote.so"), MI_FILE_LOADED, plugin, NULL };
+    g_ptr_array_add(mi_registry_files(r), file);
 }

@@ -511,7 +511,7 @@ static GLogWriterOutput count_warnings(GLogLevelFlags level, const GLogField *fi
 {
     (void)user, (void)level;
     for (gsize i = 0; i < n; i++)
-        if (strcmp(fields[i].key, "MESSAGE") == 0 && strstr(fields[i].value, "embed cannot be recorded into a graph"))
+        if (strcmp(fields[i].key, "MESSAGE") == 0 && strstr(fields[i].value, "op:embed@remote of remote.so cannot be recorded into a graph"))
             warned++;
     return G_LOG_WRITER_HANDLED;
 }

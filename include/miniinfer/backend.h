@@ -28,7 +28,7 @@ struct MiBackend {
     bool (*memory)(void *device, size_t *free, size_t *total, GError **error);
     /* LOAD.  256-byte aligned; NULL with *error. */
     void *(*alloc)(void *device, MiMemory, size_t bytes, GError **error);
-    /* LOAD.  p may be NULL. */
+    /* LOAD.  Returns when no work under way uses it; p may be NULL. */
     void (*free)(void *device, MiMemory, void *p);
 
     /* LOAD.  A queue of work; NULL is a valid one where there are no streams. */
@@ -53,7 +53,7 @@ struct MiBackend {
     void *(*capture_end)(void *device, void *stream, GError **error);
     /* ENQUEUE. */
     bool (*replay)(void *device, void *stream, void *graph, GError **error);
-    /* LOAD. */
+    /* LOAD.  It may be under way. */
     void (*graph_free)(void *device, void *graph);
 
     /* ENQUEUE, optional; for ops on the host.  Calls fn(arg, i, n) for every i < n

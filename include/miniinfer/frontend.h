@@ -31,6 +31,7 @@ typedef enum { MI_FINISH_STOP, MI_FINISH_LENGTH, MI_FINISH_CANCELLED } MiFinish;
 /* Valid during the call. */
 typedef struct {
     MiEventType    type;
+    int32_t        code; /* ERROR: an MiErrorCode; MI_ERROR_DEVICE: nothing will be answered any more */
     uint64_t       id;
     const char    *text; /* TEXT: [len] whole characters; ERROR: the message, terminated */
     size_t         len;
@@ -72,7 +73,8 @@ typedef struct MiEngine MiEngine;
 typedef struct {
     size_t struct_size;
     /* The request's id, 0 with *error for a parameter nobody knows, a prompt too long, a full
-     * queue.  After DONE or ERROR its event() is not called again. */
+     * queue, and MI_ERROR_DEVICE once the device failed.  After DONE or ERROR its event() is not
+     * called again. */
     uint64_t (*submit)(MiEngine *, const MiRequest *, GError **error);
     /* Unknown ids are ignored; DONE still follows. */
     void (*cancel)(MiEngine *, uint64_t id);
@@ -99,7 +101,8 @@ typedef struct {
     size_t struct_size;
     /* LOAD.  Opens its socket, say; options may be NULL.  NULL with *error. */
     void *(*create)(MiEngine *, const void *options, GError **error);
-    /* A thread of its own.  Returns when it is done or stop() was called. */
+    /* A thread of its own.  Returns when it is done or stop() was called, and false with
+     * MI_ERROR_DEVICE when the device failed: the process ends for its supervisor. */
     bool (*serve)(void *self, GError **error);
     /* Any thread, perhaps of a signal: no new requests; serve() returns soon. */
     void (*stop)(void *self);

@@ -90,9 +90,11 @@ static void *alloc(void *device, MiMemory kind, size_t bytes, GError **error)
 
 static void release(void *device, MiMemory kind, void *p)
 {
-    (void)device;
-    if (p)
-        (void)(kind == MI_MEM_PINNED ? cudaFreeHost(p) : cudaFree(p));
+    if (!p)
+        return;
+    (void)use(device, NULL);
+    (void)cudaDeviceSynchronize(); /* a start that failed leaves copies under way */
+    (void)(kind == MI_MEM_PINNED ? cudaFreeHost(p) : cudaFree(p));
 }
 
 static bool stream_new(void *device, void **stream, GError **error)

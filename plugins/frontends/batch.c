@@ -5,7 +5,8 @@
  * one write(), so that a run that was killed leaves whole lines and at most one
  * broken one at the end, which is cut off; a run that finds answers in the
  * output leaves those requests out.  A line that cannot be read or answered is
- * reported and left out of the output, so the next run tries it again. */
+ * reported and left out of the output, so the next run tries it again.  When the
+ * device fails nothing more is tried: one line says so, for all. */
 #include "batch_request.h"
 
 #include <errno.h>
@@ -37,7 +38,7 @@ typedef struct {
     GString *text;
     GArray  *ids, *logprobs, *tops; /* int32_t; float; MiTop[n_tops] each */
     int      n_tops;
-    char    *error; /* NULL: none */
+    GError  *error; /* NULL: none */
     MiFinish finish;
     int32_t  n_prompt;
 } Job;
@@ -55,6 +56,7 @@ struct Batch {
     GMutex       lock; /* of jobs, for stop() */
     bool         stopped;
     char        *write_error; /* NULL: none */
+    GError      *device_error; /* NULL: none */
 };
 
 /* ---- jobs -------------------------------------------------------------------------------- */
@@ -62,7 +64,7 @@ static void job_free(Job *j)
 {
     json_decref(j->id);
     g_free(j->key);
-    g_free(j->error);
+    g_clear_error(&j->error);
     g_string_free(j->text, TRUE);
     g_array_unref(j->ids);
     g_array_unref(j->logprobs);
@@ -86,7 +88,7 @@ static void event(void *user, const MiEvent *e)
         j->n_tops = e->n_tops;
     }
     if (e->type == MI_EVENT_ERROR)
-        j->error = g_strdup(e->text);
+        j->error = g_error_new_literal(MI_ERROR, e->code, e->text);
     if (e->type == MI_EVENT_DONE) {
         j->finish = e->finish;
         j->n_prompt = e->n_prompt;
@@ -100,6 +102,15 @@ static void complain(Batch *b, int64_t line, const char *message)
     b->failed++;
     fprintf(stderr, "%sminiinfer: %s:%lld: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", b->options.input,
             (long long)line, message);
+}
+
+/* One request's error; one of the device is everybody's. */
+static void take_error(Batch *b, int64_t line, const GError *error)
+{
+    if (!g_error_matches(error, MI_ERROR, MI_ERROR_DEVICE))
+        complain(b, line, error->message);
+    else if (!b->device_error)
+        b->device_error = g_error_copy(error);
 }
 
 /* ---- the output -------------------------------------------------------------------------- */
@@ -222,12 +233,13 @@ static void progress(const Batch *b)
                 g_hash_table_size(b->jobs), s > 0 ? (double)b->tokens / s : 0);
 }
 
+/* Nothing more is submitted. */
 static bool stopped(Batch *b)
 {
     g_mutex_lock(&b->lock);
     const bool yes = b->stopped;
     g_mutex_unlock(&b->lock);
-    return yes;
+    return yes || b->write_error || b->device_error;
 }
 
 /* Submits one answer of the line; false with *error. */
@@ -270,7 +282,7 @@ static void take_finished(Batch *b)
     g_hash_table_remove(b->jobs, j);
     g_mutex_unlock(&b->lock);
     if (j->error)
-        complain(b, j->line, j->error);
+        take_error(b, j->line, j->error);
     else if (j->finish != MI_FINISH_CANCELLED)
         write_answer(b, j);
     progress(b);
@@ -286,7 +298,7 @@ static void answer_line_of_input(Batch *b, const char *text, size_t len)
 
     if (!batch_line_read(&line, b->engine, text, len, b->line, &d, &error))
         complain(b, b->line, error->message);
-    for (int i = 0; !error && i < line.n && !stopped(b) && !b->write_error; i++) {
+    for (int i = 0; !error && i < line.n && !stopped(b); i++) {
         char *key = batch_key(line.id, i);
         if (!g_hash_table_add(b->seen, g_strdup(key))) {
             b->skipped++;
@@ -296,7 +308,7 @@ static void answer_line_of_input(Batch *b, const char *text, size_t len)
         while (g_hash_table_size(b->jobs) >= (guint)b->options.in_flight)
             take_finished(b);
         if (!submit(b, &line, i, key, &error))
-            complain(b, b->line, error->message);
+            take_error(b, b->line, error);
     }
     batch_line_clear(&line);
 }
@@ -309,10 +321,13 @@ static bool verdict(Batch *b, GError **error)
     }
     if (b->write_error)
         g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s", b->write_error);
+    else if (b->device_error)
+        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "%s: stopped after %lld answers, the next run goes on there: %s",
+                    b->options.input, (long long)b->answered, b->device_error->message);
     else if (b->failed)
         g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: %lld requests could not be answered, as reported above; %lld were",
                     b->options.input, (long long)b->failed, (long long)b->answered);
-    return !b->write_error && !b->failed;
+    return !b->write_error && !b->device_error && !b->failed;
 }
 
 /* ---- the vtable -------------------------------------------------------------------------- */
@@ -329,6 +344,7 @@ static void destroy(void *self)
     g_async_queue_unref(b->finished);
     g_mutex_clear(&b->lock);
     g_free(b->write_error);
+    g_clear_error(&b->device_error);
     g_free(b);
 }
 
@@ -361,7 +377,7 @@ static bool serve(void *self, GError **error)
     ssize_t n;
 
     b->began = g_get_monotonic_time();
-    while (!stopped(b) && !b->write_error && (n = getline(&line, &size, b->in)) >= 0) {
+    while (!stopped(b) && (n = getline(&line, &size, b->in)) >= 0) {
         b->line++;
         while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
             line[--n] = 0;

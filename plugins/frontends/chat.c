@@ -47,7 +47,7 @@ typedef struct {
     GMutex   lock; /* of what event() fills */
     GString *news; /* text not shown yet */
     bool     done;
-    char    *error; /* NULL: none */
+    GError  *error; /* NULL: none */
     MiFinish finish;
     int32_t  n_prompt, n_cached, n_drawn;
     int64_t  prompt_us, decode_us;
@@ -298,7 +298,7 @@ static void event(void *user, const MiEvent *e)
     if (e->type == MI_EVENT_TEXT)
         g_string_append_len(c->news, e->text, (gssize)e->len);
     if (e->type == MI_EVENT_ERROR)
-        c->error = g_strdup(e->text);
+        c->error = g_error_new_literal(MI_ERROR, e->code, e->text);
     if (e->type == MI_EVENT_DONE) {
         c->finish = e->finish;
         c->n_prompt = e->n_prompt, c->n_cached = e->n_cached, c->n_drawn = e->n_drawn;
@@ -372,8 +372,7 @@ static bool answer(Chat *c, GError **error)
         putchar('\n');
     fflush(stdout);
     if (c->error) {
-        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "%s", c->error);
-        g_clear_pointer(&c->error, g_free);
+        g_propagate_error(error, g_steal_pointer(&c->error));
         g_string_free(text, TRUE);
         return false;
     }
@@ -382,7 +381,7 @@ static bool answer(Chat *c, GError **error)
     return true;
 }
 
-/* An error ends the turn, not the chat: the question is taken back.  In a pipe it ends both. */
+/* An error ends the turn, not the chat: the question is taken back.  In a pipe, and when the device failed, it ends both. */
 static bool turn(Chat *c, GError **error)
 {
     g_autoptr(GError) why = NULL;
@@ -392,7 +391,7 @@ static bool turn(Chat *c, GError **error)
     if (ok)
         return true;
     g_array_set_size(c->messages, c->messages->len - 1);
-    if (!c->terminal) {
+    if (!c->terminal || g_error_matches(why, MI_ERROR, MI_ERROR_DEVICE)) {
         g_propagate_error(error, g_steal_pointer(&why));
         return false;
     }
