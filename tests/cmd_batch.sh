@@ -65,5 +65,7 @@ for line in 2 3 4 5 6 7 8 9 10 11; do grep -q "^miniinfer: bad:$line: ." err || 
 refuses 66 'no/such' "$mi" batch /no/such -o d.jsonl $flags; check "no such input" $?
 "$mi" batch in -o /dev/full $flags >out 2>err
 [ $? = 74 ] && [ "`wc -l <err`" = 1 ]; check "a full disk ends it" $?
+mkfifo pipe; (cat in; n=0; while [ $n -lt 100 ] && [ "`cat slow 2>/dev/null | wc -l`" != 6 ]; do n=`expr $n + 1`; sleep 0.1; done; echo $n >waited) >pipe &
+status 0 true; "$mi" batch - -o slow $flags <pipe >out 2>err && wait && [ "`cat waited`" -lt 100 ]; check "answers are written while the input waits" $?
 "$mi" batch - $flags <in 2>err | [ "`wc -l`" = 6 ]; check "from and to a pipe" $?
 done_testing

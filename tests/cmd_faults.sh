@@ -68,6 +68,10 @@ for fail in 'replay 150 lost' 'work 5000 lost' 'wait 60 once'; do
 	[ "$have" -gt 0 ] && [ "$have" -lt 60 ] && [ ! -s wrong ] && grep -q "stopped after $have answers" err; check "its output has what was answered" $?
 	MI_TEST_FAIL=; status 0 "$mi" batch in -o part $flags && sort part | cmp -s - sorted; check "and can be continued" $?
 done
+rm -f part; mkfifo pipe; (cat in; sleep 60) >pipe 2>/dev/null & writer=$!
+MI_TEST_FAIL='replay 150 lost' timeout 20 "$mi" batch - -o part $flags <pipe >out 2>err
+[ $? = 69 ] && [ "`wc -l <err`" = 1 ]; check "batch ends while its input does not" $?
+kill $writer 2>/dev/null
 rm -f part
 MI_TEST_FAIL='run 400 refused' "$mi" batch in -o part $flags >out 2>err
 [ $? = 65 ] && [ "`grep -c 'in:[0-9]*: .*remote: run 400' err`" = "`expr 60 - \`wc -l <part\``" ] && [ "`wc -l <part`" -ge 56 ]

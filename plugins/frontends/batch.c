@@ -7,11 +7,13 @@
  * output leaves those requests out.  A line that cannot be read or answered is
  * reported and left out of the output, so the next run tries it again.  When the
  * device fails nothing more is tried: one line says so, for all. */
+#define _GNU_SOURCE /* pipe2 */
 #include "batch_request.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <miniinfer/plugin.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,15 +49,17 @@ struct Batch {
     MiEngine    *engine;
     Options      options;
     int          out;  /* descriptor */
-    FILE        *in;
+    int          in;   /* descriptor */
+    GString     *read; /* of the input, not taken yet */
+    int          wake[2]; /* a pipe: an answer is finished, or stop() was called */
     GHashTable  *seen; /* keys of answers in the output or on their way */
     GHashTable  *jobs; /* Job *, on their way; set */
     GAsyncQueue *finished;
     int64_t      line, answered, skipped, failed, tokens;
     int64_t      began;
-    GMutex       lock; /* of jobs, for stop() */
+    GMutex       lock; /* of jobs, for stop(), and of the last word of event() */
     bool         stopped;
-    char        *write_error; /* NULL: none */
+    char        *io_error; /* NULL: none */
     GError      *device_error; /* NULL: none */
 };
 
@@ -70,6 +74,12 @@ static void job_free(Job *j)
     g_array_unref(j->logprobs);
     g_array_unref(j->tops);
     g_free(j);
+}
+
+static void poke(const Batch *b)
+{
+    while (write(b->wake[1], "", 1) < 0 && errno == EINTR)
+        ; /* a full pipe wakes as well */
 }
 
 /* Engine thread. */
@@ -93,8 +103,13 @@ static void event(void *user, const MiEvent *e)
         j->finish = e->finish;
         j->n_prompt = e->n_prompt;
     }
-    if (e->type == MI_EVENT_DONE || e->type == MI_EVENT_ERROR)
-        g_async_queue_push(j->batch->finished, j);
+    if (e->type == MI_EVENT_DONE || e->type == MI_EVENT_ERROR) {
+        Batch *b = j->batch;
+        g_mutex_lock(&b->lock); /* which whoever takes the last answer, and ends the batch, takes too */
+        g_async_queue_push(b->finished, j);
+        poke(b);
+        g_mutex_unlock(&b->lock);
+    }
 }
 
 static void complain(Batch *b, int64_t line, const char *message)
@@ -153,10 +168,10 @@ static void write_answer(Batch *b, const Job *j)
     g_autofree char *line = answer_line(j);
     const size_t     len = strlen(line);
 
-    for (size_t done = 0; done < len && !b->write_error;) {
+    for (size_t done = 0; done < len && !b->io_error;) {
         const ssize_t n = write(b->out, line + done, len - done);
         if (n < 0 && errno != EINTR)
-            b->write_error = g_strdup_printf("%s: %s", b->options.output, g_strerror(errno));
+            b->io_error = g_strdup_printf("%s: %s", b->options.output, g_strerror(errno));
         done += n > 0 ? (size_t)n : 0;
     }
     b->answered++;
@@ -239,7 +254,7 @@ static bool stopped(Batch *b)
     g_mutex_lock(&b->lock);
     const bool yes = b->stopped;
     g_mutex_unlock(&b->lock);
-    return yes || b->write_error || b->device_error;
+    return yes || b->io_error || b->device_error;
 }
 
 /* Submits one answer of the line; false with *error. */
@@ -274,10 +289,8 @@ static bool submit(Batch *b, BatchLine *line, int index, char *key /* taken */, 
     return false;
 }
 
-static void take_finished(Batch *b)
+static void take(Batch *b, Job *j)
 {
-    Job *j = g_async_queue_pop(b->finished);
-
     g_mutex_lock(&b->lock);
     g_hash_table_remove(b->jobs, j);
     g_mutex_unlock(&b->lock);
@@ -287,6 +300,57 @@ static void take_finished(Batch *b)
         write_answer(b, j);
     progress(b);
     job_free(j);
+}
+
+static void take_finished(Batch *b) { take(b, g_async_queue_pop(b->finished)); }
+
+/* More of the input, and meanwhile the answers that are finished.  False: there is no more, or nobody wants it. */
+static bool read_more(Batch *b)
+{
+    struct pollfd at[] = { { b->in, POLLIN, 0 }, { b->wake[0], POLLIN, 0 } };
+    char          bytes[65536];
+
+    while (!stopped(b)) {
+        Job    *j;
+        ssize_t n;
+        poll(at, 2, -1);
+        while (read(b->wake[0], bytes, sizeof bytes) > 0)
+            ;
+        while ((j = g_async_queue_try_pop(b->finished)))
+            take(b, j);
+        if (!at[0].revents || stopped(b))
+            continue;
+        if ((n = read(b->in, bytes, sizeof bytes)) > 0)
+            g_string_append_len(b->read, bytes, n);
+        if (n < 0 && errno != EINTR)
+            b->io_error = g_strdup_printf("%s: %s", b->options.input, g_strerror(errno));
+        if (n >= 0)
+            return n > 0;
+    }
+    return false;
+}
+
+/* The next line of the input without its end; the caller frees it.  NULL: none, or nobody wants it. */
+static char *next_line(Batch *b, size_t *len)
+{
+    const char *end = NULL;
+    size_t      seen = 0;
+
+    while (!(end = memchr(b->read->str + seen, '\n', b->read->len - seen))) {
+        seen = b->read->len;
+        if (!read_more(b))
+            break;
+    }
+    if (stopped(b) || (!end && !b->read->len))
+        return NULL;
+    const size_t taken = end ? (size_t)(end - b->read->str) + 1 : b->read->len;
+    char        *line = g_memdup2(b->read->str, taken + 1); /* its end is 0 */
+    line[taken] = 0;
+    *len = taken;
+    while (*len > 0 && (line[*len - 1] == '\n' || line[*len - 1] == '\r'))
+        line[--*len] = 0;
+    g_string_erase(b->read, 0, (gssize)taken);
+    return line;
 }
 
 static void answer_line_of_input(Batch *b, const char *text, size_t len)
@@ -319,15 +383,15 @@ static bool verdict(Batch *b, GError **error)
         progress(b);
         fprintf(stderr, "; %lld were there already\n", (long long)b->skipped);
     }
-    if (b->write_error)
-        g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s", b->write_error);
+    if (b->io_error)
+        g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s", b->io_error);
     else if (b->device_error)
         g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "%s: stopped after %lld answers, the next run goes on there: %s",
                     b->options.input, (long long)b->answered, b->device_error->message);
     else if (b->failed)
         g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: %lld requests could not be answered, as reported above; %lld were",
                     b->options.input, (long long)b->failed, (long long)b->answered);
-    return !b->write_error && !b->device_error && !b->failed;
+    return !b->io_error && !b->device_error && !b->failed;
 }
 
 /* ---- the vtable -------------------------------------------------------------------------- */
@@ -335,15 +399,19 @@ static void destroy(void *self)
 {
     Batch *b = self;
 
-    if (b->in && b->in != stdin)
-        fclose(b->in);
+    if (b->in >= 0)
+        close(b->in);
+    for (int i = 0; i < 2; i++)
+        if (b->wake[i] >= 0)
+            close(b->wake[i]);
+    g_string_free(b->read, TRUE);
     if (b->out >= 0)
         close(b->out);
     g_hash_table_unref(b->seen);
     g_hash_table_unref(b->jobs);
     g_async_queue_unref(b->finished);
     g_mutex_clear(&b->lock);
-    g_free(b->write_error);
+    g_free(b->io_error);
     g_clear_error(&b->device_error);
     g_free(b);
 }
@@ -354,15 +422,18 @@ static void *create(MiEngine *engine, const void *options, GError **error)
 
     b->engine = engine;
     b->options = *(const Options *)options;
-    b->out = -1;
+    b->out = b->in = b->wake[0] = b->wake[1] = -1;
+    b->read = g_string_new(NULL);
     b->seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     b->jobs = g_hash_table_new(NULL, NULL);
     b->finished = g_async_queue_new();
     g_mutex_init(&b->lock);
-    b->in = strcmp(b->options.input, "-") == 0 ? stdin : fopen(b->options.input, "re");
-    if (!b->in)
+    b->in = strcmp(b->options.input, "-") == 0 ? dup(STDIN_FILENO) : open(b->options.input, O_RDONLY | O_CLOEXEC);
+    if (b->in < 0)
         g_set_error(error, G_FILE_ERROR, (gint)g_file_error_from_errno(errno), "%s: %s", b->options.input,
                     g_strerror(errno));
+    else if (pipe2(b->wake, O_NONBLOCK | O_CLOEXEC) != 0)
+        g_set_error(error, MI_ERROR, MI_ERROR_IO, "no pipe: %s", g_strerror(errno));
     else if (open_output(b, error))
         return b;
     destroy(b);
@@ -372,19 +443,16 @@ static void *create(MiEngine *engine, const void *options, GError **error)
 static bool serve(void *self, GError **error)
 {
     Batch  *b = self;
-    char   *line = NULL;
-    size_t  size = 0;
-    ssize_t n;
+    char   *line;
+    size_t  n;
 
     b->began = g_get_monotonic_time();
-    while (!stopped(b) && (n = getline(&line, &size, b->in)) >= 0) {
+    while ((line = next_line(b, &n))) {
         b->line++;
-        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
-            line[--n] = 0;
         if (n > 0)
-            answer_line_of_input(b, line, (size_t)n);
+            answer_line_of_input(b, line, n);
+        g_free(line);
     }
-    free(line);
     while (g_hash_table_size(b->jobs))
         take_finished(b);
     return verdict(b, error);
@@ -402,6 +470,7 @@ static void stop(void *self)
     while (g_hash_table_iter_next(&i, &job, NULL))
         b->engine->api->cancel(b->engine, ((const Job *)job)->request);
     g_mutex_unlock(&b->lock);
+    poke(b);
 }
 
 static const MiFrontend batch = {
