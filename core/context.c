@@ -18,10 +18,11 @@ static void say_what_is_free(MiContext *ctx, MiMemory kind, GError **error)
     if (!error || !g_error_matches(*error, MI_ERROR, MI_ERROR_NO_MEMORY) || (kind == MI_MEM_PINNED && !unified(ctx)) ||
         !ctx->backend->memory(ctx->device, &free, &total, NULL))
         return;
-    g_autofree char *have = g_format_size(free), *all = g_format_size(total), *taken = g_format_size(self(ctx)->allocated);
+    g_autofree char *have = g_format_size(free), *all = g_format_size(total);
+    g_autofree char *taken = g_format_size(self(ctx)->allocated);
     g_autofree char *text = g_steal_pointer(&(*error)->message);
-    (*error)->message = g_strdup_printf("%s; %s of %s are free, the model has taken %s; lower [engine] max_len or max_seqs",
-                                        text, have, all, taken);
+    (*error)->message = g_strdup_printf("%s; %s of %s are free, the model has taken %s; "
+                                        "lower [engine] max_len or max_seqs", text, have, all, taken);
 }
 
 static void *context_alloc(MiContext *ctx, MiMemory kind, size_t bytes, GError **error)

@@ -65,8 +65,8 @@ static void *record(MiAssembly *a, MiBucket *b)
         ctx->backend->graph_free(ctx->device, graph);
     b->eager = true;
     if (!blame(a, b))
-        g_message("steps of %d rows cannot be recorded into a graph, though each node can, and run node by node, slower: %s",
-                  b->schedule->shape.n_tokens, why ? why->message : "no reason given");
+        g_message("steps of %d rows cannot be recorded into a graph, though each node can, and run node by node, "
+                  "slower: %s", b->schedule->shape.n_tokens, why ? why->message : "no reason given");
     return NULL;
 }
 

@@ -50,6 +50,7 @@ else
 	skip "chat on a terminal ends" "no python3"
 fi
 MI_TEST_FAIL='replay 9 lost' refuses 69 'remote: ' "$mi" bench $flags --context 16 --batch 2 --prompt-tokens 16 --tokens 8 --rounds 2; check "bench" $?
+MI_TEST_FAIL=; status 0 "$mi" verify $flags && [ ! -s err ]; check "verify, when nothing fails" $?
 MI_TEST_FAIL='replay 9 lost' refuses 69 'remote: ' "$mi" verify $flags; check "verify, in its answers" $?
 MI_TEST_FAIL='run 200 lost' refuses 69 'remote: ' "$mi" verify $flags -n 0; check "verify, in its nodes" $?
 MI_TEST_FAIL='run 40 lost' refuses 69 'remote: ' "$mi" perplexity $flags -f "$MI_SRCDIR/README.md" --window 64 --windows 4; check "perplexity" $?

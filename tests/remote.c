@@ -74,8 +74,8 @@ static bool works(RemoteCall call, GError **error)
     if (fails) {
         failed = true;
         lost = lost || failing_how == REMOTE_LOST || call == REMOTE_WORK;
-        g_set_error(error, MI_ERROR, lost ? MI_ERROR_DEVICE : code, "remote: %s %ld %s", remote_names[call], calls[call],
-                    lost ? "found the device lost" : "failed, as asked");
+        g_set_error(error, MI_ERROR, lost ? MI_ERROR_DEVICE : code, "remote: %s %ld %s", remote_names[call],
+                    calls[call], lost ? "found the device lost" : "failed, as asked");
     }
     g_mutex_unlock(&faults);
     return !fails;
@@ -96,8 +96,8 @@ const char *remote_left(void)
     g_mutex_lock(&faults);
     for (int i = 0; i < N_KEPT; i++)
         any = any || kept[i];
-    g_snprintf(line, sizeof line, "left: %ld devices, %ld streams, %ld blocks of memory, %ld events, %ld graphs", kept[DEVICES],
-               kept[STREAMS], kept[BLOCKS], kept[EVENTS], kept[GRAPHS]);
+    g_snprintf(line, sizeof line, "left: %ld devices, %ld streams, %ld blocks of memory, %ld events, %ld graphs",
+               kept[DEVICES], kept[STREAMS], kept[BLOCKS], kept[EVENTS], kept[GRAPHS]);
     g_mutex_unlock(&faults);
     return any ? line : NULL;
 }

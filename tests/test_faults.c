@@ -116,7 +116,8 @@ static uint64_t submit(MiEngine *engine, Answer *a, int which, int max_tokens, G
 {
     int32_t          tokens[N_PROMPT + 3 * MANY];
     const int        n = N_PROMPT + 3 * which;
-    g_autofree char *seed = g_strdup_printf("%d", 1000 + which), *heat = g_strdup_printf("0.%d", which == 6 ? 0 : 2 + which);
+    g_autofree char *seed = g_strdup_printf("%d", 1000 + which);
+    g_autofree char *heat = g_strdup_printf("0.%d", which == 6 ? 0 : 2 + which);
     const MiParam    params[] = { { "seed", seed }, { "temperature", heat }, { NULL, NULL } };
 
     for (int i = 0; i < n; i++)
@@ -210,8 +211,8 @@ static bool start_with(RemoteCall call, long n, RemoteHow how, int code)
     if (failed && (!error || !*error->message || strchr(error->message, '\n') || error->domain != MI_ERROR ||
                    error->code != (how == REMOTE_LOST ? MI_ERROR_DEVICE : code)))
         fail_msg("%s: '%s' is not one line, or has another code", what, error ? error->message : "(nothing)");
-    if (failed && code == MI_ERROR_NO_MEMORY && (!strstr(error->message, " bytes of ") ||
-                                                 (!strstr(error->message, "are free") && !strstr(error->message, "pinned"))))
+    if (failed && code == MI_ERROR_NO_MEMORY &&
+        (!strstr(error->message, " bytes of ") || (!strstr(error->message, "are free") && !strstr(error->message, "pinned"))))
         fail_msg("%s: '%s' does not say what is free", what, error->message);
     stop(&r, what);
     remote_fail(0, 0, REMOTE_ONCE, 0);
@@ -222,8 +223,8 @@ static void every_call_of_a_start_fails(void **state)
 {
     (void)state;
     remote_late_us = 0; /* hundreds of starts */
-    static const RemoteCall calls[] = { REMOTE_OPEN, REMOTE_MEMORY, REMOTE_ALLOC, REMOTE_STREAM, REMOTE_EVENT, REMOTE_COPY,
-                                        REMOTE_RECORD, REMOTE_WAIT, REMOTE_PREPARE, REMOTE_WORK };
+    static const RemoteCall calls[] = { REMOTE_OPEN, REMOTE_MEMORY, REMOTE_ALLOC, REMOTE_STREAM, REMOTE_EVENT,
+                                        REMOTE_COPY, REMOTE_RECORD, REMOTE_WAIT, REMOTE_PREPARE, REMOTE_WORK };
     int total = 0;
 
     for (size_t c = 0; c < G_N_ELEMENTS(calls); c++)
@@ -300,7 +301,7 @@ static void afterwards(Run *r, bool dead, const char *what)
     ask(r, a, 0, MANY, what);
     const int errors = judge(a, 0, MANY, what);
     if (errors != (dead ? MANY : 0))
-        fail_msg("%s: then %d of %d have an error: %s", what, errors, MANY, errors ? a[0].error ? a[0].error : "" : "none");
+        fail_msg("%s: then %d of %d have an error: %s", what, errors, MANY, a[0].error ? a[0].error : "not the first");
     for (int i = 0; i < MANY && dead; i++)
         if (a[i].code != MI_ERROR_DEVICE || !strstr(a[i].error, "remote: "))
             fail_msg("%s: '%s', code %d, does not say why", what, a[i].error, a[i].code);
@@ -317,7 +318,8 @@ static void random_calls_of_a_run_fail(void **state)
     count_calls(calls);
     for (int i = 0; i < 200; i++) {
         const Fault      f = draw(random, calls);
-        g_autofree char *what = g_strdup_printf("fault %d: %s %ld, how %d, code %d", i, remote_names[f.call], f.n, f.how, f.code);
+        g_autofree char *what = g_strdup_printf("fault %d: %s %ld, how %d, code %d", i, remote_names[f.call], f.n, f.how,
+                                                f.code);
         Answer           a[MANY];
         Run              r;
         bool             died = false;
@@ -342,8 +344,8 @@ static void random_calls_of_a_run_fail(void **state)
         stop(&r, what);
         remote_fail(0, 0, REMOTE_ONCE, 0);
     }
-    print_message("# of 200 faults %d took place, %d ended the engine; %d of %d requests were answered\n", failed, dead, answered,
-                  200 * MANY);
+    print_message("# of 200 faults %d took place, %d ended the engine; %d of %d requests were answered\n", failed, dead,
+                  answered, 200 * MANY);
     assert_true(failed > 150 && dead > 60 && failed - dead > 10 && answered > 200);
     g_rand_free(random);
 }

@@ -381,7 +381,8 @@ static bool answer(Chat *c, GError **error)
     return true;
 }
 
-/* An error ends the turn, not the chat: the question is taken back.  In a pipe, and when the device failed, it ends both. */
+/* An error ends the turn, not the chat: the question is taken back.  In a pipe, and when the device
+ * failed, it ends both. */
 static bool turn(Chat *c, GError **error)
 {
     g_autoptr(GError) why = NULL;
