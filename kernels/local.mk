@@ -31,7 +31,7 @@ kernels_libfloats_a_SOURCES = kernels/cpu/attend_body.h kernels/cpu/floats.c ker
 kernels_libfloats_a_CPPFLAGS = $(kernel_cppflags)
 
 # Device code: the plugin that launches it lists its .cu; what they share is included.
-EXTRA_DIST += kernels/cuda/attention.cuh kernels/cuda/device.cuh
+EXTRA_DIST += kernels/cuda/attention.cuh kernels/cuda/device.cuh kernels/cuda/refused.h
 SUFFIXES = .cu
 AM_V_NVCC   = $(AM_V_NVCC_@AM_V@)
 AM_V_NVCC_  = $(AM_V_NVCC_@AM_DEFAULT_V@)

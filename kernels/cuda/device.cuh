@@ -52,7 +52,10 @@ static inline int mi_launch_clusters(void (*kernel)(P...), dim3 grid, dim3 block
         attrs[c.numAttrs].val.clusterDim.y = attrs[c.numAttrs].val.clusterDim.z = 1;
         c.numAttrs++;
     }
-    return cudaLaunchKernelEx(&c, kernel, P(args)...);
+    const cudaError_t error = cudaLaunchKernelEx(&c, kernel, P(args)...);
+    if (error)
+        (void)cudaGetLastError(); /* else who asks next is told of it */
+    return error;
 }
 
 template <typename... P, typename... A>

@@ -236,7 +236,10 @@ template <int NT> static int launch(void *stream, const MiSkinny &a, int tiles, 
     with[1].val.programmaticStreamSerializationAllowed = 1;
     c.attrs = with;
     c.numAttrs = mi_overlaps() ? 2 : 1;
-    return cudaLaunchKernelEx(&c, skinny<NT>, a);
+    const cudaError_t error = cudaLaunchKernelEx(&c, skinny<NT>, a);
+    if (error)
+        (void)cudaGetLastError(); /* else who asks next is told of it */
+    return error;
 }
 
 extern "C" int mi_cuda_skinny(void *stream, const MiSkinny *a)

@@ -4,6 +4,7 @@
  * Up to MI_GEMV_MAX_ROWS rows of bf16 and weights of layout "plain"; a bucket of
  * more rows, another dtype or another card takes the operations themselves. */
 #include <cuda/gemv.h>
+#include <cuda/refused.h>
 #include <miniinfer/plugin.h>
 #include <string.h>
 
@@ -15,7 +16,8 @@ static bool launched(int e, GError **error)
 {
     if (e == 0)
         return true;
-    g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "launching the kernel: CUDA error %d", e);
+    g_set_error(error, MI_ERROR, mi_cuda_refused(e) ? MI_ERROR_UNSUPPORTED : MI_ERROR_DEVICE,
+                "launching the kernel: CUDA error %d", e);
     return false;
 }
 

@@ -7,6 +7,7 @@
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
 #include <cuda/prefill.h>
+#include <cuda/refused.h>
 #include <cuda/skinny.h>
 #include <cuda_runtime_api.h>
 #include <miniinfer/plugin.h>
@@ -38,7 +39,8 @@ static bool status_ok(int status, const char *what, GError **error)
 static bool cuda_ok(int e, const char *what, GError **error)
 {
     if (e)
-        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "%s: %s", what, cudaGetErrorString((cudaError_t)e));
+        g_set_error(error, MI_ERROR, mi_cuda_refused(e) ? MI_ERROR_UNSUPPORTED : MI_ERROR_DEVICE, "%s: %s", what,
+                    cudaGetErrorString((cudaError_t)e));
     return e == 0;
 }
 

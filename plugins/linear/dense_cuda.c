@@ -5,6 +5,7 @@
  * of few our own, which read the weights at the memory's speed. */
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
+#include <cuda/refused.h>
 #include <cuda/skinny.h>
 #include <cuda_runtime_api.h>
 #include <miniinfer/plugin.h>
@@ -107,7 +108,8 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
 static bool cuda_ok(int e, GError **error)
 {
     if (e)
-        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "launching the kernel: %s", cudaGetErrorString((cudaError_t)e));
+        g_set_error(error, MI_ERROR, mi_cuda_refused(e) ? MI_ERROR_UNSUPPORTED : MI_ERROR_DEVICE,
+                    "launching the kernel: %s", cudaGetErrorString((cudaError_t)e));
     return e == 0;
 }
 

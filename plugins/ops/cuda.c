@@ -3,6 +3,7 @@
  * Plain versions, a kernel each, launched so that it may begin while the one before
  * it ends; fusions stand in for them where a step is short of time. */
 #include <cuda/ops.h>
+#include <cuda/refused.h>
 #include <cuda/sampling.h>
 #include <cuda_runtime_api.h>
 #include <miniinfer/plugin.h>
@@ -13,8 +14,8 @@ static bool launched(int code, GError **error)
     if (code == cudaSuccess)
         return true;
     (void)cudaGetLastError(); /* one that does not stick is over */
-    g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "launching a kernel: %s (%s)", cudaGetErrorString(code),
-                cudaGetErrorName(code));
+    g_set_error(error, MI_ERROR, mi_cuda_refused(code) ? MI_ERROR_UNSUPPORTED : MI_ERROR_DEVICE,
+                "launching a kernel: %s (%s)", cudaGetErrorString(code), cudaGetErrorName(code));
     return false;
 }
 

@@ -1,6 +1,7 @@
 /* cuda.c - the links of the sampling chain on the CUDA backend: the CPU's rules,
  * parameters and random numbers; see kernels/cuda/sampling.h. */
 #include "rows.h"
+#include <cuda/refused.h>
 #include <cuda/sampling.h>
 #include <cuda_runtime_api.h>
 
@@ -10,8 +11,8 @@ static bool launched(int code, GError **error)
     if (code == cudaSuccess)
         return true;
     (void)cudaGetLastError(); /* one that does not stick is over */
-    g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "launching a kernel: %s (%s)", cudaGetErrorString(code),
-                cudaGetErrorName(code));
+    g_set_error(error, MI_ERROR, mi_cuda_refused(code) ? MI_ERROR_UNSUPPORTED : MI_ERROR_DEVICE,
+                "launching a kernel: %s (%s)", cudaGetErrorString(code), cudaGetErrorName(code));
     return false;
 }
 
