@@ -16,6 +16,7 @@ typedef struct {
 
 typedef struct {
     int  index;
+    bool spin;  /* while it waits */
     bool named; /* a range is open */
 } Device;
 
@@ -62,6 +63,7 @@ static void *open_device(int index, const void *options, GError **error)
         return NULL;
     Device *d = g_new0(Device, 1);
     d->index = index;
+    d->spin = o->spin;
     return d;
 }
 
@@ -111,7 +113,8 @@ static void stream_free(void *device, void *stream)
 
 static bool event_new(void *device, void **event, GError **error)
 {
-    return use(device, error) && ok(cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDefault), "making an event", error);
+    const unsigned how = ((const Device *)device)->spin ? cudaEventDefault : cudaEventBlockingSync;
+    return use(device, error) && ok(cudaEventCreateWithFlags((cudaEvent_t *)event, how), "making an event", error);
 }
 
 static void event_free(void *device, void *event)
