@@ -319,16 +319,6 @@ static bool ask(Trace *t, const int32_t *ids, size_t n, GError **error)
     return true;
 }
 
-static bool unfinished(const MiSide *s)
-{
-    for (guint i = 0; i < s->seqs->len; i++) {
-        const MiRequested *q = s->seqs->pdata[i];
-        if (q->n_known - q->pub.n_prompt < q->pub.max_tokens)
-            return true;
-    }
-    return false;
-}
-
 static bool run(MiSession *s, Trace *t, GError **error)
 {
     const char         *said = mi_flag(s->line, "prompt"), *list = mi_flag(s->line, "ids");
@@ -347,7 +337,7 @@ static bool run(MiSession *s, Trace *t, GError **error)
     }
     if (!mi_side_open(&t->side, s->assembly, error) || !ask(t, ids, n, error))
         return false;
-    while (unfinished(&t->side) && !mi_interrupted()) {
+    while (mi_side_unfinished(&t->side) && !mi_interrupted()) {
         if (!mi_side_step(&t->side, trace_step, t, &f, error))
             return false;
         mi_side_draw(&t->side, f, f->tokens);

@@ -166,16 +166,6 @@ static bool ask(MiSide *s, const Whole *w, GError **error)
     return true;
 }
 
-static bool unfinished(const MiSide *s)
-{
-    for (guint i = 0; i < s->seqs->len; i++) {
-        const MiRequested *q = s->seqs->pdata[i];
-        if (q->n_known - q->pub.n_prompt < q->pub.max_tokens)
-            return true;
-    }
-    return false;
-}
-
 static bool nodes(MiVerify *v, const Whole *w, GError **error)
 {
     const MiCache *mine = v->tested->a->cache->vtable, *its = v->reference->a->cache->vtable;
@@ -188,7 +178,7 @@ static bool nodes(MiVerify *v, const Whole *w, GError **error)
     }
     if (!ask(v->tested, w, error) || !ask(v->reference, w, error))
         return false;
-    for (int i = 1; unfinished(v->reference) && !mi_interrupted(); i++) {
+    for (int i = 1; mi_side_unfinished(v->reference) && !mi_interrupted(); i++) {
         mi_progress_line("step %d", i);
         if (!mi_verify_step(v, error))
             return false;

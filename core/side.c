@@ -104,6 +104,16 @@ bool mi_side_step(MiSide *s, MiRunNodes *nodes, void *user, MiFlight **out, GErr
     return ok;
 }
 
+bool mi_side_unfinished(const MiSide *s)
+{
+    for (guint i = 0; i < s->seqs->len; i++) {
+        const MiRequested *q = s->seqs->pdata[i];
+        if (q->n_known - q->pub.n_prompt < q->pub.max_tokens)
+            return true;
+    }
+    return false;
+}
+
 void mi_side_draw(MiSide *s, const MiFlight *f, const int32_t *tokens)
 {
     (void)s;

@@ -33,6 +33,8 @@ bool mi_side_ask(MiSide *, const MiRequest *, GError **error);
 /* The next step of all of them, prompts first: `nodes` runs its nodes.  The flight stays valid
  * until the next but one. */
 bool mi_side_step(MiSide *, MiRunNodes *nodes, void *user, MiFlight **out, GError **error);
+/* Some sequence has not all of its tokens. */
+bool mi_side_unfinished(const MiSide *);
 /* What is drawn for each output row of the step. */
 void mi_side_draw(MiSide *, const MiFlight *, const int32_t *tokens);
 
