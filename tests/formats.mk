@@ -28,7 +28,7 @@ tests_plugins_small_shards_so_SOURCES  = $(plugins_format_safetensors_so_SOURCES
 tests_plugins_small_shards_so_CPPFLAGS = $(plugins_format_safetensors_so_CPPFLAGS) -DSHARD_BYTES=4000
 tests_plugins_small_shards_so_LDFLAGS  = $(plugin_ldflags)
 tests_plugins_small_shards_so_LDADD    = $(plugins_format_safetensors_so_LDADD)
-tests_fuzz_formats_SOURCES  = tests/fuzz_formats.c tests/formats_common.h tests/gguf_builder.h $(TEST_COMMON)
+tests_fuzz_formats_SOURCES  = tests/fuzz_formats.c tests/fuzz.h tests/formats_common.h tests/gguf_builder.h $(TEST_COMMON)
 tests_fuzz_formats_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_fuzz_formats_LDADD    = $(TEST_LDADD)
 EXTRA_DIST += tests/data/tiny_safetensors.py tests/data/blocks.py tests/data/gguf_dump.py tests/data/stories260K.dump \

@@ -1,6 +1,6 @@
 /* fuzz_formats.c - structure-aware mutants of small model files, each opened and read in full.
  *
- *   fuzz_formats [--runs N] [--seconds S] [--seed S] [--only I]
+ *   fuzz_formats [--count N] [--seconds S] [--seed N] [--only I]
  *
  * Fields of a GGUF (counts, lengths, types, dimensions, offsets, texts) and words of the
  * JSON of a safetensors directory are replaced, doubled, cut.  Run i of a seed is always
@@ -8,21 +8,11 @@
  * are still in the folder that the first line names.  A mutant that takes more than a
  * second of CPU time is a finding, too.  Prints TAP. */
 #include "formats_common.h"
+#include "fuzz.h"
 #include "gguf_builder.h"
 #include <inttypes.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 #include <time.h>
-
-static uint64_t rng;
-
-static uint64_t draw(void) /* xorshift64* */
-{
-    rng ^= rng >> 12, rng ^= rng << 25, rng ^= rng >> 27;
-    return rng * 0x2545f4914f6cdd1du;
-}
-
-static size_t below(size_t n) { return n ? (size_t)(draw() % n) : 0; }
 
 static uint64_t number(uint64_t old, uint64_t size)
 {
@@ -34,7 +24,7 @@ static uint64_t number(uint64_t old, uint64_t size)
     case 1: return old - 1;
     case 2: return old * 2;
     case 3: return size - below(64);
-    case 4: return draw();
+    case 4: return random_bits();
     default: return odd[below(G_N_ELEMENTS(odd))];
     }
 }
@@ -137,7 +127,7 @@ static void mutate_gguf(GByteArray *b, const GArray *marks)
     case 0: g_byte_array_set_size(b, (guint)below(b->len) + 1); break;
     case 1: memmove(b->data + m.at, b->data + other.at, MIN(m.width, other.width)); break;
     case 2: b->data[m.at + below(m.width)] ^= (guint8)(1u << below(8)); break;
-    case 3: b->data[below(b->len)] = (guint8)draw(); break;
+    case 3: b->data[below(b->len)] = (guint8)random_bits(); break;
     case 4: /* some bytes less */
         g_byte_array_remove_range(b, (guint)m.at, (guint)MIN(m.width, 1 + below(8)));
         break;
@@ -220,7 +210,7 @@ static void mutate_json(GString *s, uint64_t size)
     case 0: g_string_truncate(s, i); break;
     case 1: g_string_erase(s, (gssize)i, (gssize)(e - i)); break;
     case 2: g_string_insert(s, (gssize)i, copy); break;
-    case 3: s->str[i] = (char)draw(); break;
+    case 3: s->str[i] = (char)random_bits(); break;
     case 4: g_string_erase(s, (gssize)i, (gssize)(e - i)), g_string_insert(s, (gssize)i, copy); break;
     case 5:
         n = g_strdup_printf("%" PRIu64, number(g_ascii_strtoull(s->str + i, NULL, 10), size));
@@ -298,51 +288,34 @@ static double cpu_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-typedef struct { uint64_t runs, seed, only; double seconds; } Plan;
-
-static bool fuzz(const char *name, const Plan *plan, const MiFormat *f, const MiFormat *other,
+/* The mutants of a format, or `only` one. */
+static bool fuzz(const char *name, FuzzPlan plan, gint64 only, const MiFormat *f, const MiFormat *other,
                  bool (*run)(const MiFormat *, const MiFormat *), int test)
 {
-    const gint64 start = g_get_monotonic_time();
-    double       slowest = 0;
-    uint64_t     good = 0, i = 0, n = 0;
+    double slowest = 0;
+    gint64 good = 0, n = 0;
 
-    for (; i < plan->runs; i++) {
-        if (plan->only != UINT64_MAX && i != plan->only)
-            continue;
-        if (plan->seconds > 0 && (double)(g_get_monotonic_time() - start) > plan->seconds * 1e6)
-            break;
-        rng = (plan->seed + 1) * 0x9e3779b97f4a7c15u ^ (i + 1) * 0xd1342543de82ef95u;
-        draw(), draw();
+    plan.began = g_get_monotonic_time();
+    for (gint64 i = MAX(only, 0); slowest <= 1 && (only < 0 ? fuzz_goes_on(&plan, i) : i == only); i++, n++) {
+        random_state = ((uint64_t)plan.seed + 1) * 0x9e3779b97f4a7c15u ^ ((uint64_t)i + 1) * 0xd1342543de82ef95u;
         const double before = cpu_seconds();
         good += run(f, other);
         slowest = MAX(slowest, cpu_seconds() - before);
-        if (slowest > 1) {
-            printf("# %s: mutant %" PRIu64 " took %.1f s\n", name, i, slowest);
-            break;
-        }
-        n++;
+        if (slowest > 1)
+            printf("# %s: mutant %" G_GINT64_FORMAT " took %.1f s\n", name, i, slowest);
     }
-    printf("%s %d - %s: %" PRIu64 " mutants of seed %" PRIu64 ", %" PRIu64 " still files, slowest %.0f ms\n",
-           slowest > 1 ? "not ok" : "ok", test, name, n, plan->seed, good, slowest * 1e3);
+    printf("%s %d - %s: %" G_GINT64_FORMAT " mutants of seed %" G_GINT64_FORMAT ", %" G_GINT64_FORMAT
+           " still files, slowest %.0f ms\n", slowest > 1 ? "not ok" : "ok", test, name, n, plan.seed, good, slowest * 1e3);
     return slowest <= 1;
 }
 
 int main(int argc, char **argv)
 {
-    Plan plan = { .runs = 2000, .seed = 1, .only = UINT64_MAX };
+    gint64             only = -1;
+    const GOptionEntry more[] = { { "only", 0, 0, G_OPTION_ARG_INT64, &only, "this mutant alone", "I" }, { 0 } };
+    FuzzPlan           plan = fuzz_plan(argc, argv, 2000, more);
 
-    for (int i = 1; i + 1 < argc; i += 2) {
-        const double x = g_ascii_strtod(argv[i + 1], NULL);
-        if (strcmp(argv[i], "--runs") == 0)
-            plan.runs = (uint64_t)x;
-        else if (strcmp(argv[i], "--seed") == 0)
-            plan.seed = (uint64_t)x;
-        else if (strcmp(argv[i], "--only") == 0)
-            plan.only = (uint64_t)x;
-        else if (strcmp(argv[i], "--seconds") == 0)
-            plan.seconds = x / 2, plan.runs = UINT64_MAX; /* half for each format */
-    }
+    plan.seconds /= 2; /* half for each format */
     if (!g_getenv("TMPDIR") && g_file_test("/dev/shm", G_FILE_TEST_IS_DIR))
         g_setenv("TMPDIR", "/dev/shm", FALSE); /* written files are synced, which a disk takes its time for */
     folder = new_folder();
@@ -350,8 +323,8 @@ int main(int argc, char **argv)
     printf("1..2\n# the mutants are made in %s\n", folder);
     fflush(stdout);
     const MiFormat *gguf = format_of("gguf"), *st = format_of("safetensors");
-    const bool      a = fuzz("gguf", &plan, gguf, st, run_gguf, 1),
-               b = fuzz("safetensors", &plan, st, gguf, run_safetensors, 2);
+    const bool      a = fuzz("gguf", plan, only, gguf, st, run_gguf, 1),
+               b = fuzz("safetensors", plan, only, st, gguf, run_safetensors, 2);
     struct rusage use;
     getrusage(RUSAGE_SELF, &use);
     printf("# peak memory %ld KiB\n", use.ru_maxrss);

@@ -1,11 +1,12 @@
 /* fuzz_ini.c - mutants of configurations.
  *
- *   tests/fuzz_ini [--seconds S | --count N] [--seed N]
+ *   tests/fuzz_ini [--count N] [--seconds S] [--seed N]
  *
  * Each mutant is read, and what is accepted is compared with a second reading
  * by split and search; then every setting is filled and checked.  An error must
  * be one printable line that names the file and a line of it.  Without options
  * 20,000 mutants, as a test.  A finding is printed and ends the program. */
+#include "fuzz.h"
 #include "settings.h"
 
 #include <stdio.h>
@@ -46,16 +47,6 @@ static const char *const words[] = {
     "[op.acme.op]\n", "[sampler]\n", "max_seqs", "dtype = auto\n", "nan", "inf", "0x10", "1e400", "-1", "2147483648",
     "18446744073709551616", "true", "\xef\xbb\xbf", "\xc3\xa9", "\xff", "\xc3", "\x01", "k = 1\n", "logit_bias = 1:1,2:2,\n", "${HOME}", "\\",
 };
-
-static uint64_t random_state;
-static uint64_t random_bits(void) /* splitmix64 */
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-static size_t below(size_t n) { return n ? (size_t)(random_bits() % n) : 0; }
 
 static void mutate(GString *s)
 {
@@ -164,44 +155,23 @@ static bool one(MiRegistry *r, const GString *s)
     return ok;
 }
 
-static uint64_t number(const char *text)
-{
-    guint64 n;
-    if (text && g_ascii_string_to_unsigned(text, 10, 0, G_MAXUINT64, &n, NULL))
-        return n;
-    fprintf(stderr, "usage: fuzz_ini [--seconds S | --count N] [--seed N]\n");
-    exit(64);
-}
-
 int main(int argc, char **argv)
 {
-    uint64_t    count = 20000, seconds = 0, seed = 1, n = 0, accepted = 0;
-    MiRegistry *r = mi_registry_new();
-    GString    *s = g_string_new(NULL);
+    const FuzzPlan plan = fuzz_plan(argc, argv, 20000, NULL);
+    MiRegistry    *r = mi_registry_new();
+    GString       *s = g_string_new(NULL);
+    gint64         n = 0, accepted = 0;
 
-    for (int i = 1; i < argc; i += 2) {
-        const uint64_t x = number(argv[i + 1]);
-        if (strcmp(argv[i], "--seconds") == 0)
-            seconds = x, count = UINT64_MAX;
-        else if (strcmp(argv[i], "--count") == 0)
-            count = x;
-        else if (strcmp(argv[i], "--seed") == 0)
-            seed = x;
-        else
-            number(NULL);
-    }
     if (!mi_registry_add(r, mi_plugin_query(), "fuzz", NULL))
         return 1;
-    random_state = seed;
-    const gint64 end = g_get_monotonic_time() + (gint64)MIN(seconds, 1000000) * 1000000;
-    for (; n < count && (!seconds || g_get_monotonic_time() < end); n++) {
+    for (; fuzz_goes_on(&plan, n); n++) {
         g_string_assign(s, seeds[below(G_N_ELEMENTS(seeds))]);
         for (size_t k = below(6); k > 0; k--)
             mutate(s);
         accepted += one(r, s);
     }
-    printf("1..1\n%s 1 - %" G_GUINT64_FORMAT " mutants, %" G_GUINT64_FORMAT " accepted, seed %" G_GUINT64_FORMAT "\n",
-           accepted > 0 && accepted < n ? "ok" : "not ok", (guint64)n, (guint64)accepted, (guint64)seed);
+    printf("1..1\n%s 1 - %" G_GINT64_FORMAT " mutants, %" G_GINT64_FORMAT " accepted, seed %" G_GINT64_FORMAT "\n",
+           accepted > 0 && accepted < n ? "ok" : "not ok", n, accepted, plan.seed);
     g_string_free(s, TRUE);
     mi_registry_free(r);
     return 0;

@@ -1,6 +1,6 @@
 /* fuzz_template.c - mutants of templates.
  *
- *   tests/fuzz_template [--seconds S | --count N] [--seed N] [--hostile]
+ *   tests/fuzz_template [--count N] [--seconds S] [--seed N] [--hostile]
  *
  * Mutants are made of the tokens of the templates at hand (data/template_cases.json, those
  * of the reference chats if they are there).  Each is parsed and rendered: an error must be one
@@ -9,6 +9,7 @@
  * options 2,000 mutants, as a test.  --hostile: the hostile templates instead, each with
  * its time.  A finding is printed and ends the program. */
 #include "common.h"
+#include "fuzz.h"
 #include "hostile_templates.h"
 #include "json_var.h"
 #include "template.h"
@@ -21,16 +22,6 @@
 static GPtrArray *sources; /* of char *, the seeds */
 static GPtrArray *pool;    /* of char *, all their tokens */
 static gint64     slowest;
-
-static uint64_t random_state;
-static uint64_t random_bits(void) /* splitmix64 */
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-static size_t below(size_t n) { return n ? (size_t)(random_bits() % n) : 0; }
 
 static void finding(const GString *s, const char *what)
 {
@@ -305,22 +296,12 @@ static json_t *read_seeds(void)
     return cases;
 }
 
-static uint64_t number(const char *text)
+static gint64 fuzz(const FuzzPlan *plan, const MiVar *vars, gint64 *accepted)
 {
-    guint64 n;
-    if (text && g_ascii_string_to_unsigned(text, 10, 0, G_MAXUINT64, &n, NULL))
-        return n;
-    fprintf(stderr, "usage: fuzz_template [--seconds S | --count N] [--seed N] [--hostile]\n");
-    exit(64);
-}
+    GString *s = g_string_new(NULL);
+    gint64   n = 0;
 
-static uint64_t fuzz(const MiVar *vars, uint64_t count, uint64_t seconds, uint64_t *accepted)
-{
-    const gint64 end = g_get_monotonic_time() + (gint64)MIN(seconds, 1000000) * 1000000;
-    GString     *s = g_string_new(NULL);
-    uint64_t     n = 0;
-
-    for (; n < count && (!seconds || g_get_monotonic_time() < end); n++) {
+    for (; fuzz_goes_on(plan, n); n++) {
         make_mutant(s);
         *accepted += one(s, vars, false);
     }
@@ -330,24 +311,17 @@ static uint64_t fuzz(const MiVar *vars, uint64_t count, uint64_t seconds, uint64
 
 int main(int argc, char **argv)
 {
-    uint64_t   count = 2000, seconds = 0, seed = 1, n, accepted = 0;
-    GPtrArray *arrays = g_ptr_array_new_with_free_func(g_free);
-    json_t    *cases, *dyed;
-    MiVar      vars;
+    gboolean           hostiles = FALSE;
+    const GOptionEntry more[] = { { "hostile", 0, 0, G_OPTION_ARG_NONE, &hostiles, "the templates that are meant to do harm", NULL },
+                                  { 0 } };
+    const FuzzPlan     plan = fuzz_plan(argc, argv, 2000, more);
+    GPtrArray         *arrays = g_ptr_array_new_with_free_func(g_free);
+    json_t            *cases, *dyed;
+    gint64             n, accepted = 0;
+    MiVar              vars;
 
-    for (int i = 1; i < argc; i += 2) {
-        if (strcmp(argv[i], "--hostile") == 0)
-            return hostile();
-        const uint64_t x = number(argv[i + 1]);
-        if (strcmp(argv[i], "--seconds") == 0)
-            seconds = x, count = UINT64_MAX;
-        else if (strcmp(argv[i], "--count") == 0)
-            count = x;
-        else if (strcmp(argv[i], "--seed") == 0)
-            seed = x;
-        else
-            number(NULL);
-    }
+    if (hostiles)
+        return hostile();
     sources = g_ptr_array_new_with_free_func(g_free);
     pool = g_ptr_array_new_with_free_func(g_free);
     if (!(cases = read_seeds())) {
@@ -356,12 +330,10 @@ int main(int argc, char **argv)
     }
     dyed = json_dyed(json_object_get(cases, "vars"));
     vars = json_var(dyed, arrays);
-    random_state = seed;
-    n = fuzz(&vars, count, seconds, &accepted);
-    printf("1..1\n%s 1 - %" G_GUINT64_FORMAT " mutants, %" G_GUINT64_FORMAT
-           " rendered, the slowest in %.1f ms, seed %" G_GUINT64_FORMAT "\n",
-           accepted > 0 && accepted < n ? "ok" : "not ok", (guint64)n, (guint64)accepted, (double)slowest / 1e3,
-           (guint64)seed);
+    n = fuzz(&plan, &vars, &accepted);
+    printf("1..1\n%s 1 - %" G_GINT64_FORMAT " mutants, %" G_GINT64_FORMAT " rendered, the slowest in %.1f ms, seed %"
+           G_GINT64_FORMAT "\n", accepted > 0 && accepted < n ? "ok" : "not ok", n, accepted, (double)slowest / 1e3,
+           plan.seed);
     json_decref(dyed);
     json_decref(cases);
     g_ptr_array_free(arrays, TRUE);

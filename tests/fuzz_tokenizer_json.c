@@ -6,6 +6,7 @@
  * flipped, cut, doubled).  Nothing may crash, and none may take a second.  Without arguments
  * 2,000 of one seed, as a test. */
 #include "common.h"
+#include "fuzz.h"
 #include "tokenizer_json.h"
 
 #include <jansson.h>
@@ -15,13 +16,10 @@ enum { MAX_BASES = 16 };
 
 typedef struct {
     MiRegistry *registry;
-    GRand      *rand;
     json_t     *base[MAX_BASES], *config;
     size_t      n_bases;
     uint64_t    accepted, opened, slow;
 } Fuzz;
-
-static uint32_t below(Fuzz *f, uint32_t n) { return n ? g_rand_int(f->rand) % n : 0; }
 
 /* ---- values ---------------------------------------------------------------- */
 static json_t *deep(uint32_t n)
@@ -35,13 +33,13 @@ static json_t *deep(uint32_t n)
     return j;
 }
 
-static json_t *long_text(Fuzz *f)
+static json_t *long_text(void)
 {
-    g_autofree char *text = g_strnfill(below(f, 8) ? below(f, 2000) : 1 << 20, "a \x7f"[below(f, 3)]);
+    g_autofree char *text = g_strnfill(below(8) ? below(2000) : 1 << 20, "a \x7f"[below(3)]);
     return json_string(text);
 }
 
-static json_t *strange(Fuzz *f)
+static json_t *strange(void)
 {
     static const char *const texts[] = {
         "",
@@ -81,28 +79,28 @@ static json_t *strange(Fuzz *f)
     static const json_int_t ints[] = { 0, 1, -1, 255, 256, 65536, INT32_MAX, INT32_MIN, (json_int_t)1 << 31, UINT32_MAX,
                                        INT64_MAX, INT64_MIN };
 
-    switch (below(f, 9)) {
+    switch (below(9)) {
     case 0: return json_null();
-    case 1: return json_boolean(below(f, 2));
-    case 2: return json_integer(ints[below(f, G_N_ELEMENTS(ints))]);
-    case 3: return json_integer(below(f, 600));
-    case 4: return json_real((double[]){ 1e308, -1e308, 5e-324, -0.0, 1e10 }[below(f, 5)]);
+    case 1: return json_boolean(below(2));
+    case 2: return json_integer(ints[below(G_N_ELEMENTS(ints))]);
+    case 3: return json_integer(below(600));
+    case 4: return json_real((double[]){ 1e308, -1e308, 5e-324, -0.0, 1e10 }[below(5)]);
     case 5: return json_object();
-    case 6: return below(f, 20) ? json_array() : deep(below(f, 4000));
-    case 7: return long_text(f);
-    default: return json_string(texts[below(f, G_N_ELEMENTS(texts))]);
+    case 6: return below(20) ? json_array() : deep(below(4000));
+    case 7: return long_text();
+    default: return json_string(texts[below(G_N_ELEMENTS(texts))]);
     }
 }
 
 /* ---- mutants in the tree --------------------------------------------------- */
 /* A random place: *parent and the index in it. */
-static bool pick(Fuzz *f, json_t *j, json_t **parent, size_t *index)
+static bool pick(json_t *j, json_t **parent, size_t *index)
 {
     *parent = NULL;
     while (json_is_object(j) ? json_object_size(j) : json_array_size(j)) {
         const size_t n = json_is_object(j) ? json_object_size(j) : json_array_size(j);
         *parent = j;
-        *index = below(f, (uint32_t)n);
+        *index = below((uint32_t)n);
         if (json_is_array(j)) {
             j = json_array_get(j, *index);
         } else {
@@ -111,7 +109,7 @@ static bool pick(Fuzz *f, json_t *j, json_t **parent, size_t *index)
                 at = json_object_iter_next(j, at);
             j = json_object_iter_value(at);
         }
-        if (!below(f, 3))
+        if (!below(3))
             break;
     }
     return *parent;
@@ -147,24 +145,24 @@ static json_t *at(json_t *parent, size_t index)
     return json_is_array(parent) ? json_array_get(parent, index) : json_object_get(parent, key_at(parent, index));
 }
 
-static void mutate(Fuzz *f, json_t *tree)
+static void mutate(json_t *tree)
 {
     json_t *parent, *other;
     size_t  index, from;
 
-    if (!pick(f, tree, &parent, &index))
+    if (!pick(tree, &parent, &index))
         return;
-    switch (below(f, 6)) {
+    switch (below(6)) {
     case 0: put(parent, index, NULL); break;
     case 1: /* another value of the same file */
-        if (pick(f, tree, &other, &from))
+        if (pick(tree, &other, &from))
             put(parent, index, json_deep_copy(at(other, from)));
         break;
     case 2: /* once more */
         if (json_is_array(parent))
             json_array_append_new(parent, json_deep_copy(at(parent, index)));
         else
-            json_object_set_new(parent, (const char *[]){ "id", "", "\xc4\xa0", "vocab", "type" }[below(f, 5)],
+            json_object_set_new(parent, (const char *[]){ "id", "", "\xc4\xa0", "vocab", "type" }[below(5)],
                                 json_deep_copy(at(parent, index)));
         break;
     case 3: { /* one level down */
@@ -172,27 +170,27 @@ static void mutate(Fuzz *f, json_t *tree)
         put(parent, index, inner ? inner : json_null());
         break;
     }
-    default: put(parent, index, strange(f)); break;
+    default: put(parent, index, strange()); break;
     }
 }
 
 /* ---- mutants in the text --------------------------------------------------- */
-static void mutate_text(Fuzz *f, GString *text)
+static void mutate_text(GString *text)
 {
-    const size_t at = below(f, (uint32_t)text->len), most = below(f, 40), n = MIN(text->len - at, most);
+    const size_t at = below((uint32_t)text->len), most = below(40), n = MIN(text->len - at, most);
 
     if (!text->len)
         return;
-    switch (below(f, 5)) {
+    switch (below(5)) {
     case 0: g_string_truncate(text, at); break;
     case 1: g_string_erase(text, (gssize)at, (gssize)n); break;
     case 2: {
         g_autofree char *again = g_strndup(text->str + at, n);
-        g_string_insert(text, (gssize)below(f, (uint32_t)text->len), again);
+        g_string_insert(text, (gssize)below((uint32_t)text->len), again);
         break;
     }
-    case 3: text->str[at] = (char)below(f, 256); break;
-    default: text->str[at] = "{}[]\",:\\u0e-+.tn"[below(f, 16)]; break;
+    case 3: text->str[at] = (char)below(256); break;
+    default: text->str[at] = "{}[]\",:\\u0e-+.tn"[below(16)]; break;
     }
 }
 
@@ -252,14 +250,14 @@ static GString *text_of(json_t *tree)
 
 static void one(Fuzz *f)
 {
-    json_t  *tree = json_deep_copy(f->base[below(f, (uint32_t)f->n_bases)]), *config = json_deep_copy(f->config);
-    uint32_t in_tree = below(f, 5), in_text = below(f, 4) ? 0 : 1 + below(f, 4);
+    json_t  *tree = json_deep_copy(f->base[below((uint32_t)f->n_bases)]), *config = json_deep_copy(f->config);
+    uint32_t in_tree = below(5), in_text = below(4) ? 0 : 1 + below(4);
 
     while (in_tree-- > 0)
-        mutate(f, below(f, 6) ? tree : config);
+        mutate(below(6) ? tree : config);
     GString *text = text_of(tree), *text2 = text_of(config);
     while (in_text-- > 0)
-        mutate_text(f, below(f, 6) ? text : text2);
+        mutate_text(below(6) ? text : text2);
     const gint64 start = g_get_monotonic_time();
     try_one(f, text, text2);
     if (g_get_monotonic_time() - start > G_USEC_PER_SEC) {
@@ -294,30 +292,18 @@ static bool take_bases(Fuzz *f)
 
 int main(int argc, char **argv)
 {
-    gint           count = 0, seconds = 0, seed = 1;
-    GOptionEntry   entries[] = { { "count", 0, 0, G_OPTION_ARG_INT, &count, "mutants", "N" },
-                                 { "seconds", 0, 0, G_OPTION_ARG_INT, &seconds, "time", "S" },
-                                 { "seed", 0, 0, G_OPTION_ARG_INT, &seed, "of the random numbers", "N" },
-                                 { 0 } };
-    GOptionContext *options = g_option_context_new(NULL);
-    Fuzz            f = { .registry = load(NULL) };
-    gint            done = 0;
+    const FuzzPlan plan = fuzz_plan(argc, argv, 2000, NULL);
+    Fuzz           f = { .registry = load(NULL) };
+    gint64         done = 0;
 
-    g_option_context_add_main_entries(options, entries, NULL);
-    if (!g_option_context_parse(options, &argc, &argv, NULL) || !take_bases(&f)) {
-        puts("Bail out! wrong argument, or no tests/data/tokenizer_small.json");
+    if (!take_bases(&f)) {
+        puts("Bail out! no tests/data/tokenizer_small.json");
         return 1;
     }
-    g_option_context_free(options);
-    if (!count && !seconds)
-        count = 2000;
-    f.rand = g_rand_new_with_seed((guint32)seed);
-    const gint64 end = seconds ? g_get_monotonic_time() + seconds * (gint64)G_USEC_PER_SEC : G_MAXINT64;
-    for (; (!count || done < count) && g_get_monotonic_time() < end; done++)
+    for (; fuzz_goes_on(&plan, done); done++)
         one(&f);
-    printf("1..1\n%s 1 - %d mutants, %" G_GUINT64_FORMAT " read, %" G_GUINT64_FORMAT " opened, %" G_GUINT64_FORMAT
+    printf("1..1\n%s 1 - %" G_GINT64_FORMAT " mutants, %" G_GUINT64_FORMAT " read, %" G_GUINT64_FORMAT " opened, %" G_GUINT64_FORMAT
            " slower than 1 s\n", f.slow ? "not ok" : "ok", done, f.accepted, f.opened, f.slow);
-    g_rand_free(f.rand);
     for (size_t i = 0; i < f.n_bases; i++)
         json_decref(f.base[i]);
     json_decref(f.config);

@@ -1,7 +1,7 @@
 # The template interpreter: against Jinja2's own output, reference chats, hostile templates.
 if HAVE_JANSSON
 test_programs += tests/fuzz_template tests/test_template tests/test_chat
-tests_fuzz_template_SOURCES  = tests/fuzz_template.c tests/hostile_templates.h tests/json_var.h $(TEST_COMMON)
+tests_fuzz_template_SOURCES  = tests/fuzz_template.c tests/fuzz.h tests/hostile_templates.h tests/json_var.h $(TEST_COMMON)
 tests_fuzz_template_CPPFLAGS = $(TEST_CPPFLAGS) $(JANSSON_CFLAGS)
 tests_fuzz_template_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
 tests_test_template_SOURCES  = tests/test_template.c tests/hostile_templates.h tests/json_var.h $(TEST_COMMON)
