@@ -397,7 +397,7 @@ static bool choose_parts(MiAssembly *a, GError **error)
         a->max_tokens = MAX(a->max_tokens, a->max_len); /* every step has all tokens of a sequence */
     a->cache_spec.max_seqs = a->attention_spec.max_seqs = a->max_seqs;
     a->cache_spec.max_tokens = a->attention_spec.max_tokens = a->max_tokens;
-    a->cache_spec.max_len = a->attention_spec.max_len = a->max_len;
+    a->cache_spec.max_len = a->attention_spec.max_len = a->longest = a->max_len;
     a->cache_spec.dtype = a->attention_spec.kv_dtype = a->kv_dtype;
     a->cache_spec.budget = SIZE_MAX;
     a->attention_spec.dtype = a->dtype;

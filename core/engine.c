@@ -30,6 +30,7 @@ typedef struct {
     MiFlight   *flying[MI_FLIGHTS]; /* steps under way, oldest first */
     int         n_flying;
     int64_t     waited_us; /* for steps, in all */
+    int64_t     landed_us; /* when the last one was done */
     MiTemplate *template;
     char       *template_error, *name;
     GArray     *phases; /* MiPhase */
@@ -177,10 +178,12 @@ static void land(Engine *e)
     const int64_t      from = g_get_monotonic_time();
     const bool         ok = mi_runner_wait(e->runner, f, &error);
 
-    e->waited_us += g_get_monotonic_time() - from;
+    const int64_t now = g_get_monotonic_time();
+    e->waited_us += now - from;
     e->flying[0] = e->flying[--e->n_flying];
     if (MI_HAS(s, took)) /* while the step's sequences are all there: delivering ends some */
-        s->took(e->scheduler, &f->step, g_get_monotonic_time() - f->launched_us);
+        s->took(e->scheduler, &f->step, now - MAX(f->launched_us, e->landed_us));
+    e->landed_us = now;
     if (!ok)
         fail_all(e, error->message);
     deliver(e, f, ok);
@@ -319,7 +322,7 @@ static void stats(MiEngine *self, MiStats *out)
 static const char *model(MiEngine *self, int32_t *max_len)
 {
     if (max_len)
-        *max_len = engine(self)->a->max_len;
+        *max_len = engine(self)->a->longest;
     return engine(self)->name;
 }
 
@@ -441,7 +444,10 @@ static bool start_scheduler(Engine *e, GError **error)
     MiAssembly        *a = e->a;
     const MiScheduler *s = a->scheduler->vtable;
 
-    e->limits = (MiLimits){ a->max_seqs, a->max_tokens, a->prefill_step, a->cache->vtable, mi_runner_cache(e->runner) };
+    e->limits = (MiLimits){ .max_seqs = a->max_seqs, .max_tokens = a->max_tokens, .prefill_step = a->prefill_step,
+                            .cache = a->cache->vtable, .kv = mi_runner_cache(e->runner), .ctx = &a->ctx.pub,
+                            .clock = g_get_monotonic_time };
+    a->longest = (int32_t)MIN(a->max_len, e->limits.cache->room(e->limits.kv));
     return (e->scheduler = s->create(&e->limits, a->scheduler_options, error)) != NULL;
 }
 

@@ -55,6 +55,7 @@ struct MiAssembly {
     MiLink           links[MI_MAX_LINKS];
     int              n_links;
 
+    int32_t     longest; /* max_len, or what fits the cache where that is less: positions of one sequence */
     int32_t     max_len, max_tokens, max_seqs, prefill_step, max_out, vocab, n_layers;
     MiCacheSpec cache_spec;
     MiAttentionSpec attention_spec;

@@ -94,9 +94,9 @@ static bool check_prompt(const MiAssembly *a, const MiRequest *r, GError **error
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "the prompt is empty");
         return false;
     }
-    if (r->n_tokens > (size_t)a->max_len - (r->max_tokens < 0 ? 0 : 1)) {
-        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "the prompt is %zu tokens; [engine] max_len = %d leaves room for %d",
-                    r->n_tokens, a->max_len, a->max_len - 1);
+    if (r->n_tokens + (r->max_tokens < 0 ? 0 : 1) > (size_t)a->longest) {
+        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "the prompt is %zu tokens; %s %d leaves room for %d", r->n_tokens,
+                    a->longest < a->max_len ? "the cache's room of" : "[engine] max_len =", a->longest, MAX(a->longest - 1, 0));
         return false;
     }
     for (size_t i = 0; i < r->n_tokens; i++)
@@ -118,13 +118,14 @@ MiRequested *mi_requested_new(const MiAssembly *a, const MiRequest *r, uint64_t 
 
     if (!check_prompt(a, r, error))
         return NULL;
-    const int32_t n = (int32_t)r->n_tokens, room = a->max_len - n;
+    const int32_t n = (int32_t)r->n_tokens, room = a->longest - n;
     q = g_new0(MiRequested, 1);
     q->pub = (MiSequence){
         .id = id, .slot = -1, .tokens = g_new(int32_t, (gsize)a->max_len + 1), .n_prompt = n, .n_tokens = n,
         .max_tokens = r->max_tokens < 0 ? 0 : r->max_tokens ? MIN(r->max_tokens, room) : room,
         .priority = r->priority, .fresh = r->prompt_logprobs, .arrived = g_get_monotonic_time(), .owner = q,
     };
+    q->pub.client = q->client = g_strdup(r->client ? r->client : "");
     memcpy(q->pub.tokens, r->tokens, r->n_tokens * sizeof *r->tokens);
     q->n_known = n;
     q->event = r->event;
@@ -149,6 +150,7 @@ void mi_requested_free(MiRequested *q)
     for (int i = 0; i < MI_MAX_LINKS; i++)
         g_free(q->rows[i]);
     g_free(q->pub.tokens);
+    g_free(q->client);
     g_free(q->stop_ids);
     g_strfreev(q->stop);
     g_string_free(q->held, TRUE);
@@ -300,6 +302,7 @@ void mi_requested_finish(MiRequested *q, MiFinish finish)
     if (q->finished)
         return;
     q->finished = true;
+    q->pub.ended = finish != MI_FINISH_CANCELLED;
     if (q->held->len)
         send_text(q, q->held->len, &e);
     const int64_t started = q->started_us ? q->started_us : now, first = q->first_us ? q->first_us : now;

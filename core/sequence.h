@@ -10,6 +10,7 @@ typedef struct {
     MiSequence pub; /* first: what schedulers and caches see; pub.tokens has room for the whole answer */
     void (*event)(void *user, const MiEvent *);
     void    *user;
+    char    *client;
     char   **stop;     /* NULL-terminated; may be NULL */
     int32_t *stop_ids; /* [n_stop_ids] the request's and, unless ignore_eos, the model's */
     int32_t  n_stop_ids, min_tokens, logprobs;

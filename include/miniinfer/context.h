@@ -56,8 +56,11 @@ typedef struct {
     int32_t  n_cached; /* positions the cache holds */
     int32_t  max_tokens, priority;
     bool     fresh;    /* wants a result for every row of its prompt: no match may stand in for some */
+    bool     ended;    /* its answer is complete; a sequence that leaves without it was cancelled */
     int64_t  arrived;  /* microseconds, monotonic */
+    const char *client; /* who asks; "": nobody in particular */
     void    *owner;    /* the engine's */
+    void    *place;    /* the scheduler's, from add() to remove(); NULL else */
 } MiSequence;
 
 /* The rows of one step.  The arrays are the engine's, sized once. */

@@ -49,7 +49,9 @@ typedef struct {
 typedef struct {
     const int32_t     *tokens; /* [n_tokens] the prompt */
     size_t             n_tokens;
-    int32_t            max_tokens, min_tokens, priority; /* max_tokens 0: to the model's end; -1: none at all */
+    int32_t            max_tokens, min_tokens; /* max_tokens 0: to the model's end; -1: none at all */
+    int32_t            priority; /* larger is more urgent, for schedulers that look at it */
+    const char        *client;   /* who asks, for those that share fairly; NULL: nobody in particular */
     const char *const *stop;     /* NULL-terminated; may be NULL */
     const int32_t     *stop_ids; /* [n_stop_ids] beside the model's own; may be NULL */
     int32_t            n_stop_ids;
