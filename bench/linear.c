@@ -197,7 +197,7 @@ static void make(const Bench *b, const Case *c, Made *m)
     for (int i = 0; i < c->parts; i++) {
         m->y[i] = (MiTensor){ g_new(float, c->rows * c->out), MI_F32, 2, { c->rows, c->out }, { c->out, 1 } };
         m->weight[i][0] = operand[i];
-        m->at[i] = (MiArgs){ &m->node, &m->x, &m->y[i], m->weight[i], NULL };
+        m->at[i] = (MiArgs){ &m->node, &m->x, &m->y[i], m->weight[i], NULL, NULL };
     }
     m->call = (MiCall){ .shape = { .n_tokens = (int32_t)c->rows, .n_out = (int32_t)c->rows }, .at = m->at, .n = c->parts };
     if (!m->vt->op->prepare((MiContext *)&b->ctx, &m->call, &m->state, &workspace, &error))

@@ -140,18 +140,20 @@ static bool check_op(const Check *c, const MiOp *op)
 
 static bool check_pattern(const Check *c, const MiPattern *lines)
 {
-    int n = 0;
+    int  n = 0;
+    bool must = false;
 
     for (; mi_image_holds(c->image, &lines[n], sizeof *lines) && lines[n].op; n++) {
         if (!check_text(c, "pattern", lines[n].op))
             return false;
+        must = must || lines[n].op[0] != '?';
         for (int i = 0; i < MI_MAX_IN; i++)
             if (abs(lines[n].in[i]) > n)
                 return refuse(c, "has a pattern whose line %d takes from line %d", n + 1, lines[n].in[i]);
     }
     if (!mi_image_holds(c->image, &lines[n], sizeof *lines))
         return refuse(c, "has a 'pattern' without an end");
-    return n > 0 || refuse(c, "has an empty pattern");
+    return must || refuse(c, n ? "has a pattern all of whose lines are optional" : "has an empty pattern");
 }
 
 /* ---- options --------------------------------------------------------------------- */

@@ -129,7 +129,7 @@ static double compare(const Case *c, Shape s, MiDType dtype, Lay lay, bool in_pl
             card_w[i].tensor.data = gpu_upload(w, (size_t)s.dim * 4);
     }
     Value       *to = in_place ? &in[0] : &out;
-    const MiArgs host_at = {&node, hosts, &out.host, host_w, NULL}, card_at = {&node, cards, &to->card, card_w, NULL};
+    const MiArgs host_at = {&node, hosts, &out.host, host_w, NULL, NULL}, card_at = {&node, cards, &to->card, card_w, NULL, NULL};
     MiCall       host_call = { .at = &host_at, .n = 1 }, card_call = { .at = &card_at, .n = 1 };
     double       error = INFINITY;
     if (gpu_run(cpu, &gpu_host, &host_call, &host_b) && gpu_run(card, &gpu_card, &card_call, &card_b)) {
@@ -264,7 +264,7 @@ static void embed(MiDType dtype, MiDType stored, int64_t dim, bool named)
         {.tensor = {d_table, named ? MI_I8 : stored, 2, {VOCAB, dim}, {named ? 0 : dim, 1}},
          .layout = named ? gpu_dtype(stored) : "plain"}};
     const MiNode    node = { .op = "embed", .n_out = 1 };
-    const MiArgs    at = { &node, NULL, &out.card, w, NULL };
+    const MiArgs    at = { &node, NULL, &out.card, w, NULL, NULL };
     MiCall          call = { .at = &at, .n = 1 };
     const MiBatch   batch = { .tokens = gpu_upload(tokens, sizeof tokens), .drawn = gpu_upload(drawn, sizeof drawn) };
     const bool      ran = gpu_run(card, &gpu_card, &call, &batch);
@@ -288,7 +288,7 @@ static void output_rows(MiDType dtype, int64_t dim, Lay lay)
     Value          out = value_new((Shape){ OUTS, 0, dim }, dtype, GAPLESS, 2, &seed);
     int32_t        rows[OUTS];
     const MiNode   node = { .op = "output_rows", .n_in = 1, .n_out = 1 };
-    const MiArgs   at = { &node, &in.card, &out.card, NULL, NULL };
+    const MiArgs   at = { &node, &in.card, &out.card, NULL, NULL, NULL };
     MiCall         call = { .at = &at, .n = 1 };
     bool           outside = false;
     int            wrong = 0;
@@ -340,7 +340,7 @@ static void append(MiDType dtype, MiDType stored, int dim, Lay lay)
                            .block_size = BLOCK,
                            .slots = gpu_upload(slots, sizeof slots)};
     const MiNode node = { .op = "kv_append", .n_in = 2, .n_out = 1, .kv = 1 };
-    const MiArgs at = { &node, cards, &none, NULL, &kv };
+    const MiArgs at = { &node, cards, &none, NULL, &kv, NULL };
     MiCall       call = { .at = &at, .n = 1 };
     const bool   ran = gpu_run(card, &gpu_card, &call, NULL);
     g_autofree char *poison = g_malloc(4);
@@ -412,7 +412,7 @@ static void timed(const char *name, int64_t dim, int64_t heads, const Case *c)
                      out = gapless(s, MI_BF16, at + c->n_in * one);
             if (c->constant)
                 in[c->n_in] = (MiTensor){ constant, MI_F32, 2, { 1, c->n_constant }, { c->n_constant, 1 } };
-            const MiArgs a = { &node, in, &out, w, NULL };
+            const MiArgs a = { &node, in, &out, w, NULL, NULL };
             op->run(NULL, &gpu_card, &(MiCall){ .at = &a, .n = 1, .batch = &batch }, NULL);
         }
         gpu_must(cudaEventRecord(to, gpu_card.stream), "event");

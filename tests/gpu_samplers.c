@@ -193,9 +193,9 @@ static void one_call(const LinkCase *c, int rows, int vocab, int kind, int value
         d_out = out;
         d_out.data = d_tokens;
     }
-    const MiArgs at = { &node, &in, &out, NULL, NULL }, d_at = { &node, &d_in, &d_out, NULL, NULL };
-    MiCall       call = { .shape = b->host.shape, .at = &at, .n = 1, .rows = params };
-    MiCall       d_call = { .shape = b->host.shape, .at = &d_at, .n = 1, .rows = d_params };
+    const MiArgs at = { &node, &in, &out, NULL, NULL, params }, d_at = { &node, &d_in, &d_out, NULL, NULL, d_params };
+    MiCall       call = { .shape = b->host.shape, .at = &at, .n = 1 };
+    MiCall       d_call = { .shape = b->host.shape, .at = &d_at, .n = 1 };
     *broken = *broken || !gpu_run(host->op, &gpu_host, &call, &b->host) ||
               !gpu_run(card->op, &gpu_card, &d_call, &b->card) || host->draws != card->draws ||
               host->row_size != card->row_size || card->row_size != c->row_size;
@@ -272,7 +272,7 @@ static void logprobs(int rows, int vocab, int n_top, int kind)
     d_in[0].data = gpu_upload(x, (size_t)n * 4), d_in[1].data = gpu_upload(tokens, sizeof tokens);
     d_out[0].data = gpu_alloc((size_t)m * 4), d_out[1].data = gpu_alloc((size_t)m * 4);
     const MiBatch hb = { .targets = targets }, db = { .targets = gpu_upload(targets, sizeof targets) };
-    const MiArgs  at = { &node, in, out, NULL, NULL }, d_at = { &node, d_in, d_out, NULL, NULL };
+    const MiArgs  at = { &node, in, out, NULL, NULL, NULL }, d_at = { &node, d_in, d_out, NULL, NULL, NULL };
     MiCall        call = { .at = &at, .n = 1 }, d_call = { .at = &d_at, .n = 1 };
     const bool    ran = gpu_run(host, &gpu_host, &call, &hb) && gpu_run(card, &gpu_card, &d_call, &db);
     gpu_must(cudaMemcpy(values2, d_out[0].data, (size_t)m * 4, cudaMemcpyDeviceToHost), "copying");
@@ -328,9 +328,9 @@ static void chain_is_a_graph(void)
         for (size_t l = 0; l < G_N_ELEMENTS(chain); l++) {
             const MiSampler *s = gpu_feature("samplers_cuda.so", MI_KIND_SAMPLER, chain[l]);
             const MiNode     node = { .op = chain[l], .n_in = 1, .n_out = 1 };
-            const MiArgs     at = { &node, &logits, s->draws ? &token : &logits, NULL, NULL };
+            const MiArgs     at = { &node, &logits, s->draws ? &token : &logits, NULL, NULL, rows[l] };
             ok = ok &&
-                 s->op->run(NULL, &gpu_card, &(MiCall){b->host.shape, &b->card, &at, 1, NULL, rows[l], NULL}, NULL);
+                 s->op->run(NULL, &gpu_card, &(MiCall){b->host.shape, &b->card, &at, 1, NULL, NULL}, NULL);
         }
         if (pass) {
             gpu_must(cudaStreamEndCapture(stream, &graph), "capturing");
@@ -371,7 +371,7 @@ static void timed(const LinkCase *c, int rows, int value)
     void *d_x = gpu_upload(x, bytes), *d_y = gpu_alloc(bytes),
          *d_params = gpu_upload(params, c->row_size * (size_t)rows);
     MiTensor     in = { d_x, MI_F32, 2, { rows, VOCAB }, { VOCAB, 1 } }, out = in;
-    const MiArgs at = { &node, &in, &out, NULL, NULL };
+    const MiArgs at = { &node, &in, &out, NULL, NULL, d_params };
     out.data = d_y; /* else only the first run would have something to remove */
     if (c->draws)
         out = (MiTensor){ d_y, MI_I32, 2, { rows, 1 }, { 1, 1 } };
@@ -380,7 +380,7 @@ static void timed(const LinkCase *c, int rows, int value)
         float ms = 0;
         gpu_must(cudaEventRecord(from, gpu_card.stream), "event");
         for (int i = 0; i < TIMES; i++)
-            s->op->run(NULL, &gpu_card, &(MiCall){ b->host.shape, &b->card, &at, 1, NULL, d_params, NULL }, NULL);
+            s->op->run(NULL, &gpu_card, &(MiCall){ b->host.shape, &b->card, &at, 1, NULL, NULL }, NULL);
         gpu_must(cudaEventRecord(to, gpu_card.stream), "event");
         gpu_wait(c->name);
         gpu_must(cudaEventElapsedTime(&ms, from, to), "event");

@@ -179,7 +179,7 @@ static inline void test_bind(Bound *b, const Packed *p, const float *x, int64_t 
         b->weight[i][0] = p->operand[i];
         if (bias && bias[i])
             b->weight[i][1] = (MiOperand){ { bias[i], MI_F32, 1, { out }, { 1 } }, .layout = "plain" };
-        b->at[i] = (MiArgs){ &b->node, &b->x, &b->y[i], b->weight[i], NULL };
+        b->at[i] = (MiArgs){ &b->node, &b->x, &b->y[i], b->weight[i], NULL, NULL };
     }
     b->call = (MiCall){ .shape = { .n_tokens = (int32_t)rows, .n_out = (int32_t)rows }, .at = b->at, .n = p->n };
     if (MI_HAS(p->vt->op, prepare) && !p->vt->op->prepare(p->ctx, &b->call, &b->state, &workspace, &error))

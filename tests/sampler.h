@@ -73,11 +73,11 @@ static inline void apply(const MiSampler *s, const void *rows, Rows *r)
     size_t                 bytes = 0;
     const MiNode           node = { .op = "sampler:test", .n_in = 1, .n_out = 1 };
     MiTensor               in = { r->logits, MI_F32, 2, { r->n_rows, r->n_vocab }, { r->n_vocab, 1 } }, out = in;
-    MiArgs                 args = { .node = &node, .in = &in, .out = &out };
+    MiArgs                 args = { .node = &node, .in = &in, .out = &out, .rows = rows };
     MiBatch batch = { .shape = { r->n_rows, r->n_rows, r->n_rows, MAX_HISTORY, true }, .positions = r->position,
                       .out_rows = r->out_rows, .out_slot = r->slot, .drawn = r->drawn, .history = r->history[0],
                       .max_history = MAX_HISTORY, .n_prompt = r->n_prompt };
-    MiCall  call = { .shape = batch.shape, .at = &args, .n = 1, .rows = rows };
+    MiCall  call = { .shape = batch.shape, .at = &args, .n = 1 };
 
     if (s->draws)
         out = (MiTensor){ r->token, MI_I32, 2, { r->n_rows, 1 }, { 1, 1 } };

@@ -52,7 +52,7 @@ static void run_op(World *w, const MiOp *op, const MiBatch *b, MiTensor *in, MiT
                    const MiKvView *kv)
 {
     const MiNode node = { .op = "", .n_in = 2, .n_out = 1, .attr = attr };
-    const MiArgs args = { &node, in, out, NULL, kv };
+    const MiArgs args = { &node, in, out, NULL, kv, NULL };
     device_run(w->d, op, &(MiCall){ .shape = b->shape, .batch = b, .at = &args, .n = 1 });
 }
 

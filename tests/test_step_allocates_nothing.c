@@ -89,7 +89,7 @@ static void add(Run *r, const MiOp *op, const char *name, int ndim, const void *
         p->out[0] = tensor(r->y, 2, ROWS, 6, 0);
         p->out[1] = (MiTensor){ r->y + ROWS * 6, MI_I32, 2, { ROWS, 6 }, { 6, 1 } };
     }
-    p->at = (MiArgs){ &p->node, p->in, p->out, p->weight, &r->view };
+    p->at = (MiArgs){ &p->node, p->in, p->out, p->weight, &r->view, NULL };
     p->call = (MiCall){ .shape = { ROWS, 1, ROWS, 2 * ROWS, false }, .at = &p->at, .n = 1 };
     if (MI_HAS(op, prepare) && !op->prepare(&r->d->ctx, &p->call, &p->state, &bytes, &error))
         fail_msg("%s: %s", name, error->message);

@@ -39,7 +39,7 @@ static bool wants(const void *row) { return ((const Row *)row)->epsilon_cutoff >
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     const MiTensor *in = &call->at->in[0], *out = &call->at->out[0]; /* f32 [n_out, vocabulary] */
-    const Row      *rows = call->rows;
+    const Row      *rows = call->at->rows;
 
     (void)state, (void)ctx, (void)error;
     for (int i = 0; i < call->shape.n_out; i++) {

@@ -24,15 +24,15 @@ typedef struct {
     const MiTensor  *in, *out; /* [node->n_in], [node->n_out]; shape[0] is the bucket's rows */
     const MiOperand *weight;   /* [MI_MAX_WEIGHTS] */
     const MiKvView  *kv;       /* of the node's layer; NULL where it names none */
+    const void      *rows;     /* a link of the sampling chain: device [n_out] of its row struct */
 } MiArgs;
 
 typedef struct {
     MiShape        shape; /* in prepare(): the most rows there will be; in run(): those of this step */
     const MiBatch *batch; /* NULL in prepare() */
-    const MiArgs  *at;    /* [n] one, or a fusion's, in the order of its pattern */
+    const MiArgs  *at;    /* [n] one, or a fusion's, in the order of its pattern without the lines that are absent */
     int32_t        n;
     void          *self;      /* what the feature's create() gave; NULL where it has none */
-    const void    *rows;      /* samplers: device [n_out] of their row struct */
     void          *workspace; /* device, as many bytes as prepare() asked for */
 } MiCall;
 
@@ -55,7 +55,8 @@ typedef struct {
 
 /* A line of a pattern: an op, and for each of its inputs the line (1 is the
  * first) whose output 0 it must be; 0: any value; -n: the value that line n has
- * as the same input.  Views are looked through. */
+ * as the same input.  Views are looked through.  A line "?op" may be absent: who
+ * reads its output then reads what its input 0 would have been. */
 typedef struct {
     const char *op; /* NULL ends a pattern */
     int8_t      in[MI_MAX_IN];
@@ -65,8 +66,8 @@ typedef struct {
     size_t             struct_size;
     const MiPattern   *pattern;
     const char *const *layouts; /* of the linears in it, NULL-terminated; NULL: any */
-    /* LOAD, optional.  at: [lines of the pattern], tensors without data; shape: the most rows of
-     * the bucket.  False: not these, or not in this bucket. */
+    /* LOAD, optional.  at: the lines of the pattern that are there and one without a node, tensors without
+     * data; shape: the most rows of the bucket.  False: not these, or not in this bucket. */
     bool (*match)(const MiArgs *at, MiShape shape);
     const MiOp *op; /* only its functions are used */
 } MiFusion;

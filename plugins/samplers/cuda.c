@@ -47,14 +47,14 @@ G_STATIC_ASSERT(sizeof(TypicalRow) == sizeof(float) && sizeof(MultinomialRow) ==
         __VA_ARGS__                                                                                          \
     };
 
-LINK(penalties, mi_cuda_penalties(&l, call->rows), penalties_prepare, .inplace = 1)
-LINK(logit_bias, mi_cuda_logit_bias(&l, call->rows), prepare, .inplace = 1)
-LINK(temperature, mi_cuda_temperature(&l, call->rows), prepare, .inplace = 1)
-LINK(top_k, mi_cuda_top_k(&l, call->rows), prepare, .inplace = 1)
-LINK(top_p, mi_cuda_top_p(&l, call->rows), prepare, .inplace = 1)
-LINK(min_p, mi_cuda_min_p(&l, call->rows), prepare, .inplace = 1)
-LINK(typical, mi_cuda_typical(&l, call->rows), prepare, .inplace = 1)
-LINK(multinomial, mi_cuda_multinomial(&l, call->rows), prepare, .inplace = 0)
+LINK(penalties, mi_cuda_penalties(&l, call->at->rows), penalties_prepare, .inplace = 1)
+LINK(logit_bias, mi_cuda_logit_bias(&l, call->at->rows), prepare, .inplace = 1)
+LINK(temperature, mi_cuda_temperature(&l, call->at->rows), prepare, .inplace = 1)
+LINK(top_k, mi_cuda_top_k(&l, call->at->rows), prepare, .inplace = 1)
+LINK(top_p, mi_cuda_top_p(&l, call->at->rows), prepare, .inplace = 1)
+LINK(min_p, mi_cuda_min_p(&l, call->at->rows), prepare, .inplace = 1)
+LINK(typical, mi_cuda_typical(&l, call->at->rows), prepare, .inplace = 1)
+LINK(multinomial, mi_cuda_multinomial(&l, call->at->rows), prepare, .inplace = 0)
 LINK(greedy, mi_cuda_greedy(&l), prepare, .inplace = 0)
 
 #define SAMPLER(name, Row)                                                                                      \

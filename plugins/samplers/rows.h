@@ -51,7 +51,7 @@ static inline bool each_row(MiContext *ctx, const MiCall *call, RowFn fn, bool d
 }
 
 /* Row i of the link's parameters; row_size: of its struct. */
-#define ROW(Type, call, i) (&((const Type *)(call)->rows)[i])
+#define ROW(Type, call, i) (&((const Type *)(call)->at->rows)[i])
 
 /* LOAD.  MiOp.prepare of every link: the logits are f32 rows without gaps. */
 static inline bool check_logits(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)

@@ -116,6 +116,7 @@ static void break_feature(const char *how)
     IF("table at the end") be(MI_KIND_MODEL, cut_table());
     IF("inner op short") inner.struct_size = 8, sampler.op = &inner, be(MI_KIND_SAMPLER, &sampler);
     IF("inner op cannot run") inner.run = NULL, sampler.op = &inner, be(MI_KIND_SAMPLER, &sampler);
+    IF("pattern optional") pattern[0].op = "?linear", pattern[1].op = "?add", fusion.pattern = pattern, be(MI_KIND_FUSION, &fusion);
     IF("pattern empty") pattern[0].op = NULL, fusion.pattern = pattern, be(MI_KIND_FUSION, &fusion);
     IF("op wild") sampler.op = (const MiOp *)0xdead0, be(MI_KIND_SAMPLER, &sampler);
     IF("text in a row") sampler.params = options, be(MI_KIND_SAMPLER, &sampler);
