@@ -289,6 +289,117 @@ static void logprobs(int rows, int vocab, int n_top, int kind)
     (void)cudaFree((void *)(uintptr_t)db.targets);
 }
 
+/* ---- links that run as one ------------------------------------------------------------------- */
+
+enum { N_FUSED = 5 };
+static const char *const fused_links[N_FUSED] = {"temperature", "top_k", "top_p", "min_p", "multinomial"};
+
+static const LinkCase *link_named(const char *name)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(links); i++)
+        if (strcmp(links[i].name, name) == 0)
+            return &links[i];
+    return NULL;
+}
+
+/* Requests: temperature, top_k, top_p, min_p; what few tokens answer, what needs all, and what changes nothing. */
+typedef struct { float temperature; int top_k; float top_p, min_p; } Request;
+static const Request requests[] = {
+    { 0.7f, 40, 0.9512f, 0 },    { 0.6f, 20, 0.9512f, 0.0123f }, { 1.3f, 1, 1, 0 },          { 0, 40, 0.5f, 0 },
+    { 0.8f, 256, 0.8123f, 0 },   { 0.9f, 257, 0.8123f, 0 },      { 1.7f, 0, 0.9912f, 0 },    { 0.5f, 0, 0.5123f, 0 },
+    { 1, 0, 1, 0.0512f },        { 0.7f, 0, 1, 0.00013f },       { 0.7f, 30000, 0.5f, 0 },   { 1, 0, 1, 0 },
+    { 0.1f, 50, 0, 0.9f },       { 1e-39f, 5, 0.9f, 0 },         { 2.5f, 0, 0.9999f, 0.5f }, { 0.7f, 1 << 30, 0.3f, 0 },
+};
+
+static void put_request(void *row, int link, const Request *r, uint64_t *seed)
+{
+    switch (link) {
+    case 0: ((TemperatureRow *)row)->temperature = r->temperature; break;
+    case 1: ((TopKRow *)row)->top_k = r->top_k; break;
+    case 2: ((TopPRow *)row)->top_p = r->top_p; break;
+    case 3: ((MinPRow *)row)->min_p = r->min_p; break;
+    default: seed_row(row, 0, seed);
+    }
+}
+
+/* The links of `mask` (the draw is always there) on the CPU one by one, on the card at once. */
+static void one_chain(int rows, int vocab, int kind, unsigned mask, int begin, Tally *t, bool *broken)
+{
+    const MiFusion  *fusion = gpu_feature("fusion_sampling_cuda.so", MI_KIND_FUSION, "sample");
+    const int64_t    n = (int64_t)rows * vocab;
+    const size_t     bytes = (size_t)n * sizeof(float);
+    Batch           *b = batch_new(rows, true);
+    g_autofree float *x = g_new(float, n), *was = g_new(float, n), *y = g_new(float, n);
+    uint64_t         seed = 99 + (uint64_t)(vocab + 7 * kind) + mask;
+    int32_t          tokens[MAX_ROWS], tokens2[MAX_ROWS], drawn[N_SLOTS];
+    MiNode           nodes[N_FUSED];
+    MiArgs           at[N_FUSED + 1] = { 0 };
+    g_autofree char *ops = g_malloc0(N_FUSED * 32);
+    void            *d_rows[N_FUSED] = { NULL };
+    int              n_at = 0;
+
+    fill(was, n, kind, &seed);
+    memcpy(x, was, bytes);
+    memset(tokens, 0x5a, sizeof tokens);
+    void    *d_x = gpu_upload(was, bytes), *d_tokens = gpu_upload(tokens, sizeof tokens);
+    MiTensor logits = { x, MI_F32, 2, { rows, vocab }, { vocab, 1 } }, token = { tokens, MI_I32, 2, { rows, 1 }, { 1, 1 } },
+             d_logits = logits, inside = logits, d_token = token;
+    d_logits.data = d_x, inside.data = NULL, d_token.data = d_tokens;
+    for (int l = 0; l < N_FUSED; l++) {
+        const LinkCase  *c = link_named(fused_links[l]);
+        g_autofree char *file = g_strdup_printf("sampler_%s.so", c->name), *params = g_malloc0(c->row_size * (size_t)rows);
+        const MiSampler *s = gpu_feature(file, MI_KIND_SAMPLER, c->name);
+        if (l < N_FUSED - 1 && !(mask >> l & 1))
+            continue;
+        for (int i = 0; i < rows; i++)
+            put_request(params + (size_t)i * c->row_size, l, &requests[(size_t)(begin + i) % G_N_ELEMENTS(requests)], &seed);
+        g_snprintf(ops + 32 * n_at, 32, "sampler:%s", c->name);
+        nodes[n_at] = (MiNode){ .op = ops + 32 * n_at, .n_in = 1, .n_out = 1 };
+        const MiArgs host_at = { &nodes[n_at], &logits, s->draws ? &token : &logits, NULL, NULL, params };
+        MiCall       call = { .shape = b->host.shape, .at = &host_at, .n = 1 };
+        *broken = *broken || !gpu_run(s->op, &gpu_host, &call, &b->host);
+        d_rows[n_at] = gpu_upload(params, c->row_size * (size_t)rows);
+        at[n_at] = (MiArgs){ &nodes[n_at], n_at ? &inside : &d_logits, s->draws ? &d_token : &inside, NULL, NULL, d_rows[n_at] };
+        n_at++;
+    }
+    MiCall d_call = { .shape = b->host.shape, .at = at, .n = n_at };
+    *broken = *broken || (n_at > 1) != fusion->match(at, b->host.shape) || !gpu_run(fusion->op, &gpu_card, &d_call, &b->card);
+    gpu_must(cudaMemcpy(y, d_x, bytes, cudaMemcpyDeviceToHost), "copying");
+    gpu_must(cudaMemcpy(tokens2, d_tokens, sizeof tokens2, cudaMemcpyDeviceToHost), "copying");
+    gpu_must(cudaMemcpy(drawn, b->card.drawn, sizeof drawn, cudaMemcpyDeviceToHost), "copying");
+    *broken = *broken || memcmp(y, was, bytes) != 0; /* it only reads them */
+    for (int i = 0; i < rows; i++) {
+        if (b->slots[i] < 0) {
+            *broken = *broken || tokens2[i] != 0x5a5a5a5a;
+            continue;
+        }
+        t->rows++, t->differ += tokens[i] != tokens2[i];
+        *broken = *broken || drawn[b->slots[i]] != tokens2[i];
+        if (tokens[i] != tokens2[i])
+            printf("# %d of %d, %s, links %x, request %d: %d, on the CPU %d\n", i, vocab, kind_name[kind], mask,
+                   (int)((size_t)(begin + i) % G_N_ELEMENTS(requests)), tokens2[i], tokens[i]);
+    }
+    for (int l = 0; l < n_at; l++)
+        (void)cudaFree(d_rows[l]);
+    (void)cudaFree(d_x), (void)cudaFree(d_tokens);
+    batch_free(b);
+}
+
+static void chains_agree(void)
+{
+    static const struct { int rows, vocab; } sizes[] = { { 16, 1 }, { 16, 7 }, { 64, 1000 }, { 16, 49152 }, { 24, 151936 } };
+
+    for (size_t s = 0; s < G_N_ELEMENTS(sizes); s++) {
+        Tally t = { 0 };
+        bool  broken = false;
+        for (int kind = 0; kind < KINDS; kind++)
+            for (unsigned mask = 0; mask < 16; mask += sizes[s].vocab > 100000 ? 5 : 1)
+                one_chain(sizes[s].rows, sizes[s].vocab, kind, mask, kind, &t, &broken);
+        gpu_check(!broken && t.differ * 100 <= t.rows, "chains of %d logits at once: %d of %d tokens differ%s", sizes[s].vocab,
+                  t.differ, t.rows, broken ? "; something that may not be written was" : "");
+    }
+}
+
 /* ---- the whole chain as one graph ------------------------------------------------------------ */
 
 /* Captured and replayed, the links give bit for bit what they give one by one. */
@@ -392,6 +503,52 @@ static void timed(const LinkCase *c, int rows, int value)
     batch_free(b);
 }
 
+/* The usual requests, at once. */
+static void timed_chain(int rows, const Request *r)
+{
+    enum { VOCAB = 151936, TIMES = 50 };
+    const MiFusion  *fusion = gpu_feature("fusion_sampling_cuda.so", MI_KIND_FUSION, "sample");
+    const size_t     bytes = (size_t)rows * VOCAB * sizeof(float);
+    Batch           *b = batch_new(rows, false);
+    g_autofree float *x = g_new(float, (size_t)rows * VOCAB);
+    uint64_t         seed = 3;
+    char             ops[N_FUSED][32];
+    MiNode           nodes[N_FUSED];
+    MiArgs           at[N_FUSED + 1] = { 0 };
+    cudaEvent_t      from, to;
+    float            best = INFINITY;
+
+    fill(x, (int64_t)rows * VOCAB, 0, &seed);
+    MiTensor in = { gpu_upload(x, bytes), MI_F32, 2, { rows, VOCAB }, { VOCAB, 1 } },
+             out = { gpu_alloc(MAX_ROWS * 4), MI_I32, 2, { rows, 1 }, { 1, 1 } };
+    for (int l = 0; l < N_FUSED; l++) {
+        const LinkCase  *c = link_named(fused_links[l]);
+        g_autofree char *params = g_malloc0(c->row_size * (size_t)rows);
+        for (int i = 0; i < rows; i++)
+            put_request(params + (size_t)i * c->row_size, l, r, &seed);
+        g_snprintf(ops[l], sizeof ops[l], "sampler:%s", c->name);
+        nodes[l] = (MiNode){ .op = ops[l], .n_in = 1, .n_out = 1 };
+        at[l] = (MiArgs){ &nodes[l], &in, &out, NULL, NULL, gpu_upload(params, c->row_size * (size_t)rows) };
+    }
+    gpu_must(cudaEventCreate(&from), "event"), gpu_must(cudaEventCreate(&to), "event");
+    for (int pass = 0; pass < 4; pass++) {
+        float ms = 0;
+        gpu_must(cudaEventRecord(from, gpu_card.stream), "event");
+        for (int i = 0; i < TIMES; i++)
+            fusion->op->run(NULL, &gpu_card, &(MiCall){ b->host.shape, &b->card, at, N_FUSED, NULL, NULL }, NULL);
+        gpu_must(cudaEventRecord(to, gpu_card.stream), "event");
+        gpu_wait("the chain");
+        gpu_must(cudaEventElapsedTime(&ms, from, to), "event");
+        best = fminf(best, ms / TIMES);
+    }
+    printf("# at once    %2d x %d: %6.1f us (temperature %g, top_k %d, top_p %g, min_p %g)\n", rows, VOCAB, best * 1e3,
+           r->temperature, r->top_k, r->top_p, r->min_p);
+    (void)cudaFree(in.data), (void)cudaFree(out.data);
+    for (int l = 0; l < N_FUSED; l++)
+        (void)cudaFree((void *)(uintptr_t)at[l].rows);
+    batch_free(b);
+}
+
 int main(void)
 {
     if (!gpu_present())
@@ -404,9 +561,13 @@ int main(void)
             if (kind != 2)
                 logprobs(top == 3 ? 33 : 3, top == 3 ? 4096 : 151936, (const int[]){ 0, 1, 20, 1024 }[top], kind);
     logprobs(3, 10, 20, 0);
+    chains_agree();
     chain_is_a_graph();
     for (int rows = 1; rows <= 64 && g_getenv("MI_BENCH"); rows += 63)
         for (size_t i = 0; i < G_N_ELEMENTS(links); i++)
             timed(&links[i], rows, (const int[]){ 0, 2, 1, 2, 2, 3, 3, 0, 0 }[i]);
+    for (int rows = 1; rows <= 64 && g_getenv("MI_BENCH"); rows += 63)
+        for (size_t i = 0; i < 12; i++)
+            timed_chain(rows, &requests[i]);
     return gpu_end();
 }

@@ -241,4 +241,62 @@ __device__ __forceinline__ Threshold threshold_of_k(const Slice &x, CutShared &c
     return threshold(x, c, ByLogit(), One(), k, floor, 1);
 }
 
+/* Removes all but the k likeliest; two exchanges from `which` on, four histograms. */
+__device__ __forceinline__ void keep_top_k(const Slice &x, TeamShared &s, CutShared &c, int k, int which)
+{
+    const Threshold t = threshold_of_k(x, c, (u64)k);
+
+    if (!t.none)
+        settle(x, s, ByLogit(), One(), t, which, [&](int i, bool stays) {
+            if (!stays)
+                x.x[i] = -INFINITY;
+        });
+}
+
+/* ---- the smallest set of a share --------------------------------------------------- */
+
+/* Of rows of n logits whose largest is max. */
+struct Mass {
+    float max;
+    int   n;
+    Fixed fixed;
+    __device__ Mass(float largest, int count) : max(largest), n(count), fixed(count) {}
+    __device__ __forceinline__ u64 operator()(float x) const { return fixed.of(weight_of(x, max)); }
+};
+
+/* The least mass that reaches share * sum; at least one token has to. */
+__device__ __forceinline__ u64 share_of(float share, u64 sum)
+{
+    const u64 want = __double2ull_ru((double)share * __ull2double_rn(sum));
+    return want ? want : 1;
+}
+
+__device__ __forceinline__ u64 sum_of_masses(const Slice &x, TeamShared &s, Mass mass, int which)
+{
+    u64 sum = 0;
+    each_logit(x, [&](int, float v) { sum += mass(v); });
+    return team_reduce<Sum>(sum, s, which);
+}
+
+/* Removes the tokens from which on the likeliest have a share p of `sum`, which is all masses.  Uses two exchanges from
+ * `which` on; used: how many histograms the kernel has filled. */
+__device__ __forceinline__ void keep_top_p(const Slice &x, TeamShared &s, CutShared &c, Mass mass, float p, u64 sum,
+                                           int which, int used)
+{
+    /* n tokens of less than (1 - p) / n weigh less than 1 - p together: none of them is needed */
+    const double spare = (1.0 - p) * (__ull2double_rn(sum) / mass.fixed.one);
+    const float  least = (float)(mass.max + log(spare / mass.n) - 0.01);
+
+    if (isfinite(mass.max))
+        each_logit(x, [&](int i, float v) {
+            if (!(v >= least))
+                x.x[i] = -INFINITY;
+        });
+    const Threshold t = threshold(x, c, ByLogit(), mass, share_of(p, sum), 0, used);
+    settle(x, s, ByLogit(), mass, t, which, [&](int i, bool stays) {
+        if (!stays)
+            x.x[i] = -INFINITY;
+    });
+}
+
 #endif

@@ -5,26 +5,6 @@
 extern __shared__ float4 dynamic_memory[];
 #define ROOM ((float *)dynamic_memory)
 
-struct Mass {
-    float max;
-    Fixed fixed;
-    __device__ __forceinline__ u64 operator()(float x) const { return fixed.of(weight_of(x, max)); }
-};
-
-/* The least mass that reaches share * sum; at least one token has to. */
-__device__ __forceinline__ u64 share_of(float share, u64 sum)
-{
-    const u64 want = __double2ull_ru((double)share * __ull2double_rn(sum));
-    return want ? want : 1;
-}
-
-__device__ __forceinline__ u64 sum_of_masses(const Slice &x, TeamShared &s, Mass mass, int which)
-{
-    u64 sum = 0;
-    each_logit(x, [&](int, float v) { sum += mass(v); });
-    return team_reduce<Sum>(sum, s, which);
-}
-
 /* ---- top_k --------------------------------------------------------------------------- */
 
 __global__ void __launch_bounds__(TEAM_THREADS, 2) top_k(const Link l, const int32_t *counts)
@@ -39,14 +19,8 @@ __global__ void __launch_bounds__(TEAM_THREADS, 2) top_k(const Link l, const int
     if (l.slots[blockIdx.y] < 0 || (all && l.in == l.out))
         return;
     const Slice x = take_slice(l, ROOM, true);
-    if (!all) {
-        const Threshold t = threshold_of_k(x, cut, (u64)k);
-        if (!t.none)
-            settle(x, shared, ByLogit(), One(), t, 0, [&](int i, bool stays) {
-                if (!stays)
-                    x.x[i] = -INFINITY;
-            });
-    }
+    if (!all)
+        keep_top_k(x, shared, cut, k, 0);
     give_slice(l, x);
     team_sync();
 }
@@ -66,21 +40,8 @@ __global__ void __launch_bounds__(TEAM_THREADS, 2) top_p(const Link l, const flo
     const Slice x = take_slice(l, ROOM, true);
     const u64   best = best_of(x, shared, 0);
     if (p < 1 && best) {
-        const Mass mass = { key_float((uint32_t)(best >> 32)), Fixed(l.n) };
-        const u64  sum = sum_of_masses(x, shared, mass, 1);
-        /* n tokens of less than (1 - p) / n weigh less than 1 - p together: none of them is needed */
-        const double spare = (1.0 - p) * (__ull2double_rn(sum) / mass.fixed.one);
-        const float  least = (float)(mass.max + log(spare / l.n) - 0.01);
-        if (isfinite(mass.max))
-            each_logit(x, [&](int i, float v) {
-                if (!(v >= least))
-                    x.x[i] = -INFINITY;
-            });
-        const Threshold t = threshold(x, cut, ByLogit(), mass, share_of(p, sum), 0, 0);
-        settle(x, shared, ByLogit(), mass, t, 2, [&](int i, bool stays) {
-            if (!stays)
-                x.x[i] = -INFINITY;
-        });
+        const Mass mass(key_float((uint32_t)(best >> 32)), l.n);
+        keep_top_p(x, shared, cut, mass, p, sum_of_masses(x, shared, mass, 1), 2, 0);
     }
     give_slice(l, x);
     team_sync();
@@ -113,7 +74,7 @@ __global__ void __launch_bounds__(TEAM_THREADS, 2) typical(const Link l, const f
     const u64   best = best_of(x, shared, 0);
     if (p < 1 && best) {
         const float  max = key_float((uint32_t)(best >> 32));
-        const Mass   mass = { max, Fixed(l.n) };
+        const Mass   mass(max, l.n);
         const u64    all = sum_of_masses(x, shared, mass, 1);
         const double sum = __ull2double_rn(all) / mass.fixed.one;
         double       mean = 0; /* of max - x */

@@ -38,6 +38,17 @@ int    mi_cuda_typical(const MiCudaLink *, const float *p);
 int mi_cuda_multinomial(const MiCudaLink *, const uint64_t *seed);
 int mi_cuda_greedy(const MiCudaLink *);
 
+/* temperature, top_k, top_p, min_p in this order, then the draw, in one kernel, which leaves the logits as they are;
+ * [n_out] each, NULL: no such link.  takes(): of rows as long as vocab; prepare: LOAD side, before the other. */
+typedef struct {
+    const float    *temperature, *top_p, *min_p;
+    const int32_t  *top_k;
+    const uint64_t *seed;
+} MiCudaWishes;
+bool mi_cuda_chain_takes(int vocab);
+int  mi_cuda_chain_prepare(void);
+int  mi_cuda_chain(const MiCudaLink *, const MiCudaWishes *);
+
 /* The natural log probabilities of raw logits: of the token that batch->targets asks for, or of the one drawn,
  * then of the n_top likeliest; values, ids: [n_out, 1 + n_top], -INFINITY and -1 where there is none. */
 enum { MI_CUDA_MAX_TOP = 1024 };

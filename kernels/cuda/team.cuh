@@ -64,6 +64,15 @@ static inline Link link_of(const MiCudaLink *l)
     return k;
 }
 
+/* Of one row, for what depends on its length alone. */
+static inline Link link_of_row(int vocab)
+{
+    MiBatch    none = {};
+    MiCudaLink l = {
+        NULL, {NULL, MI_F32, 2, {1, vocab}, {vocab, 1}}, {NULL, MI_F32, 2, {1, vocab}, {vocab, 1}}, &none, NULL};
+    return link_of(&l);
+}
+
 template <typename... P, typename... A>
 static inline int launch_team(void (*kernel)(P...), const MiCudaLink *l, const Link &k, A... args)
 {

@@ -52,7 +52,7 @@ if MI_CUDA
 plugins += plugins/samplers_cuda.so
 endif
 plugins_samplers_cuda_so_SOURCES = plugins/samplers/cuda.c plugins/samplers/links.h plugins/samplers/rows.h \
-	kernels/cuda/cut.cuh kernels/cuda/cuts.cu kernels/cuda/sampling.cu kernels/cuda/sampling.h kernels/cuda/team.cuh
+	kernels/cuda/cut.cuh kernels/cuda/cuts.cu kernels/cuda/draw.cuh kernels/cuda/sampling.cu kernels/cuda/sampling.h kernels/cuda/team.cuh
 plugins_samplers_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_samplers_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_samplers_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
