@@ -74,8 +74,11 @@ __device__ __forceinline__ uint32_t bound_of(TeamShared &s, uint32_t best, int w
     if (threadIdx.x == 0)
         s.exchange[BOUND] = bound;
     team_sync();
-    for (unsigned r = 0; r < team_size(); r++)
-        bound = min(bound, (uint32_t)*of_block(&s.exchange[BOUND], r));
+    u64 each[TEAM_MAX];
+    of_team(&s.exchange[BOUND], u64(~0u), each);
+#pragma unroll
+    for (int r = 0; r < TEAM_MAX; r++)
+        bound = min(bound, (uint32_t)each[r]);
     return bound;
 }
 
@@ -99,9 +102,13 @@ __device__ __forceinline__ int gather(const Slice &x, TeamShared &s, Few &f, con
         s.exchange[COUNT] = f.n, s.exchange[GATHERED] = sum;
     team_sync();
     *gathered = 0;
-    for (unsigned r = 0; r < team_size(); r++) {
-        n += (int)min(*of_block(&s.exchange[COUNT], r), (u64)LIST + 1);
-        *gathered += *of_block(&s.exchange[GATHERED], r);
+    u64 count[TEAM_MAX], masses[TEAM_MAX];
+    of_team(&s.exchange[COUNT], u64(0), count);
+    of_team(&s.exchange[GATHERED], u64(0), masses);
+#pragma unroll
+    for (int r = 0; r < TEAM_MAX; r++) {
+        n += (int)min(count[r], (u64)LIST + 1);
+        *gathered += masses[r];
     }
     return n;
 }
@@ -109,13 +116,16 @@ __device__ __forceinline__ int gather(const Slice &x, TeamShared &s, Few &f, con
 /* One block: the team's lists in its own, the best first. */
 __device__ __forceinline__ void collect(TeamShared &s, Few &f, int n)
 {
-    int at = 0;
+    const int team = (int)team_size(), lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    u64       count[TEAM_MAX];
+    int       at = 0;
 
-    for (unsigned r = 0; r < team_size(); r++) {
-        const int there = (int)*of_block(&s.exchange[COUNT], r);
-        for (int i = threadIdx.x; i < there; i += TEAM_THREADS)
-            f.all[at + i] = of_block(f.mine, r)[i];
-        at += there;
+    of_team(&s.exchange[COUNT], u64(0), count);
+#pragma unroll
+    for (int r = 0; r < TEAM_MAX; r++) { /* two warps a list */
+        for (int i = warp / team * 32 + lane; warp % team == r && warp < 2 * team && i < (int)count[r]; i += 64)
+            f.all[at + i] = of_block(f.mine, (unsigned)r)[i];
+        at += (int)count[r];
     }
     for (int i = n + (int)threadIdx.x; i < power_of_two(n); i += TEAM_THREADS)
         f.all[i] = 0;

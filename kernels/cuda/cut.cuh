@@ -187,9 +187,13 @@ __device__ __forceinline__ void settle(const Slice &x, TeamShared &s, Rank rank,
     if (threadIdx.x == 0)
         s.exchange[which] = ties, s.exchange[which + 1] = mass;
     team_sync();
-    for (unsigned r = 0; r < team_size(); r++) {
-        all_ties += *of_block(&s.exchange[which], r);
-        all_mass += *of_block(&s.exchange[which + 1], r);
+    u64 each_ties[TEAM_MAX], each_mass[TEAM_MAX];
+    of_team(&s.exchange[which], u64(0), each_ties);
+    of_team(&s.exchange[which + 1], u64(0), each_mass);
+#pragma unroll
+    for (unsigned r = 0; r < TEAM_MAX; r++) {
+        all_ties += each_ties[r];
+        all_mass += each_mass[r];
         before = r < team_rank() ? all_mass : before;
     }
     if (!ties || all_ties <= 1 || all_mass < t.rest) { /* no tie is to be broken here */

@@ -117,15 +117,19 @@ __device__ __forceinline__ void draw(const Link &l, const Slice &x, TeamShared &
         s.exchange[which] = (u64)__double_as_longlong(total);
     team_sync();
     total = 0;
-    for (unsigned r = 0; r < team_size(); r++)
-        total += __longlong_as_double((long long)*of_block(&s.exchange[which], r));
+    u64 each[TEAM_MAX];
+    of_team(&s.exchange[which], u64(0), each);
+#pragma unroll
+    for (int r = 0; r < TEAM_MAX; r++)
+        total += __longlong_as_double((long long)each[r]);
     double at = uniform * total;
     /* the block, then the warp, in which the running sum passes `at`; else the last with a weight */
-    for (unsigned r = 0; r < team_size() && !found; r++) {
-        const double next = __longlong_as_double((long long)*of_block(&s.exchange[which], r));
-        if (next > 0)
-            owner = (int)r;
-        found = sum + next > at;
+#pragma unroll
+    for (int r = 0; r < TEAM_MAX; r++) {
+        const double next = __longlong_as_double((long long)each[r]);
+        if (!found && next > 0)
+            owner = r;
+        found = found || sum + next > at;
         sum += found ? 0 : next;
     }
     if (!found) /* a product that was rounded up to the total */

@@ -114,6 +114,14 @@ template <typename T> __device__ __forceinline__ const T *of_block(const T *p, u
 #endif
 }
 
+/* The same variable of every block, all on their way at once; `none` where there is no such block. */
+template <typename T> __device__ __forceinline__ void of_team(const T *p, T none, T (&v)[TEAM_MAX])
+{
+#pragma unroll
+    for (unsigned r = 0; r < TEAM_MAX; r++)
+        v[r] = r < team_size() ? *of_block(p, r) : none;
+}
+
 struct TeamShared {
     u64 warps[TEAM_WARPS];
     u64 exchange[EXCHANGES]; /* one for each exchange of a kernel: none is written twice */
@@ -155,9 +163,12 @@ template <typename Op> __device__ __forceinline__ u64 team_reduce(u64 v, TeamSha
     if (threadIdx.x == 0)
         s.exchange[which] = v;
     team_sync();
-    v = *of_block(&s.exchange[which], 0);
-    for (unsigned r = 1; r < team_size(); r++)
-        v = Op::of(v, *of_block(&s.exchange[which], r));
+    u64 all[TEAM_MAX];
+    of_team(&s.exchange[which], u64(0), all); /* 0 changes no sum and is no most */
+    v = all[0];
+#pragma unroll
+    for (int r = 1; r < TEAM_MAX; r++)
+        v = Op::of(v, all[r]);
     return v;
 }
 
