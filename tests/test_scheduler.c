@@ -1,289 +1,163 @@
-/* scheduler:fcfs against a cache that counts pages, on random loads. */
-#include "common.h"
+/* What schedulers share, in a world with a cache that counts pages, on random loads. */
+#include "scheduler_world.h"
 
-#include <miniinfer/scheduler.h>
+static const char *const policies[] = { POLICIES };
 
-enum { MAX_SEQS = 6, N_SEQS = 60 };
-
-/* A paged cache's bookkeeping: whole pages, `n_pages` of them. */
-typedef struct {
-    int  page, n_pages, used;
-    int  held[N_SEQS + 1]; /* pages by sequence id */
-    int  matches;          /* calls of match() */
-    bool matches_all;      /* answers with all tokens there are */
-} Pages;
-
-static bool reserve(void *self, const MiSequence *s, int n_tokens)
+/* Random prompts arrive in a random order of time; all are answered, whatever the policy and the place there is. */
+static World *random_load(MiRegistry *r, WorldSpec spec, uint64_t seed)
 {
-    Pages    *p = self;
-    const int want = (n_tokens + p->page - 1) / p->page, more = want - p->held[s->id];
+    static const char *const clients[] = { "", "ann", "bob", "eve" };
+    GRand    *rand = g_rand_new_with_seed((guint32)seed);
+    const int n = 60;
+    World    *w;
 
-    if (more > p->n_pages - p->used)
-        return false;
-    if (more > 0) {
-        p->held[s->id] += more;
-        p->used += more;
-    }
-    return true;
-}
-
-static void release(void *self, const MiSequence *s)
-{
-    Pages *p = self;
-    p->used -= p->held[s->id];
-    p->held[s->id] = 0;
-}
-
-/* Every second sequence finds its first page's tokens there. */
-static int match(void *self, const MiSequence *s)
-{
-    Pages *p = self;
-
-    p->matches++;
-    if (p->matches_all)
-        return s->n_tokens;
-    return s->id % 2 && s->n_tokens > p->page && reserve(p, s, p->page) ? p->page : 0;
-}
-
-static MiCache cache = { .struct_size = sizeof cache, .reserve = reserve, .release = release, .match = match };
-
-typedef struct {
-    const MiScheduler *vt;
-    void              *self;
-    MiLimits           limits;
-    Pages              pages;
-    MiSequence         all[N_SEQS];
-    int                total[N_SEQS];    /* tokens it ends at */
-    int                n_added, n_done, n_preempted, order[N_SEQS], n_started;
-    bool               started[N_SEQS];
-    MiSequence        *seqs[MAX_SEQS];
-    int32_t            count[MAX_SEQS];
-    MiStep             step;
-} World;
-
-static void world_new(World *w, MiRegistry *r, MiLimits limits, Pages pages)
-{
-    g_autoptr(GError) error = NULL;
-    const MiFeature  *f = mi_registry_find(r, MI_KIND_SCHEDULER, "fcfs", "cpu", &error);
-
-    if (!f)
-        fail_msg("%s", error->message);
-    memset(w, 0, sizeof *w);
-    w->vt = f->vtable;
-    w->pages = pages;
-    w->limits = limits;
-    w->limits.cache = &cache;
-    w->limits.kv = &w->pages;
-    w->step.seqs = w->seqs;
-    w->step.count = w->count;
-    if (!(w->self = w->vt->create(&w->limits, NULL, &error)))
-        fail_msg("%s", error->message);
-}
-
-static MiSequence *add(World *w, int n_prompt, int n_more)
-{
-    const int   i = w->n_added++;
-    MiSequence *s = &w->all[i];
-
-    *s = (MiSequence){ .id = (uint64_t)i, .slot = -1, .n_prompt = n_prompt, .n_tokens = n_prompt };
-    w->total[i] = n_prompt + n_more;
-    w->vt->add(w->self, s);
-    return s;
-}
-
-static bool runs(const World *w, const MiSequence *s)
-{
-    for (int i = 0; i < w->step.shape.n_seqs; i++)
-        if (w->seqs[i] == s)
-            return true;
-    return false;
-}
-
-/* What must hold of a step that next() gave. */
-static void check(World *w)
-{
-    const MiShape *shape = &w->step.shape;
-    int            rows = 0, out = 0, kv = 0, prompt = 0;
-    bool           decode = true, slot[MAX_SEQS] = { false };
-
-    assert_in_range(shape->n_seqs, 1, w->limits.max_seqs);
-    for (int i = 0; i < shape->n_seqs; i++) {
-        const MiSequence *s = w->seqs[i];
-        assert_in_range(s->slot, 0, w->limits.max_seqs - 1);
-        assert_false(slot[s->slot]);
-        slot[s->slot] = true;
-        assert_in_range(w->count[i], 1, s->n_tokens - s->n_cached);
-        rows += w->count[i];
-        prompt += s->n_tokens - s->n_cached > 1 || !w->started[s->id] ? w->count[i] : 0;
-        out += s->n_cached + w->count[i] == s->n_tokens;
-        kv = MAX(kv, s->n_cached + w->count[i]);
-        decode = decode && w->count[i] == 1;
-        assert_true(w->pages.held[s->id] * w->pages.page >= s->n_cached + w->count[i]);
-        if (cache.recomputes)
-            assert_int_equal(w->count[i], s->n_tokens);
-    }
-    assert_int_equal(shape->n_tokens, rows);
-    assert_int_equal(shape->n_out, out);
-    assert_int_equal(shape->max_kv, kv);
-    assert_int_equal(shape->decode, decode);
-    assert_true(rows <= w->limits.max_tokens);
-    assert_true(cache.recomputes || prompt <= w->limits.prefill_step);
-    assert_true(w->pages.used <= w->pages.n_pages);
-}
-
-/* The engine's part: rows are computed, finished texts leave. */
-static void run_step(World *w)
-{
-    for (int i = 0; i < w->step.shape.n_seqs; i++) {
-        MiSequence *s = w->seqs[i];
-        const int   id = (int)s->id;
-
-        if (!w->started[id]) {
-            w->started[id] = true;
-            w->order[w->n_started++] = id;
+    spec.max_seqs = g_rand_int_range(rand, 1, 7);
+    spec.page = g_rand_int_range(rand, 1, 9);
+    spec.max_tokens = spec.recomputes ? g_rand_int_range(rand, 60, 100) : g_rand_int_range(rand, spec.max_seqs, 40);
+    spec.prefill_step = g_rand_int_range(rand, 1, spec.max_tokens + 1);
+    spec.n_pages = (60 + spec.page - 1) / spec.page * spec.n_pages; /* so many of the longest */
+    spec.swap_pages *= spec.n_pages / 2;
+    w = world_new(r, &spec);
+    while ((int)w->all->len < n || w->known->len) {
+        while ((int)w->all->len < n && g_rand_int_range(rand, 0, 3) == 0) {
+            const int prompt = g_rand_int_range(rand, 1, 59);
+            world_add(w, clients[g_rand_int_range(rand, 0, 4)], g_rand_int_range(rand, -2, 3), prompt,
+                      g_rand_int_range(rand, 1, 61 - prompt));
         }
-        if (!cache.recomputes)
-            s->n_cached += w->count[i];
-        if ((cache.recomputes ? w->count[i] : s->n_cached) < s->n_tokens)
-            continue;
-        if (++s->n_tokens > w->total[id]) {
-            w->vt->remove(w->self, s);
-            assert_int_equal(s->slot, -1);
-            s->n_tokens = -1;
-            w->n_done++;
-        }
+        if (world_next(w))
+            world_run(w);
     }
-}
-
-/* n_cached moves only by what a step computed, by a match at admission, or back to 0. */
-static bool next(World *w)
-{
-    int  cached[N_SEQS], slot[N_SEQS];
-    bool more;
-
-    for (int i = 0; i < w->n_added; i++)
-        cached[i] = w->all[i].n_cached, slot[i] = w->all[i].slot;
-    more = w->vt->next(w->self, &w->step);
-    for (int i = 0; i < w->n_added; i++) {
-        MiSequence *s = &w->all[i];
-        if (s->n_tokens < 0)
-            continue;
-        if (slot[i] >= 0 && s->slot >= 0)
-            assert_int_equal(s->n_cached, cached[i]);
-        if (slot[i] >= 0 && s->slot < 0) {
-            assert_int_equal(s->n_cached, 0);
-            assert_int_equal(w->pages.held[i], 0);
-            w->n_preempted++;
-            for (int k = 0; k < w->n_added; k++) /* nobody younger kept its place */
-                assert_false(k > i && w->all[k].n_tokens >= 0 && w->all[k].slot >= 0);
-        }
-        if (s->slot < 0)
-            assert_int_equal(w->pages.held[i], 0);
+    for (guint i = 0; i < w->all->len; i++) {
+        const WorldSeq *q = w->all->pdata[i];
+        assert_int_equal(q->drawn, q->total - q->s.n_prompt);
+        if (strcmp(spec.policy, "fcfs") == 0)
+            assert_int_equal(g_array_index(w->order, int, i), i);
+        assert_true(w->n_preempted || q->rows == q->total - 1 || spec.recomputes || spec.matches);
     }
-    return more;
-}
-
-/* Random prompts arrive in a random order of time; all finish, in budget, first come first. */
-static void load_finishes(MiRegistry *r, uint64_t seed, bool scarce)
-{
-    World    w;
-    GRand   *rand = g_rand_new_with_seed((guint32)seed);
-    const int page = g_rand_int_range(rand, 1, 9);
-    const int longest = 60, pages = (longest + page - 1) / page * (scarce ? 1 : MAX_SEQS);
-    const int max_tokens = cache.recomputes ? g_rand_int_range(rand, longest, 100)
-                                            : g_rand_int_range(rand, MAX_SEQS, 40);
-    int       steps = 0;
-
-    world_new(&w, r, (MiLimits){ .max_seqs = g_rand_int_range(rand, 1, MAX_SEQS + 1), .max_tokens = max_tokens,
-                                 .prefill_step = g_rand_int_range(rand, 1, max_tokens + 1) },
-              (Pages){ .page = page, .n_pages = pages });
-    while (w.n_done < N_SEQS && steps++ < 100000) {
-        while (w.n_added < N_SEQS && g_rand_int_range(rand, 0, 3) == 0) {
-            const int prompt = g_rand_int_range(rand, 1, longest - 1);
-            add(&w, prompt, g_rand_int_range(rand, 1, longest - prompt + 1));
-        }
-        if (next(&w)) {
-            check(&w);
-            run_step(&w);
-        } else {
-            assert_int_equal(w.n_done, w.n_added); /* nothing to do, not a deadlock */
-        }
-    }
-    assert_int_equal(w.n_done, N_SEQS);
-    assert_int_equal(w.pages.used, 0);
-    assert_int_equal(w.vt->waiting(w.self), 0);
-    for (int i = 0; i < N_SEQS; i++)
-        assert_int_equal(w.order[i], i);
-    if (scarce && !cache.single && w.limits.max_seqs > 3)
-        assert_true(w.n_preempted > 0);
-    w.vt->destroy(w.self);
     g_rand_free(rand);
+    return w;
 }
 
-static void random_loads_finish(void **state)
+static void every(const WorldSpec *spec, int n_seeds, int *n_preempted, int *n_swapped)
 {
+    MiRegistry *r = load(NULL);
+
+    for (size_t p = 0; p < G_N_ELEMENTS(policies); p++)
+        for (int seed = 1; seed <= n_seeds; seed++) {
+            WorldSpec here = *spec;
+            here.policy = policies[p];
+            World *w = random_load(r, here, (uint64_t)seed);
+            *n_preempted += w->n_preempted;
+            *n_swapped += w->n_swapped;
+            world_free(w);
+        }
+    mi_registry_free(r);
+}
+
+static void all_are_answered(void **state)
+{
+    int preempted = 0, swapped = 0;
+
+    (void)state;
+    every(&(WorldSpec){ .n_pages = 6 }, 60, &preempted, &swapped);
+    every(&(WorldSpec){ .n_pages = 6, .late = true, .matches = true }, 60, &preempted, &swapped);
+    assert_int_equal(swapped, 0);
+}
+
+static void all_are_answered_where_one_fits(void **state)
+{
+    int preempted = 0, swapped = 0;
+
+    (void)state;
+    every(&(WorldSpec){ .n_pages = 1 }, 60, &preempted, &swapped);
+    every(&(WorldSpec){ .n_pages = 1, .late = true, .matches = true }, 60, &preempted, &swapped);
+    assert_true(preempted > 100);
+}
+
+static void swapping_keeps_what_was_computed(void **state)
+{
+    static const char *const swap[] = { "preempt", "swap", NULL };
+    int preempted = 0, swapped = 0;
+
+    (void)state;
+    every(&(WorldSpec){ .n_pages = 1, .swap_pages = 10, .options = swap }, 60, &preempted, &swapped);
+    assert_true(swapped > 100);
+    every(&(WorldSpec){ .n_pages = 1, .swap_pages = 1, .options = swap, .late = true }, 60, &preempted, &swapped);
+    assert_true(preempted > swapped); /* some found no room there */
+}
+
+/* Where nothing is lost each position is computed once. */
+static void what_was_swapped_is_not_computed_again(void **state)
+{
+    static const char *const swap[] = { "preempt", "swap", NULL };
+
     (void)state;
     MiRegistry *r = load(NULL);
-    for (uint64_t seed = 1; seed <= 150; seed++)
-        load_finishes(r, seed, seed % 2);
+    for (size_t p = 0; p < G_N_ELEMENTS(policies); p++) {
+        World *w = world_new(r, &(WorldSpec){ .policy = policies[p], .max_seqs = 4, .max_tokens = 64, .prefill_step = 32,
+                                              .n_pages = 4, .swap_pages = 100, .options = swap });
+        for (int i = 0; i < 20; i++)
+            world_add(w, "ann", 0, 10, 50);
+        world_finish(w);
+        assert_true(w->n_swapped > 10);
+        for (guint i = 0; i < w->all->len; i++)
+            assert_int_equal(((const WorldSeq *)w->all->pdata[i])->rows, 59);
+        world_free(w);
+    }
     mi_registry_free(r);
 }
 
 static void whole_sequences_where_nothing_is_kept(void **state)
 {
+    int preempted = 0, swapped = 0;
+
     (void)state;
-    MiRegistry *r = load(NULL);
-    cache.recomputes = true;
-    for (uint64_t seed = 1; seed <= 50; seed++)
-        load_finishes(r, seed, false);
-    cache.recomputes = false;
-    mi_registry_free(r);
+    every(&(WorldSpec){ .n_pages = 6, .recomputes = true }, 30, &preempted, &swapped);
 }
 
 static void one_at_a_time_where_the_cache_holds_one(void **state)
 {
-    (void)state;
-    MiRegistry *r = load(NULL);
-    World       w;
+    int preempted = 0, swapped = 0;
 
-    cache.single = true;
-    for (uint64_t seed = 1; seed <= 20; seed++)
-        load_finishes(r, seed, true);
-    world_new(&w, r, (MiLimits){ .max_seqs = 4, .max_tokens = 64, .prefill_step = 64 },
-              (Pages){ .page = 4, .n_pages = 100 });
-    add(&w, 3, 1), add(&w, 3, 1);
-    assert_true(next(&w));
-    assert_int_equal(w.step.shape.n_seqs, 1);
-    w.vt->destroy(w.self);
-    cache.single = false;
-    mi_registry_free(r);
+    (void)state;
+    every(&(WorldSpec){ .n_pages = 1, .single = true }, 20, &preempted, &swapped);
+    every(&(WorldSpec){ .n_pages = 1, .single = true, .late = true }, 20, &preempted, &swapped);
+}
+
+/* A world of fcfs for what one can say by hand. */
+static World *small(MiRegistry *r, WorldSpec spec)
+{
+    spec.policy = "fcfs";
+    spec.page = 4;
+    spec.n_pages = spec.n_pages ? spec.n_pages : 100;
+    return world_new(r, &spec);
 }
 
 /* Decodes come first; what is left of the step goes to the prompt, in chunks. */
 static void prompts_take_what_decodes_leave(void **state)
 {
+    static const int want[] = { 4, 8, 8 }; /* of c: 8 - 4 for the prompts a and b, then all of prefill_step */
+
     (void)state;
     MiRegistry *r = load(NULL);
-    World       w;
+    World      *w = small(r, (WorldSpec){ .max_seqs = 4, .max_tokens = 10, .prefill_step = 8 });
+    WorldSeq   *a = world_add(w, "", 0, 2, 50), *b = world_add(w, "", 0, 2, 50), *c = world_add(w, "", 0, 20, 5);
 
-    world_new(&w, r, (MiLimits){ .max_seqs = 4, .max_tokens = 10, .prefill_step = 8 },
-              (Pages){ .page = 4, .n_pages = 100 });
-    MiSequence *a = add(&w, 2, 50), *b = add(&w, 2, 50), *c = add(&w, 20, 5);
-    static const int want[] = { 4, 8, 8 }; /* of c: 8 - 4 for the prompts a and b, then all of prefill_step */
     for (int i = 0; i < 3; i++) {
-        assert_true(next(&w));
-        check(&w);
-        assert_ptr_equal(w.seqs[0], a);
-        assert_ptr_equal(w.seqs[1], b);
-        assert_ptr_equal(w.seqs[2], c);
-        assert_int_equal(w.count[2], want[i]);
-        run_step(&w);
+        assert_true(world_next(w));
+        assert_ptr_equal(w->seqs[0], &a->s);
+        assert_ptr_equal(w->seqs[1], &b->s);
+        assert_ptr_equal(w->seqs[2], &c->s);
+        assert_int_equal(w->count[2], want[i]);
+        world_run(w);
     }
-    assert_int_equal(c->n_tokens, 21);
-    assert_true(next(&w));
-    assert_int_equal(w.step.shape.n_tokens, 3);
-    assert_true(w.step.shape.decode);
-    w.vt->destroy(w.self);
+    assert_int_equal(c->s.n_tokens, 21);
+    assert_true(world_next(w));
+    assert_int_equal(w->step.shape.n_tokens, 3);
+    assert_true(w->step.shape.decode);
+    world_run(w);
+    world_finish(w);
+    world_free(w);
     mi_registry_free(r);
 }
 
@@ -292,20 +166,20 @@ static void matches_leave_a_row(void **state)
 {
     (void)state;
     MiRegistry *r = load(NULL);
-    World       w;
+    World      *w = small(r, (WorldSpec){ .max_seqs = 4, .max_tokens = 64, .prefill_step = 64, .matches_all = true });
+    WorldSeq   *a = world_add(w, "", 0, 9, 5), *b = world_add(w, "", 0, 9, 5);
 
-    world_new(&w, r, (MiLimits){ .max_seqs = 4, .max_tokens = 64, .prefill_step = 64 },
-              (Pages){ .page = 4, .n_pages = 100, .matches_all = true });
-    MiSequence *a = add(&w, 9, 5), *b = add(&w, 9, 5);
-    b->fresh = true;
-    assert_true(next(&w));
-    assert_int_equal(w.pages.matches, 1);
-    assert_int_equal(a->n_cached, 8);
-    assert_int_equal(b->n_cached, 0);
-    assert_int_equal(w.count[0], 1);
-    assert_int_equal(w.count[1], 9);
-    assert_int_equal(w.step.shape.n_out, 2);
-    w.vt->destroy(w.self);
+    b->s.fresh = true;
+    assert_true(world_next(w));
+    assert_int_equal(w->n_matches, 1);
+    assert_int_equal(a->s.n_cached, 8);
+    assert_int_equal(b->s.n_cached, 0);
+    assert_int_equal(w->count[0], 1);
+    assert_int_equal(w->count[1], 9);
+    assert_int_equal(w->step.shape.n_out, 2);
+    world_run(w);
+    world_finish(w);
+    world_free(w);
     mi_registry_free(r);
 }
 
@@ -314,26 +188,66 @@ static void too_long_is_nothing_to_do(void **state)
 {
     (void)state;
     MiRegistry *r = load(NULL);
-    World       w;
+    World      *w = small(r, (WorldSpec){ .max_seqs = 2, .max_tokens = 64, .prefill_step = 64, .n_pages = 3 });
+    WorldSeq   *a = world_add(w, "", 0, 13, 1), *b = world_add(w, "", 0, 5, 1);
+    MiSequence  stranger = { .slot = -1 };
 
-    world_new(&w, r, (MiLimits){ .max_seqs = 2, .max_tokens = 64, .prefill_step = 64 },
-              (Pages){ .page = 4, .n_pages = 3 });
-    MiSequence *a = add(&w, 13, 1), *b = add(&w, 5, 1), *stranger = &w.all[N_SEQS - 1];
-    assert_false(next(&w));
-    assert_int_equal(w.vt->waiting(w.self), 2);
-    w.vt->remove(w.self, stranger);
-    w.vt->remove(w.self, a);
-    assert_int_equal(w.vt->waiting(w.self), 1);
-    assert_true(next(&w));
-    assert_true(runs(&w, b));
-    w.vt->remove(w.self, b);
-    w.vt->remove(w.self, b);
-    assert_false(next(&w));
-    assert_int_equal(w.pages.used, 0);
-    w.vt->destroy(w.self);
+    assert_false(w->vt->next(w->self, &w->step));
+    assert_int_equal(w->vt->waiting(w->self), 2);
+    w->vt->remove(w->self, &stranger);
+    world_cancel(w, a);
+    assert_int_equal(w->vt->waiting(w->self), 1);
+    assert_true(world_next(w));
+    assert_true(world_runs(w, b));
+    world_cancel(w, b);
+    assert_false(world_next(w));
+    world_free(w);
     mi_registry_free(r);
 }
 
-TEST_MAIN(cmocka_unit_test(random_loads_finish), cmocka_unit_test(whole_sequences_where_nothing_is_kept),
+/* Who finds no room is not looked up in the cache again before there is more. */
+static void a_match_is_asked_for_once(void **state)
+{
+    (void)state;
+    MiRegistry *r = load(NULL);
+    World      *w = small(r, (WorldSpec){ .max_seqs = 4, .max_tokens = 64, .prefill_step = 64, .n_pages = 10, .matches = true });
+
+    world_add(w, "", 0, 30, 10);
+    world_add(w, "", 0, 30, 10);
+    for (int i = 0; i < 9; i++) {
+        assert_true(world_next(w));
+        world_run(w);
+    }
+    assert_int_equal(w->n_matches, 2);
+    world_finish(w);
+    assert_int_equal(w->n_matches, 3);
+    world_free(w);
+    mi_registry_free(r);
+}
+
+static void refuses_to_swap_without_swapping(void **state)
+{
+    (void)state;
+    MiRegistry       *r = load(NULL);
+    World            *w = small(r, (WorldSpec){ .max_seqs = 4, .max_tokens = 64, .prefill_step = 64 });
+    g_autoptr(GError) error = NULL;
+
+    *(const char **)w->options = "swap";
+    assert_null(w->vt->create(&w->limits, w->options, &error));
+    assert_non_null(strstr(error->message, "[scheduler.fcfs] preempt = swap"));
+    g_clear_error(&error);
+    *(const char **)w->options = "recompute";
+    w->limits.prefill_step = 0;
+    assert_null(w->vt->create(&w->limits, w->options, &error));
+    assert_non_null(strstr(error->message, "prefill_step 0"));
+    w->limits.prefill_step = 64;
+    world_free(w);
+    mi_registry_free(r);
+}
+
+TEST_MAIN(cmocka_unit_test(all_are_answered), cmocka_unit_test(all_are_answered_where_one_fits),
+          cmocka_unit_test(swapping_keeps_what_was_computed), cmocka_unit_test(what_was_swapped_is_not_computed_again),
+          cmocka_unit_test(whole_sequences_where_nothing_is_kept),
           cmocka_unit_test(one_at_a_time_where_the_cache_holds_one), cmocka_unit_test(prompts_take_what_decodes_leave),
-          cmocka_unit_test(matches_leave_a_row), cmocka_unit_test(too_long_is_nothing_to_do));
+          cmocka_unit_test(matches_leave_a_row), cmocka_unit_test(too_long_is_nothing_to_do),
+          cmocka_unit_test(a_match_is_asked_for_once), cmocka_unit_test(refuses_to_swap_without_swapping));
