@@ -266,6 +266,26 @@ static bool choose_pair(MiAssembly *a, GError **error)
     return mi_config_feature(a->config, a->cache, &a->cache_options, error) && mi_config_feature(a->config, a->attention, &a->attention_options, error);
 }
 
+/* The index of equal prefixes that the cache asks for. */
+static bool choose_prefix(MiAssembly *a, GError **error)
+{
+    const MiCache *cache = a->cache->vtable;
+    const char    *name = MI_HAS(cache, prefix) ? cache->prefix(a->cache_options) : NULL;
+
+    if (!name)
+        return true;
+    if (!(a->prefix = mi_registry_find(a->registry, MI_KIND_PREFIX, name, "*", error))) {
+        g_prefix_error(error, "[cache.%s] prefix: ", a->cache->name);
+        return false;
+    }
+    chose(a, "prefix index", a->prefix->name, "the cache's");
+    a->cache_spec.prefix = a->prefix->vtable;
+    if (!mi_config_feature(a->config, a->prefix, &a->prefix_options, error))
+        return false;
+    a->cache_spec.prefix_options = a->prefix_options;
+    return true;
+}
+
 /* ---- what the program says of itself ------------------------------------------ */
 
 static bool read_shape(MiAssembly *a, const MiRecording *r, GError **error)
@@ -380,7 +400,8 @@ static bool choose_parts(MiAssembly *a, GError **error)
     MiVariant *model_only;
 
     if (!choose_sizes(a, error) || !(model_only = mi_variant_add(a, 0, false, error)) ||
-        !read_shape(a, model_only->program, error) || !choose_pair(a, error) || !choose_chain(a, error))
+        !read_shape(a, model_only->program, error) || !choose_pair(a, error) || !choose_prefix(a, error) ||
+        !choose_chain(a, error))
         return false;
     if (!(a->weights = mi_weights_new(model_only->program, a->registry, a->config, a->backend->name,
                                       ((const MiBackend *)a->backend->vtable)->unified, a->settings.engine.linear, exact(a),
@@ -399,7 +420,6 @@ static bool choose_parts(MiAssembly *a, GError **error)
     a->cache_spec.max_tokens = a->attention_spec.max_tokens = a->max_tokens;
     a->cache_spec.max_len = a->attention_spec.max_len = a->longest = a->max_len;
     a->cache_spec.dtype = a->attention_spec.kv_dtype = a->kv_dtype;
-    a->cache_spec.budget = SIZE_MAX;
     a->attention_spec.dtype = a->dtype;
     a->attention_spec.n_kv_heads = a->cache_spec.n_kv_heads;
     a->attention_spec.head_dim = a->cache_spec.head_dim;
@@ -443,11 +463,9 @@ MiAssembly *mi_assembly_new(MiRegistry *registry, const MiConfig *config, GError
               passed(a, "model opened");
     ok = end_opening(&opening, ok ? &why : NULL) && ok;
     if (ok && passed(a, "device opened") && choose_dtype(a, &why) &&
-        choose_parts(a, &why) && create_attention(a, &why) && passed(a, "parts chosen") && mi_buckets_build(a, &why)) {
-        passed(a, "steps planned");
-        mi_assembly_count(a);
+        choose_parts(a, &why) && create_attention(a, &why) && passed(a, "parts chosen") && mi_buckets_build(a, &why) &&
+        passed(a, "steps planned") && mi_assembly_count(a, &why))
         return a;
-    }
     g_propagate_error(error, g_steal_pointer(&why));
     mi_assembly_free(a);
     return NULL;
@@ -472,6 +490,7 @@ void mi_assembly_free(MiAssembly *a)
     mi_text_close(&a->text);
     mi_model_close(&a->source);
     g_free(a->cache_options);
+    g_free(a->prefix_options);
     g_free(a->attention_options);
     g_free(a->scheduler_options);
     g_free(a->backend_options);

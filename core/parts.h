@@ -47,8 +47,8 @@ struct MiAssembly {
     MiSource        source;
     MiTextCoder     text;
 
-    const MiFeature *model, *backend, *cache, *attention, *scheduler;
-    void            *cache_options, *attention_options, *scheduler_options, *backend_options;
+    const MiFeature *model, *backend, *cache, *prefix, *attention, *scheduler;
+    void            *cache_options, *prefix_options, *attention_options, *scheduler_options, *backend_options;
     void            *device;
     MiOwnedContext   ctx;
     MiDType          dtype, kv_dtype;
@@ -88,8 +88,8 @@ void mi_bucket_free(void *);
 /* The schedule for a step; built when first needed.  NULL with *error. */
 MiBucket *mi_assembly_bucket(MiAssembly *, uint32_t links, bool logprobs, MiShape shape, GError **error);
 
-/* Lines of the plan, from what was chosen. */
-void mi_assembly_count(MiAssembly *);
+/* Lines of the plan, from what was chosen; false: there is no memory for it. */
+bool mi_assembly_count(MiAssembly *, GError **error);
 
 /* Where a step's metadata lies in one block that is sent whole, `positions` last; counts when base is NULL.
  * What outlives a step, drawn and history, lies elsewhere. */

@@ -83,29 +83,24 @@ static size_t constants(const MiVariant *v)
     return bytes;
 }
 
-void mi_assembly_count(MiAssembly *a)
+/* All of it; of the cache as much as its spec's budget lets it take, nothing where that is 0. */
+static void count(MiAssembly *a)
 {
     static const char *const names[] = { [MI_F32] = "f32", [MI_F16] = "f16", [MI_BF16] = "bf16", [MI_F8] = "f8",
                                          [MI_I8] = "i8", [MI_I32] = "i32" };
     const MiCache           *cache = a->cache->vtable;
     g_autofree char         *kv = g_strdup_printf("cache:%s %s, %d x %d positions", a->cache->name, names[a->kv_dtype],
                                                   a->max_seqs, a->max_len);
-    MiBatch                  unused = { 0 };
+    const bool               unified = ((const MiBackend *)a->backend->vtable)->unified;
 
-    const bool unified = ((const MiBackend *)a->backend->vtable)->unified;
-
-    a->step_bytes = mi_step_carve(a, &unused, NULL);
-    a->rows_bytes = mi_rows_offset(a, a->n_links);
-    a->drawn_bytes = mi_align((size_t)a->max_seqs * sizeof(int32_t));
-    a->history_bytes = (size_t)a->max_seqs * (size_t)unused.max_history * sizeof(int32_t);
-    a->constant_bytes = unified ? 0 : constants(a->variants->pdata[a->variants->len - 1]);
-    /* Of what plugins send for a step, a cache's tables are the most: a slot for each row, a block list. */
-    a->staging_bytes = unified ? 0 : 2 * (a->step_bytes + a->rows_bytes) + ((size_t)1 << 20);
+    g_array_set_size(a->lines, 0);
+    a->plan = (MiPlan){ 0 };
     line(a, "weights mapped", "from the file", a->weights->mapped_bytes, false);
     linears(a);
     line(a, "weights converted", "vectors as f32", a->weights->vector_bytes, true);
     line(a, "weights uploaded", "as stored", a->weights->uploaded_bytes, true);
-    line(a, "kv cache", kv, cache->bytes(&a->cache_spec, a->cache_options), true);
+    if (a->cache_spec.budget)
+        line(a, "kv cache", kv, cache->bytes(&a->cache_spec, a->cache_options), true);
     line(a, "attention", a->attention->name, a->ctx.allocated, true);
     line(a, "activations", "one arena", a->arena_bytes, true);
     line(a, "constants", "rope tables and the like", a->constant_bytes, true);
@@ -113,9 +108,51 @@ void mi_assembly_count(MiAssembly *a)
     line(a, unified ? "step" : "host, pinned", "history", a->history_bytes, true);
     line(a, "host, pinned", "what steps send and give back",
          unified ? 0 : MI_FLIGHTS * (mi_align(a->staging_bytes) + mi_results_bytes(a)), true);
+    line(a, "host, pinned", "keys and values that make room",
+         MI_HAS(cache, pinned) ? cache->pinned(&a->cache_spec, a->cache_options) : 0, true);
     line(a, "sampling", "parameters of the rows", a->rows_bytes, true);
+}
+
+/* What the parts leave free.  A little of it is kept for what nobody counts: recorded steps, code that is loaded
+ * when it first runs, and, where memory is shared, everybody else. */
+static bool find_budget(MiAssembly *a, GError **error)
+{
+    const MiBackend *b = a->backend->vtable;
+    const size_t     counted = b->unified ? a->plan.allocated + a->plan.mapped : a->plan.device;
+    const size_t     there = b->unified ? a->ctx.allocated : a->ctx.allocated - a->ctx.pinned;
+    size_t           free, total;
+
+    if (!b->memory(a->device, &free, &total, error))
+        return false;
+    free -= MIN(free, counted - there);
+    free -= MIN(free, total / 64 + ((size_t)256 << 20));
+    a->cache_spec.budget = MAX(free, 1);
+    return true;
+}
+
+bool mi_assembly_count(MiAssembly *a, GError **error)
+{
+    const MiCache *cache = a->cache->vtable;
+    const bool     unified = ((const MiBackend *)a->backend->vtable)->unified;
+    MiBatch        unused = { 0 };
+
+    a->cache_spec.shared = unified;
+    a->step_bytes = mi_step_carve(a, &unused, NULL);
+    a->rows_bytes = mi_rows_offset(a, a->n_links);
+    a->drawn_bytes = mi_align((size_t)a->max_seqs * sizeof(int32_t));
+    a->history_bytes = (size_t)a->max_seqs * (size_t)unused.max_history * sizeof(int32_t);
+    a->constant_bytes = unified ? 0 : constants(a->variants->pdata[a->variants->len - 1]);
+    /* Of what plugins send for a step, a cache's tables are the most: a slot for each row, a block list. */
+    a->staging_bytes = unified ? 0 : 2 * (a->step_bytes + a->rows_bytes) + ((size_t)1 << 20) +
+                                         (MI_HAS(cache, sends) ? cache->sends(&a->cache_spec, a->cache_options) : 0);
+    count(a);
+    if (!find_budget(a, error) ||
+        (MI_HAS(cache, check) && !cache->check(&a->cache_spec, a->cache_options, error)))
+        return false;
+    count(a);
     a->plan.lines = (const MiPlanLine *)(void *)a->lines->data;
     a->plan.n_lines = (int)a->lines->len;
     a->plan.choices = (const MiPlanChoice *)(void *)a->choices->data;
     a->plan.n_choices = (int)a->choices->len;
+    return true;
 }

@@ -74,6 +74,8 @@ static const struct {
     NEEDS(MI_KIND_TOKENIZER, MiTokenizer, special, T(open), T(close), T(encode), T(piece), T(special)),
 #define E(member) M(MiFrontend, member)
     NEEDS(MI_KIND_FRONTEND, MiFrontend, destroy, E(create), E(serve), E(stop), E(destroy)),
+#define P(member) M(MiPrefix, member)
+    NEEDS(MI_KIND_PREFIX, MiPrefix, remove, P(create), P(destroy), P(find), P(insert), P(remove)),
 };
 
 /* Members that come together or not at all. */

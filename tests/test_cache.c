@@ -113,26 +113,43 @@ static void step(World *w, int n, Text *const *texts, const int *count)
 
 static MiCacheSpec spec_of(const MiCache *c)
 {
-    return (MiCacheSpec){ LAYERS, KV_HEADS, DIM, c->single ? 1 : MAX_SEQS, MAX_TOKENS, MAX_LEN, MI_F32, 1 << 30 };
+    return (MiCacheSpec){ LAYERS, KV_HEADS, DIM, c->single ? 1 : MAX_SEQS, MAX_TOKENS, MAX_LEN, MI_F32, 1 << 30, true,
+                          NULL, NULL };
 }
 
-static World open_world(Device *d, const char *cache, const char *attention)
+/* options: keys and values, NULL-terminated; NULL: as they come. */
+static World open_with(Device *d, const char *cache, const char *attention, const char *prefix,
+                       const char *const *options)
 {
     g_autoptr(GError) error = NULL;
     World w = {d, device_find(d, MI_KIND_CACHE, cache), device_find(d, MI_KIND_ATTENTION, attention), NULL, {{0}}, 0};
-    const MiCacheSpec spec = spec_of(w.cache);
-    bool              fits = false;
+    MiCacheSpec      spec = spec_of(w.cache);
+    const MiFeature *f = mi_registry_find(d->registry, MI_KIND_CACHE, cache, "cpu", NULL);
+    g_autofree void *filled = options ? g_malloc0(mi_options_size(f->options)) : NULL;
+    bool             fits = false;
+
+    assert_true(!options || mi_options_defaults(f->options, filled, NULL));
+    for (; options && *options; options += 2)
+        assert_true(mi_options_set(f->options, filled, options[0], options[1], NULL));
+    spec.prefix = prefix ? device_find(d, MI_KIND_PREFIX, prefix) : NULL;
 
     for (const char *const *l = w.attention->layouts; *l; l++)
         fits = fits || strcmp(*l, w.cache->layout) == 0;
     assert_true(fits);
     d->allocated = 0;
-    if (!(w.self = w.cache->create(&d->ctx, &spec, NULL, &error)))
+    d->pinned = 0;
+    if (!(w.self = w.cache->create(&d->ctx, &spec, filled, &error)))
         fail_msg("%s", error->message);
-    assert_int_equal(d->allocated, w.cache->bytes(&spec, NULL));
+    assert_int_equal(d->allocated, w.cache->bytes(&spec, filled));
+    assert_int_equal(d->pinned, MI_HAS(w.cache, pinned) ? w.cache->pinned(&spec, filled) : 0);
     for (int i = 0; i < LAYERS; i++)
         w.cache->view(w.self, i, &w.kv[i]);
     return w;
+}
+
+static World open_world(Device *d, const char *cache, const char *attention)
+{
+    return open_with(d, cache, attention, NULL, NULL);
 }
 
 /* n_prompt of a text counts what a cache that keeps nothing has been given so far. */
@@ -142,10 +159,9 @@ static void begin(Text *t, uint64_t id, int salt)
     t->seq.n_prompt = 0;
 }
 
-static void several(Device *d, const char *cache, const char *attention)
+static void several_in(World w)
 {
-    World w = open_world(d, cache, attention);
-    Text  a, b, c, e;
+    Text a, b, c, e;
 
     begin(&a, 7, 1), begin(&b, 8, 2), begin(&c, 9, 3);
     const int64_t empty = w.cache->room(w.self);
@@ -175,6 +191,11 @@ static void several(Device *d, const char *cache, const char *attention)
     assert_int_equal(w.cache->room(w.self), empty);
     assert_true(w.rows > 200);
     w.cache->destroy(w.self);
+}
+
+static void several(Device *d, const char *cache, const char *attention)
+{
+    several_in(open_world(d, cache, attention));
 }
 
 /* A chat: the next turn begins with what is there. */
@@ -215,6 +236,74 @@ static void one_after_the_other(Device *d, const char *attention)
     w.cache->destroy(w.self);
 }
 
+/* Sequences that begin alike, or go apart, in memory for little more than one. */
+static void sharing(Device *d, const char *attention, const char *prefix, int to_the_token)
+{
+    World   w = open_with(d, "paged", attention, prefix, (const char *[]){ "block_size", "4", "bytes", "23000", "swap", "40 kB",
+                                                                           NULL });
+    Text    a, b, c, e;
+    int64_t empty = w.cache->room(w.self);
+
+    assert_in_range(empty, MAX_LEN, 2 * MAX_LEN);
+    begin(&a, 1, 1), begin(&b, 2, 1), begin(&c, 3, 1), begin(&e, 4, 1);
+    assert_int_equal(w.cache->match(w.self, &a.seq), 0);
+    step(&w, 1, (Text *[]){ &a }, (const int[]){ 13 });
+    step(&w, 1, (Text *[]){ &a }, (const int[]){ 5 });
+    assert_true(w.cache->reserve(w.self, &a.seq, 19)); /* what is full by now is known by now */
+    b.tokens[10] = 96;
+    assert_int_equal(b.seq.n_cached = w.cache->match(w.self, &b.seq), to_the_token ? 10 : 8);
+    step(&w, 2, (Text *[]){ &b, &a }, (const int[]){ 6, 1 });
+
+    assert_true(w.cache->fork(w.self, &a.seq, &c.seq)); /* at 19, in the middle of a block */
+    c.seq.n_cached = a.seq.n_cached, c.tokens[19] = 90;
+    step(&w, 3, (Text *[]){ &c, &b, &a }, (const int[]){ 3, 1, 2 });
+    step(&w, 3, (Text *[]){ &a, &b, &c }, (const int[]){ 1, 1, 1 });
+    w.cache->truncate(w.self, &c.seq, c.seq.n_cached = 14); /* drafts that were refused, some in shared blocks */
+    c.tokens[14] = 89;
+    step(&w, 2, (Text *[]){ &a, &c }, (const int[]){ 1, 2 });
+
+    assert_true(w.cache->swap_out(w.self, &d->ctx, &b.seq));
+    assert_false(w.cache->swap_out(w.self, &d->ctx, &b.seq));
+    assert_false(w.cache->reserve(w.self, &b.seq, b.seq.n_cached + 1));
+    w.cache->release(w.self, &c.seq);
+    while (a.seq.n_cached < MAX_LEN)
+        step(&w, 1, (Text *[]){ &a }, (const int[]){ 1 });
+    w.cache->release(w.self, &a.seq);
+    assert_true(w.cache->swap_in(w.self, &d->ctx, &b.seq));
+    step(&w, 1, (Text *[]){ &b }, (const int[]){ 3 });
+    w.cache->release(w.self, &b.seq);
+    assert_int_equal(w.cache->room(w.self), empty);
+
+    e.seq.n_tokens = 20; /* all of it is there: one is left to compute, in a block that is known */
+    assert_int_equal(e.seq.n_cached = w.cache->match(w.self, &e.seq), 19);
+    step(&w, 1, (Text *[]){ &e }, (const int[]){ 1 });
+    begin(&a, 5, 1);
+    a.seq.n_cached = w.cache->match(w.self, &a.seq);
+    assert_in_range(a.seq.n_cached, MAX_LEN - 4, MAX_LEN - 1); /* its end may have made room for b */
+    step(&w, 2, (Text *[]){ &a, &e }, (const int[]){ MAX_LEN - a.seq.n_cached, 4 });
+    w.cache->release(w.self, &e.seq);
+    w.cache->release(w.self, &a.seq);
+    begin(&b, 6, 7); /* nothing alike: what is there has to go */
+    step(&w, 1, (Text *[]){ &b }, (const int[]){ MAX_LEN });
+    assert_true(w.cache->swap_out(w.self, &d->ctx, &b.seq));
+    w.cache->release(w.self, &b.seq);
+    assert_int_equal(w.cache->room(w.self), empty);
+    w.cache->destroy(w.self);
+}
+
+static void all_paged(Device *d, const char *attention)
+{
+    static const char *const sizes[] = { "1", "3", "16", "64" };
+
+    several(d, "paged", attention);
+    for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        World w = open_with(d, "paged", attention, "hash", (const char *[]){ "block_size", sizes[i], NULL });
+        several_in(w);
+    }
+    sharing(d, attention, "hash", false);
+    sharing(d, attention, "trie", true);
+}
+
 static void all_that_fit_agree(void **state)
 {
     (void)state;
@@ -224,7 +313,9 @@ static void all_that_fit_agree(void **state)
         several(d, "none", attention);
         several(d, "batch", attention);
         one_after_the_other(d, attention);
+        all_paged(d, attention);
     }
+    all_paged(d, "paged");
     device_close(d);
 }
 
@@ -250,6 +341,7 @@ static void tables_are_copied_to_a_device(void **state)
     several(d, "none", "simple");
     several(d, "batch", "simple");
     one_after_the_other(d, "simple");
+    all_paged(d, "simple");
     assert_true(n_sent > 0);
     device_close(d);
 }
@@ -275,6 +367,8 @@ static void refuses_what_cannot_be(void **state)
     spec.dtype = MI_F16, spec.max_len = 1 << 30;
     refuses(d, "batch", spec, "more than there can be");
     assert_true(((const MiCache *)device_find(d, MI_KIND_CACHE, "batch"))->bytes(&spec, NULL) == SIZE_MAX);
+    spec.max_len = MAX_LEN, spec.budget = 1000;
+    refuses(d, "paged", spec, "has memory for 0 positions, one sequence takes up to 40, which is");
     spec.max_seqs = 1, spec.max_len = 1 << 28, spec.n_layers = 1024, spec.head_dim = 1024;
     refuses(d, "full", spec, "memory");
     device_close(d);

@@ -233,6 +233,9 @@ static void nothing_changes_an_answer(void **state)
         { "engine.cache", "batch", "engine.attention", "simple", "engine.max_seqs", "5", "engine.prefill_step", "1" },
         { "engine.cache", "batch", "engine.max_seqs", "8", "backend.cpu.threads", "3" },
         { "engine.cache", "none", "engine.max_seqs", "4", "engine.attention", "simple" },
+        { "engine.attention", "paged", "cache.paged.bytes", "4 MB" },
+        { "engine.attention", "paged", "cache.paged.bytes", "4 MB", "engine.max_seqs", "8", "cache.paged.block_size", "1" },
+        { "engine.cache", "paged", "cache.paged.bytes", "4 MB", "engine.max_seqs", "5", "engine.prefill_step", "7" },
     };
     const char *chains[2][4] = { { GREEDY, NULL, NULL }, { SAMPLED } };
 

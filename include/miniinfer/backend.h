@@ -38,7 +38,7 @@ struct MiBackend {
     bool (*event_new)(void *device, void **event, GError **error);
     void (*event_free)(void *device, void *event);
 
-    /* ENQUEUE.  One side is device memory, the other pinned. */
+    /* ENQUEUE.  Of device or pinned memory, each side. */
     bool (*copy)(void *device, void *stream, void *dst, const void *src, size_t bytes, GError **error);
     /* ENQUEUE. */
     bool (*event_record)(void *device, void *event, void *stream, GError **error);
@@ -66,8 +66,8 @@ struct MiBackend {
      * that `bench` sets its figures against. */
     bool (*read_rate)(void *device, double *bytes, GError **error);
 
-    /* ENQUEUE, optional.  Several small copies as one piece of work, of each of which one side is
-     * device memory and the other pinned; n: at most MI_MAX_COPIES. */
+    /* ENQUEUE, optional.  Several small copies as one piece of work, none of which reads what another
+     * writes; n: at most MI_MAX_COPIES. */
     bool (*copy_all)(void *device, void *stream, const MiCopy *copies, int n, GError **error);
 
     /* STEP, optional.  What is enqueued until the next call is shown under this name by the vendor's

@@ -28,4 +28,22 @@ static const MiAttention flash = {
     .op = &flash_op,
 };
 
-MI_PLUGIN("flash", "0.1", "FlashAttention on a card", MI_FEATURE_ATTENTION("flash", "cuda", &flash, NULL));
+/* The same, by the name of what it reads: `attention = paged` asks for paged memory. */
+static const char *const paged_layouts[] = { "paged", NULL };
+
+static const MiAttention paged = {
+    .struct_size = sizeof paged,
+    .layouts = paged_layouts,
+    .dtypes = 1u << MI_F16 | 1u << MI_BF16,
+    .head_dims = cuda_attention_head_dims,
+    .prefill = true,
+    .decode = true,
+    .window = true,
+    .softcap = true,
+    .create = cuda_attention_create,
+    .destroy = cuda_attention_destroy,
+    .op = &flash_op,
+};
+
+MI_PLUGIN("flash", "0.1", "FlashAttention on a card", MI_FEATURE_ATTENTION("flash", "cuda", &flash, NULL),
+          MI_FEATURE_ATTENTION("paged", "cuda", &paged, NULL));

@@ -298,4 +298,19 @@ static const MiAttention gqa = {
     .op = &gqa_op,
 };
 
-MI_PLUGIN("gqa", "0.1", "Grouped-query attention in tiles", MI_FEATURE_ATTENTION("gqa", "cpu", &gqa, NULL));
+/* The same, by the name of what it reads: `attention = paged` asks for paged memory. */
+static const char *const paged_layouts[] = { "paged", NULL };
+
+static const MiAttention paged = {
+    .struct_size = sizeof paged,
+    .layouts = paged_layouts,
+    .dtypes = 1u << MI_F32 | 1u << MI_F16 | 1u << MI_BF16,
+    .prefill = true,
+    .decode = true,
+    .window = true,
+    .softcap = true,
+    .op = &gqa_op,
+};
+
+MI_PLUGIN("gqa", "0.1", "Grouped-query attention in tiles", MI_FEATURE_ATTENTION("gqa", "cpu", &gqa, NULL),
+          MI_FEATURE_ATTENTION("paged", "cpu", &paged, NULL));

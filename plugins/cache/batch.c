@@ -23,7 +23,7 @@ typedef struct {
 
 static StoreShape shape_of(const MiCacheSpec *spec)
 {
-    return (StoreShape){ spec->n_layers, spec->max_seqs, spec->max_len };
+    return (StoreShape){ spec->n_layers, spec->max_seqs, spec->max_len, 1 };
 }
 
 static size_t bytes(const MiCacheSpec *spec, const void *options)

@@ -15,7 +15,7 @@ typedef struct {
     int32_t *left;     /* [max_len] their ids */
 } Full;
 
-static StoreShape shape_of(const MiCacheSpec *spec) { return (StoreShape){ spec->n_layers, 1, spec->max_len }; }
+static StoreShape shape_of(const MiCacheSpec *spec) { return (StoreShape){ spec->n_layers, 1, spec->max_len, 1 }; }
 
 static size_t bytes(const MiCacheSpec *spec, const void *options)
 {

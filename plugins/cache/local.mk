@@ -10,3 +10,8 @@ plugins += plugins/cache_none.so
 plugins_cache_none_so_SOURCES = plugins/cache/none.c plugins/cache/store.c plugins/cache/store.h
 plugins_cache_none_so_LDFLAGS = $(plugin_ldflags)
 plugins_cache_none_so_LDADD   = $(plugin_ldadd)
+plugins += plugins/cache_paged.so
+plugins_cache_paged_so_SOURCES = plugins/cache/paged.c plugins/cache/pages.c plugins/cache/pages.h plugins/cache/size.c \
+	plugins/cache/size.h plugins/cache/store.c plugins/cache/store.h
+plugins_cache_paged_so_LDFLAGS = $(plugin_ldflags)
+plugins_cache_paged_so_LDADD   = $(plugin_ldadd)

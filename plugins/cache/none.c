@@ -9,7 +9,7 @@ typedef struct {
     Store store;
 } None;
 
-static StoreShape shape_of(const MiCacheSpec *spec) { return (StoreShape){ 1, 1, spec->max_tokens }; }
+static StoreShape shape_of(const MiCacheSpec *spec) { return (StoreShape){ 1, 1, spec->max_tokens, 1 }; }
 
 static size_t bytes(const MiCacheSpec *spec, const void *options)
 {

@@ -1,5 +1,6 @@
 /* store.c - one allocation, and what of it a host has to fill. */
 #include "store.h"
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -11,7 +12,7 @@ static bool product(size_t *x, int64_t by) { return !__builtin_mul_overflow(*x, 
 static bool measure(const MiCacheSpec *spec, StoreShape shape, size_t *side, size_t *tables, size_t *all)
 {
     *side = mi_dtype_size(spec->dtype);
-    *tables = ((size_t)spec->max_tokens + 3 * (size_t)spec->max_seqs) * sizeof(int32_t);
+    *tables = ((size_t)spec->max_tokens + (2 + (size_t)shape.max_blocks) * (size_t)spec->max_seqs) * sizeof(int32_t);
     if ((int64_t)shape.n_blocks * shape.block_size > INT32_MAX || /* slots are that */
         !product(side, spec->head_dim) || !product(side, shape.block_size) || !product(side, spec->n_kv_heads) ||
         !product(side, shape.n_blocks) || *side > SIZE_MAX / 4)
@@ -62,7 +63,8 @@ bool store_new(Store *s, MiContext *ctx, const MiCacheSpec *spec, StoreShape sha
     s->kv_len = s->tables;
     s->kv_start = s->kv_len + spec->max_seqs;
     s->block = s->kv_start + spec->max_seqs;
-    s->slots = s->block + spec->max_seqs;
+    s->slots = s->block + (size_t)spec->max_seqs * (size_t)shape.max_blocks;
+    memset(s->block, 0, (size_t)(s->slots - s->block) * sizeof *s->block);
     return true;
 }
 
@@ -91,11 +93,11 @@ void store_view(const Store *s, int layer, MiKvView *out)
         .stride_head = (int64_t)s->shape.block_size * spec->head_dim,
         .stride_block = (int64_t)s->shape.block_size * spec->head_dim * spec->n_kv_heads,
         .block_size = s->shape.block_size,
-        .max_blocks = 1,
+        .max_blocks = s->shape.max_blocks,
         .kv_len = tables,
-        .kv_start = tables + spec->max_seqs,
-        .block_table = tables + 2 * spec->max_seqs,
-        .slots = tables + 3 * spec->max_seqs,
+        .kv_start = tables + (s->kv_start - s->tables),
+        .block_table = tables + (s->block - s->tables),
+        .slots = tables + (s->slots - s->tables),
     };
 }
 
@@ -104,11 +106,16 @@ void store_clear(Store *s, const MiBatch *batch)
     for (int i = 0; i < MIN(batch->shape.n_tokens, s->spec.max_tokens); i++)
         s->slots[i] = -1;
     for (int i = 0; i < MIN(batch->shape.n_seqs, s->spec.max_seqs); i++)
-        s->kv_len[i] = s->kv_start[i] = s->block[i] = 0;
+        s->kv_len[i] = s->kv_start[i] = 0;
+}
+
+bool store_send_part(Store *s, MiContext *ctx, const int32_t *from, size_t n, GError **error)
+{
+    const size_t at = (size_t)(from - s->tables) * sizeof *from;
+    return ctx->backend->unified || !n || ctx->send(ctx, device_tables(s) + at, from, n * sizeof *from, error);
 }
 
 bool store_send(Store *s, MiContext *ctx, const MiBatch *batch, GError **error)
 {
-    const size_t used = (3 * (size_t)s->spec.max_seqs + (size_t)batch->shape.n_tokens) * sizeof(int32_t);
-    return ctx->backend->unified || ctx->send(ctx, device_tables(s), s->tables, used, error);
+    return store_send_part(s, ctx, s->tables, (size_t)(s->slots - s->tables) + (size_t)batch->shape.n_tokens, error);
 }

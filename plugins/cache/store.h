@@ -1,5 +1,5 @@
-/* store.h - memory of a cache whose blocks are whole sequences, and the tables
- * that a step reads: one allocation. */
+/* store.h - memory of a cache, in blocks of positions, and the tables that a step
+ * reads: one allocation. */
 #ifndef PLUGINS_CACHE_STORE_H
 #define PLUGINS_CACHE_STORE_H
 
@@ -10,6 +10,7 @@ typedef struct {
     int32_t n_layers;     /* that have memory of their own */
     int32_t n_blocks;     /* of each layer */
     int32_t block_size;   /* positions of a block */
+    int32_t max_blocks;   /* of a sequence; 1: a block is a whole sequence */
 } StoreShape;
 
 /* Within a block a head's positions lie side by side: attention streams them. */
@@ -23,7 +24,7 @@ typedef struct {
     /* In tables; a step's plan() fills those of its rows and sequences. */
     int32_t *kv_len;   /* [max_seqs] */
     int32_t *kv_start; /* [max_seqs] */
-    int32_t *block;    /* [max_seqs] */
+    int32_t *block;    /* [max_seqs][max_blocks] */
     int32_t *slots;    /* [max_tokens] */
 } Store;
 
@@ -37,5 +38,7 @@ void   store_view(const Store *, int layer, MiKvView *out);
 void store_clear(Store *, const MiBatch *);
 /* Ends it: the tables are on their way to the device. */
 bool store_send(Store *, MiContext *, const MiBatch *, GError **error);
+/* n entries of a table only. */
+bool store_send_part(Store *, MiContext *, const int32_t *from, size_t n, GError **error);
 
 #endif
