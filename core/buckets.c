@@ -64,7 +64,7 @@ static MiBucket *add_bucket(MiAssembly *a, int variant, int size, GError **error
     if (!s)
         return NULL;
     MiBucket *b = g_new(MiBucket, 1);
-    *b = (MiBucket){ variant, size, s, g_array_new(FALSE, FALSE, sizeof(MiGraph)), false, false };
+    *b = (MiBucket){ variant, size, s, g_array_new(FALSE, FALSE, sizeof(MiGraph)), false, false, false };
     g_ptr_array_add(a->buckets, b);
     return b;
 }

@@ -178,7 +178,7 @@ typedef struct {
     double ms, least, most;  /* of a step, or of the prompt: median, extremes of the rounds */
     double rate, limit;      /* tokens a second; the least ms that its bytes take, 0: not known */
     double flops;            /* a second, of a prompt */
-    double host_us;          /* of the engine's thread for a step beside waiting; 0: it computes, too */
+    MiPace pace;             /* of the engine's thread; steps 0: it computes, too */
 } Result;
 
 static int ascending(const void *a, const void *b)
@@ -198,10 +198,10 @@ static bool measure(MiSession *s, GRand *random, const Wanted *w, Result *out, G
 {
     const int tokens = out->prefill ? 1 : 1 + w->tokens + ramp(s->assembly, out->batch, out->tokens);
     double    ms[MAX_ROUNDS];
-    MiStats   before, after;
+    MiPace    before;
     int       n = 0, missed = 0;
 
-    s->engine->api->stats(s->engine, &before);
+    mi_engine_pace(s->engine, 0, false, 0, &before);
     for (int i = 0; i <= w->rounds && !mi_interrupted(); i++) {
         Round      r;
         const bool ok = play(&r, s, random, out->batch, out->tokens, tokens, error);
@@ -221,9 +221,8 @@ static bool measure(MiSession *s, GRand *random, const Wanted *w, Result *out, G
     mi_progress_clear();
     if (!n)
         return true; /* interrupted */
-    s->engine->api->stats(s->engine, &after);
     if (!s->assembly->ctx.pub.backend->unified)
-        out->host_us = (double)(after.host_us - before.host_us) / (double)MAX(after.steps - before.steps, 1);
+        mi_engine_pace(s->engine, before.n, !out->prefill, out->prefill ? 0 : out->batch, &out->pace);
     qsort(ms, (size_t)n, sizeof *ms, ascending);
     out->ms = n % 2 ? ms[n / 2] : (ms[n / 2 - 1] + ms[n / 2]) / 2;
     out->least = ms[0];
@@ -256,6 +255,18 @@ typedef struct {
     GArray *results; /* Result */
 } Report;
 
+/* What the host did, and whether the device had to wait for it. */
+static void print_pace(const Result *r)
+{
+    const MiPace *p = &r->pace;
+
+    if (p->steps)
+        printf("%14s the host works %.1f us a step (99 %% of them: %.1f); nothing was queued behind %d of %d steps\n", "",
+               p->median_us, p->p99_us, p->late, p->steps);
+    if (p->first)
+        printf("%14s %d steps were the first of their kind: %.1f ms of the host in all\n", "", p->first, p->first_us / 1e3);
+}
+
 static void print_table(const MiSession *s, const Report *p)
 {
     const MiAssembly *a = s->assembly;
@@ -279,9 +290,8 @@ static void print_table(const MiSession *s, const Report *p)
             printf("%.3g TFLOP/s", r->flops / 1e12);
         else if (r->limit > 0)
             printf("%.0f %% of %.3f ms", 100 * r->limit / r->ms, r->limit);
-        if (!r->prefill && r->host_us > 0)
-            printf("; the host works %.1f us a step", r->host_us);
         printf("\n");
+        print_pace(r);
     }
 }
 
@@ -320,8 +330,16 @@ static void print_json(const MiSession *s, const Report *p)
             mi_json_float(&j, "flops_per_s", r->flops);
         else if (r->limit > 0)
             mi_json_float(&j, "limit_ms", r->limit);
-        if (r->host_us > 0)
-            mi_json_float(&j, "host_us_per_step", r->host_us);
+        if (r->pace.steps) {
+            mi_json_float(&j, "host_us_per_step", r->pace.median_us);
+            mi_json_float(&j, "host_us_p99", r->pace.p99_us);
+            mi_json_int(&j, "host_steps", r->pace.steps);
+            mi_json_int(&j, "host_late", r->pace.late);
+        }
+        if (r->pace.first) {
+            mi_json_int(&j, "first_steps", r->pace.first);
+            mi_json_float(&j, "first_steps_host_us", r->pace.first_us);
+        }
         mi_json_close(&j, '}');
     }
     mi_json_close(&j, ']');

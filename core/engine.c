@@ -13,13 +13,14 @@ typedef struct {
     MiEngine    pub; /* first */
     MiAssembly *a;
     GThread    *thread;
-    GMutex      lock; /* of what follows, to `stats` */
+    GMutex      lock; /* of what follows, to `dead` */
     GCond       wake;
     GPtrArray  *incoming; /* MiRequested * */
     GArray     *cancelled; /* uint64_t */
     uint64_t    last_id;
     bool        stopping;
     MiStats     stats;
+    MiPaceLog   pace;
     char       *dead; /* why no step will ever run again; NULL: all is well */
 
     /* The engine thread's. */
@@ -29,8 +30,8 @@ typedef struct {
     MiLimits    limits;
     MiFlight   *flying[MI_FLIGHTS]; /* steps under way, oldest first */
     int         n_flying;
-    int64_t     waited_us; /* for steps, in all */
     int64_t     landed_us; /* when the last one was done */
+    MiPaced     step;      /* what is known of the next to land */
     MiTemplate *template;
     char       *template_error, *name;
     GArray     *phases; /* MiPhase */
@@ -61,6 +62,7 @@ static void forget(Engine *e, MiRequested *q)
 static void deliver(Engine *e, const MiFlight *f, bool ok)
 {
     const MiShape shape = f->shape;
+    uint64_t      drawn = 0, read = 0;
 
     for (int i = 0; i < shape.n_out && ok; i++) {
         MiRequested  *q = requested(f->step.seqs[f->out_seq[i]]);
@@ -70,17 +72,20 @@ static void deliver(Engine *e, const MiFlight *f, bool ok)
         const int32_t *ids = f->logprobs ? f->ids + at : NULL;
         if (q->finished)
             continue;
+        drawn += f->out_slot[i] >= 0;
         if (f->out_slot[i] < 0)
             mi_requested_scored(q, position + 1, 1, values, ids);
         else
             mi_requested_drawn(q, e->a, f->tokens[i], values, ids);
     }
-    g_mutex_lock(&e->lock);
-    if (ok) {
-        e->stats.steps++;
-        e->stats.tokens_in += (uint64_t)(shape.n_tokens - (shape.decode ? shape.n_seqs : 0));
-        e->stats.tokens_out += (uint64_t)shape.n_out;
+    for (int i = 0; i < shape.n_seqs && ok; i++) {
+        const int32_t n_prompt = f->step.seqs[i]->n_prompt;
+        read += (uint64_t)(MIN(f->seen[i], n_prompt) - MIN(f->seen[i] - f->step.count[i], n_prompt));
     }
+    g_mutex_lock(&e->lock);
+    e->stats.steps += ok;
+    e->stats.tokens_in += read;
+    e->stats.tokens_out += drawn;
     g_mutex_unlock(&e->lock);
     for (int i = 0; i < shape.n_seqs; i++) {
         MiRequested *q = requested(f->step.seqs[i]);
@@ -161,6 +166,7 @@ static bool launch(Engine *e)
     mark_started(f);
     if (mi_runner_launch(e->runner, f, &error)) {
         e->flying[e->n_flying++] = f;
+        e->step.first |= f->first;
         return true;
     }
     fail_step(e, &f->step, error);
@@ -169,17 +175,23 @@ static bool launch(Engine *e)
     return false;
 }
 
+enum { AT_ONCE = 2000 /* nanoseconds that asking takes */ };
+
 /* The oldest step under way is waited for and delivered. */
 static void land(Engine *e)
 {
     const MiScheduler *s = e->a->scheduler->vtable;
     MiFlight          *f = e->flying[0];
     g_autoptr(GError)  error = NULL;
-    const int64_t      from = g_get_monotonic_time();
+    const int64_t      from = mi_pace_now();
     const bool         ok = mi_runner_wait(e->runner, f, &error);
+    const int64_t      waited = mi_pace_now() - from;
 
     const int64_t now = g_get_monotonic_time();
-    e->waited_us += now - from;
+    e->step.ns -= waited;
+    e->step.late = e->n_flying > 1 && waited < AT_ONCE;
+    e->step.decode = f->shape.decode;
+    e->step.n_seqs = f->shape.n_seqs;
     e->flying[0] = e->flying[--e->n_flying];
     if (MI_HAS(s, took)) /* while the step's sequences are all there: delivering ends some */
         s->took(e->scheduler, &f->step, now - MAX(f->launched_us, e->landed_us));
@@ -207,7 +219,8 @@ static bool lost_in_flight(const Engine *e)
 
 static void one_step(Engine *e)
 {
-    const int64_t from = g_get_monotonic_time(), waited = e->waited_us;
+    const int64_t  from = mi_pace_now();
+    const uint64_t steps = e->stats.steps;
 
     while (lost_in_flight(e))
         land(e);
@@ -217,7 +230,12 @@ static void one_step(Engine *e)
     else if (!launched && !e->n_flying && e->known->len)
         fail_stuck(e);
     g_mutex_lock(&e->lock);
-    e->stats.host_us += g_get_monotonic_time() - from - (e->waited_us - waited);
+    e->step.ns += mi_pace_now() - from;
+    if (e->stats.steps != steps) { /* else the next that lands is told what was done for it */
+        mi_pace_add(&e->pace, &e->step);
+        e->stats.host_us += e->step.ns / 1000;
+        e->step = (MiPaced){ 0 };
+    }
     g_mutex_unlock(&e->lock);
 }
 
@@ -552,6 +570,15 @@ const MiPhase *mi_engine_phases(const MiEngine *self, int *n)
     const Engine *e = (const Engine *)(const void *)self;
     *n = (int)e->phases->len;
     return (const MiPhase *)(void *)e->phases->data;
+}
+
+void mi_engine_pace(MiEngine *self, uint64_t since, bool decode, int n_seqs, MiPace *out)
+{
+    Engine *e = engine(self);
+
+    g_mutex_lock(&e->lock);
+    mi_pace_sum(&e->pace, since, decode, n_seqs, out);
+    g_mutex_unlock(&e->lock);
 }
 
 size_t mi_engine_allocated(const MiEngine *self) { return ((const Engine *)(const void *)self)->a->ctx.allocated; }

@@ -6,6 +6,7 @@
 #define MI_CORE_ENGINE_H
 
 #include "assembly.h"
+#include "pace.h"
 #include "weights.h"
 
 /* progress: called while weights load, from the calling thread; false stops it; may be NULL. */
@@ -14,6 +15,8 @@ MiEngine *mi_engine_start(MiAssembly *, MiLoadProgress *progress, void *user, GE
 void mi_engine_stop(MiEngine *);
 
 const MiPhase *mi_engine_phases(const MiEngine *, int *n);
+/* What its steps since the first `since` took of its thread; see pace.h. */
+void mi_engine_pace(MiEngine *, uint64_t since, bool decode, int n_seqs, MiPace *out);
 /* Bytes the engine really allocated through its contexts: equals mi_assembly_plan()->allocated. */
 size_t mi_engine_allocated(const MiEngine *);
 

@@ -26,43 +26,57 @@ static void accuse(MiAssembly *a, const MiRun *run, const GError *why)
               file ? file : "the program", why ? why->message : "no reason given");
 }
 
-/* Says which op broke the recording: each is recorded alone.  False: none, or the device fails. */
+/* What it enqueues, as a graph; NULL with *error: it cannot be recorded.  *begun: false where the device fails. */
+static void *record(MiAssembly *a, bool (*enqueue)(const MiSchedule *, guint, MiContext *, GError **), const MiSchedule *s,
+                    guint i, bool *begun, GError **error)
+{
+    MiContext *ctx = &a->ctx.pub;
+
+    if (!(*begun = ctx->backend->capture_begin(ctx->device, ctx->stream, error)))
+        return NULL;
+    const bool ran = enqueue(s, i, ctx, error);
+    void      *graph = ctx->backend->capture_end(ctx->device, ctx->stream, ran ? error : NULL);
+    if (ran || !graph)
+        return graph;
+    ctx->backend->graph_free(ctx->device, graph);
+    return NULL;
+}
+
+static bool enqueue_all(const MiSchedule *s, guint i, MiContext *ctx, GError **error)
+{
+    (void)i;
+    return mi_schedule_run(s, ctx, error);
+}
+
+/* Says which op broke the recording: each is recorded alone.  False: none. */
 static bool blame(MiAssembly *a, const MiBucket *b)
 {
     MiContext *ctx = &a->ctx.pub;
 
     for (guint i = 0; i < b->schedule->runs->len; i++) {
         g_autoptr(GError) why = NULL;
-        if (!ctx->backend->capture_begin(ctx->device, ctx->stream, &why))
-            return true;
-        const bool ran = mi_schedule_run_one(b->schedule, i, ctx, &why);
-        void      *graph = ctx->backend->capture_end(ctx->device, ctx->stream, ran ? &why : NULL);
-        if (graph)
-            ctx->backend->graph_free(ctx->device, graph);
-        if (ran && graph)
-            continue;
-        accuse(a, mi_schedule_at(b->schedule, i), why);
-        return true;
+        bool              begun;
+        void             *graph = record(a, mi_schedule_run_one, b->schedule, i, &begun, &why);
+        if (!graph) {
+            if (begun)
+                accuse(a, mi_schedule_at(b->schedule, i), why);
+            return true; /* a device that fails is told of by what it does next */
+        }
+        ctx->backend->graph_free(ctx->device, graph);
     }
     return false;
 }
 
-/* ---- recording -------------------------------------------------------------------- */
+/* ---- running ---------------------------------------------------------------------- */
 
-static void *record(MiAssembly *a, MiBucket *b)
+static void *record_all(MiAssembly *a, MiBucket *b)
 {
-    MiContext        *ctx = &a->ctx.pub;
     g_autoptr(GError) why = NULL;
-    void             *graph;
+    bool              begun;
+    void             *graph = record(a, enqueue_all, b->schedule, 0, &begun, &why);
 
-    if (!ctx->backend->capture_begin(ctx->device, ctx->stream, &why))
-        return NULL;
-    const bool ran = mi_schedule_run(b->schedule, ctx, &why);
-    graph = ctx->backend->capture_end(ctx->device, ctx->stream, ran ? &why : NULL);
-    if (ran && graph)
+    if (graph || !begun)
         return graph;
-    if (graph)
-        ctx->backend->graph_free(ctx->device, graph);
     b->eager = true;
     if (!blame(a, b))
         g_message("steps of %d rows cannot be recorded into a graph, though each node can, and run node by node, "
@@ -71,15 +85,17 @@ static void *record(MiAssembly *a, MiBucket *b)
 }
 
 /* The first step of a shape runs node by node, so that all of its code is loaded. */
-bool mi_graph_run(MiAssembly *a, MiBucket *b, MiShape shape, bool recordable, GError **error)
+bool mi_graph_run(MiAssembly *a, MiBucket *b, MiShape shape, bool recordable, bool *first, GError **error)
 {
     MiContext *ctx = &a->ctx.pub;
     MiGraph   *g = recordable && !b->eager ? graph_of(b, shape) : NULL;
 
     if (g && g->graph)
         return ctx->backend->replay(ctx->device, ctx->stream, g->graph, error);
+    *first = *first || !b->ran || (recordable && !b->eager);
+    b->ran = true;
     mi_schedule_shape(b->schedule, shape);
-    if (g && (g->graph = record(a, b)))
+    if (g && (g->graph = record_all(a, b)))
         return ctx->backend->replay(ctx->device, ctx->stream, g->graph, error);
     if (!mi_schedule_run(b->schedule, ctx, error))
         return false;

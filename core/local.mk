@@ -19,6 +19,7 @@ core_libcore_a_SOURCES = \
 	core/model.c \
 	core/numbers.c core/numbers.h \
 	core/options.c core/options.h \
+	core/pace.c core/pace.h \
 	core/parts.h core/plan.c \
 	core/image.c core/image.h \
 	core/loader.c core/loader.h \

@@ -37,7 +37,7 @@ typedef struct {
     int          variant, size; /* indices of variants and sizes */
     MiSchedule  *schedule;
     GArray      *graphs; /* MiGraph */
-    bool         bound, eager; /* eager: something in it cannot be recorded */
+    bool         bound, ran, eager; /* eager: something in it cannot be recorded */
 } MiBucket;
 
 struct MiAssembly {

@@ -285,10 +285,10 @@ static bool pad(MiRunner *r, const MiBucket *b)
     return true;
 }
 
-static bool run(MiRunner *r, MiBucket *b, bool recordable, GError **error)
+static bool run(MiRunner *r, MiBucket *b, MiFlight *f, bool recordable, GError **error)
 {
     if (!r->watch)
-        return mi_graph_run(r->a, b, r->host.shape, recordable, error);
+        return mi_graph_run(r->a, b, r->host.shape, recordable, &f->first, error);
     mi_schedule_shape(b->schedule, r->host.shape);
     return r->watch(r->watcher, b->schedule, error);
 }
@@ -356,6 +356,7 @@ static bool enqueue(MiRunner *r, MiFlight *f, GError **error)
 {
     const MiAttention *attention = r->a->attention->vtable;
     MiContext         *ctx = &r->a->ctx.pub;
+    const guint        made = r->a->buckets->len;
     uint32_t           links;
     MiBucket          *b;
 
@@ -365,10 +366,11 @@ static bool enqueue(MiRunner *r, MiFlight *f, GError **error)
     f->logprobs = wants_logprobs(f);
     if (!(links = fill_rows(r, f, error)) || !(b = bucket(r, links, f->logprobs, error)))
         return false;
+    f->first = r->a->buckets->len != made;
     const bool recordable = !r->watch && pad(r, b);
     return send_step(r, error) && cache_of(r)->plan(r->cache, ctx, &f->step, &r->batch, error) &&
            (!MI_HAS(attention, plan) || attention->plan(r->a->attention_self, ctx, &f->step, &r->batch, error)) &&
-           mi_context_flush(&r->a->ctx, error) && run(r, b, recordable, error) && fetch(r, b, f, error);
+           mi_context_flush(&r->a->ctx, error) && run(r, b, f, recordable, error) && fetch(r, b, f, error);
 }
 
 /* Some of a step that failed may be under way, from memory that the next one writes: it is waited for.  What

@@ -16,7 +16,7 @@ typedef struct {
     int32_t *seen;    /* [n_seqs] one past the last position of each */
     int32_t *out_seq; /* [n_out] index in step.seqs of each output row */
     int32_t *out_slot, *out_position; /* [n_out] slot -1: a row that is scored, not drawn from */
-    bool     logprobs;
+    bool     logprobs, first; /* first: of its kind, so that something was made for it */
     int64_t  launched_us;
     /* After the wait, host memory: */
     const int32_t *tokens;   /* [n_out] */
