@@ -40,10 +40,11 @@ typedef struct {
 static bool make_marks(Trace *t, guint n, GError **error)
 {
     MiContext *ctx = &t->side.a->ctx.pub;
+    bool (*make)(void *, void **, GError **) = MI_HAS(ctx->backend, timer_new) ? ctx->backend->timer_new : ctx->backend->event_new;
 
     t->marks = g_renew(void *, t->marks, MAX(n, t->n_marks));
     for (; t->n_marks < n; t->n_marks++)
-        if (!ctx->backend->event_new(ctx->device, &t->marks[t->n_marks], error))
+        if (!make(ctx->device, &t->marks[t->n_marks], error))
             return false;
     return true;
 }

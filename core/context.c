@@ -125,25 +125,33 @@ void mi_context_stage_part(MiOwnedContext *c, int i)
     c->n_copies = 0;
 }
 
-bool mi_context_flush(MiOwnedContext *c, GError **error)
+bool mi_context_copy_all(const MiOwnedContext *c, const MiCopy *copies, int n, GError **error)
 {
     const MiBackend *b = c->pub.backend;
     bool             ok = true;
 
-    if (!c->n_copies)
-        return true;
-    if (MI_HAS(b, copy_all))
-        ok = b->copy_all(c->pub.device, c->pub.stream, c->copies, c->n_copies, error);
-    for (int i = 0; i < c->n_copies && ok && !MI_HAS(b, copy_all); i++)
-        ok = b->copy(c->pub.device, c->pub.stream, c->copies[i].dst, c->copies[i].src, c->copies[i].bytes, error);
-    c->n_copies = 0;
+    if (n && MI_HAS(b, copy_all))
+        return b->copy_all(c->pub.device, c->pub.stream, copies, n, error);
+    for (int i = 0; i < n && ok; i++)
+        ok = b->copy(c->pub.device, c->pub.stream, copies[i].dst, copies[i].src, copies[i].bytes, error);
     return ok;
 }
 
-bool mi_context_copy(MiOwnedContext *c, void *dst, const void *src, size_t bytes, GError **error)
+bool mi_context_flush(MiOwnedContext *c, GError **error)
 {
-    c->copies[c->n_copies++] = (MiCopy){ dst, src, bytes };
-    return c->n_copies < MI_MAX_COPIES || mi_context_flush(c, error);
+    const int n = c->n_copies;
+
+    c->n_copies = 0;
+    return mi_context_copy_all(c, c->copies, n, error);
+}
+
+int mi_context_take(MiOwnedContext *c, MiCopy out[MI_MAX_COPIES])
+{
+    const int n = c->n_copies;
+
+    memcpy(out, c->copies, (size_t)n * sizeof *out);
+    c->n_copies = 0;
+    return n;
 }
 
 static bool context_send(MiContext *ctx, void *dst, const void *src, size_t bytes, GError **error)
@@ -162,7 +170,8 @@ static bool context_send(MiContext *ctx, void *dst, const void *src, size_t byte
     }
     char *from = memcpy(c->staging + c->staging_at, src, bytes);
     c->staging_at += mi_align(bytes);
-    return mi_context_copy(c, dst, from, bytes, error);
+    c->copies[c->n_copies++] = (MiCopy){ dst, from, bytes };
+    return c->n_copies < MI_MAX_COPIES || mi_context_flush(c, error);
 }
 
 /* ---- the whole -------------------------------------------------------------------- */

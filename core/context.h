@@ -29,9 +29,11 @@ void mi_context_clear(MiOwnedContext *);
 bool mi_context_stage(MiOwnedContext *, size_t bytes, int n, GError **error);
 /* What is sent from here on goes through part i. */
 void mi_context_stage_part(MiOwnedContext *, int i);
-/* Like copy() of the backend, once mi_context_flush() enqueues all that there is to copy. */
-bool mi_context_copy(MiOwnedContext *, void *dst, const void *src, size_t bytes, GError **error);
+/* Enqueues what send() was told, as far as that was not done or taken away. */
 bool mi_context_flush(MiOwnedContext *, GError **error);
+int  mi_context_take(MiOwnedContext *, MiCopy out[MI_MAX_COPIES]);
+/* Enqueues n copies, up to MI_MAX_COPIES, as one piece of work where the backend can. */
+bool mi_context_copy_all(const MiOwnedContext *, const MiCopy *, int n, GError **error);
 
 /* Between these two upload() and put() copy through pinned buffers on threads of their own. */
 bool mi_context_load_begin(MiOwnedContext *, GError **error);

@@ -2,14 +2,30 @@
 
 #include <string.h>
 
-static MiGraph *graph_of(const MiBucket *b, MiShape shape)
+static bool same(const MiCopy *a, int n, const MiCopy *b, int m) { return n == m && memcmp(a, b, (size_t)n * sizeof *a) == 0; }
+
+static bool carries(const MiGraph *g, const MiMail *m)
 {
+    return g->graph && (g->bare || (same(g->mail.in, g->mail.n_in, m->in, m->n_in) &&
+                                    same(g->mail.out, g->mail.n_out, m->out, m->n_out)));
+}
+
+/* What of this shape is recorded with this mail or, if none is, without any; *n: of the shape, what ran once and what
+ * is recorded. */
+static const MiGraph *graph_of(const MiBucket *b, MiShape shape, const MiMail *m, int *n)
+{
+    const MiGraph *found = NULL;
+
+    *n = 0;
     for (guint i = 0; i < b->graphs->len; i++) {
-        MiGraph *g = &g_array_index(b->graphs, MiGraph, i);
-        if (memcmp(&g->shape, &shape, sizeof shape) == 0)
-            return g;
+        const MiGraph *g = &g_array_index(b->graphs, MiGraph, i);
+        if (memcmp(&g->shape, &shape, sizeof shape) != 0)
+            continue;
+        ++*n;
+        if (carries(g, m) && (!found || found->bare))
+            found = g;
     }
-    return NULL;
+    return found;
 }
 
 /* ---- whose fault it is ---------------------------------------------------------- */
@@ -26,15 +42,16 @@ static void accuse(MiAssembly *a, const MiRun *run, const GError *why)
               file ? file : "the program", why ? why->message : "no reason given");
 }
 
-/* What it enqueues, as a graph; NULL with *error: it cannot be recorded.  *begun: false where the device fails. */
-static void *record(MiAssembly *a, bool (*enqueue)(const MiSchedule *, guint, MiContext *, GError **), const MiSchedule *s,
-                    guint i, bool *begun, GError **error)
+typedef bool Enqueue(MiAssembly *, const MiBucket *, guint i, const MiMail *, GError **error);
+
+/* What that enqueues, as a graph; NULL with *error: it cannot be recorded.  *begun: false where the device fails. */
+static void *record(MiAssembly *a, Enqueue *enqueue, const MiBucket *b, guint i, const MiMail *mail, bool *begun, GError **error)
 {
     MiContext *ctx = &a->ctx.pub;
 
     if (!(*begun = ctx->backend->capture_begin(ctx->device, ctx->stream, error)))
         return NULL;
-    const bool ran = enqueue(s, i, ctx, error);
+    const bool ran = enqueue(a, b, i, mail, error);
     void      *graph = ctx->backend->capture_end(ctx->device, ctx->stream, ran ? error : NULL);
     if (ran || !graph)
         return graph;
@@ -42,10 +59,18 @@ static void *record(MiAssembly *a, bool (*enqueue)(const MiSchedule *, guint, Mi
     return NULL;
 }
 
-static bool enqueue_all(const MiSchedule *s, guint i, MiContext *ctx, GError **error)
+static bool one(MiAssembly *a, const MiBucket *b, guint i, const MiMail *mail, GError **error)
+{
+    (void)mail;
+    return mi_schedule_run_one(b->schedule, i, &a->ctx.pub, error);
+}
+
+/* mail NULL: the nodes only. */
+static bool all(MiAssembly *a, const MiBucket *b, guint i, const MiMail *m, GError **error)
 {
     (void)i;
-    return mi_schedule_run(s, ctx, error);
+    return (!m || mi_context_copy_all(&a->ctx, m->in, m->n_in, error)) && mi_schedule_run(b->schedule, &a->ctx.pub, error) &&
+           (!m || mi_context_copy_all(&a->ctx, m->out, m->n_out, error));
 }
 
 /* Says which op broke the recording: each is recorded alone.  False: none. */
@@ -56,7 +81,7 @@ static bool blame(MiAssembly *a, const MiBucket *b)
     for (guint i = 0; i < b->schedule->runs->len; i++) {
         g_autoptr(GError) why = NULL;
         bool              begun;
-        void             *graph = record(a, mi_schedule_run_one, b->schedule, i, &begun, &why);
+        void             *graph = record(a, one, b, i, NULL, &begun, &why);
         if (!graph) {
             if (begun)
                 accuse(a, mi_schedule_at(b->schedule, i), why);
@@ -69,11 +94,11 @@ static bool blame(MiAssembly *a, const MiBucket *b)
 
 /* ---- running ---------------------------------------------------------------------- */
 
-static void *record_all(MiAssembly *a, MiBucket *b)
+static void *record_all(MiAssembly *a, MiBucket *b, const MiMail *mail)
 {
     g_autoptr(GError) why = NULL;
     bool              begun;
-    void             *graph = record(a, enqueue_all, b->schedule, 0, &begun, &why);
+    void             *graph = record(a, all, b, 0, mail, &begun, &why);
 
     if (graph || !begun)
         return graph;
@@ -84,26 +109,40 @@ static void *record_all(MiAssembly *a, MiBucket *b)
     return NULL;
 }
 
-/* The first step of a shape runs node by node, so that all of its code is loaded. */
-bool mi_graph_run(MiAssembly *a, MiBucket *b, MiShape shape, bool recordable, bool *first, GError **error)
+static bool replay(MiAssembly *a, const MiGraph *g, const MiMail *m, GError **error)
 {
     MiContext *ctx = &a->ctx.pub;
-    MiGraph   *g = recordable && !b->eager ? graph_of(b, shape) : NULL;
 
-    if (g && g->graph)
+    if (!g->bare)
         return ctx->backend->replay(ctx->device, ctx->stream, g->graph, error);
-    *first = *first || !b->ran || (recordable && !b->eager);
+    return mi_context_copy_all(&a->ctx, m->in, m->n_in, error) &&
+           ctx->backend->replay(ctx->device, ctx->stream, g->graph, error) &&
+           mi_context_copy_all(&a->ctx, m->out, m->n_out, error);
+}
+
+/* The first step of a shape runs node by node, so that all of its code is loaded.  The next ones, one of each flight, are
+ * recorded with their mail; should that ever be another, then once more without. */
+bool mi_graph_run(MiAssembly *a, MiBucket *b, MiShape shape, const MiMail *m, bool recordable, bool *first, GError **error)
+{
+    const MiGraph *g = NULL;
+    int            n = 0;
+
+    recordable = recordable && !b->eager;
+    if (recordable && (g = graph_of(b, shape, m, &n)))
+        return replay(a, g, m, error);
+    *first = *first || !b->ran || recordable;
     b->ran = true;
     mi_schedule_shape(b->schedule, shape);
-    if (g && (g->graph = record_all(a, b)))
-        return ctx->backend->replay(ctx->device, ctx->stream, g->graph, error);
-    if (!mi_schedule_run(b->schedule, ctx, error))
-        return false;
-    if (recordable && !b->eager && !g) {
-        const MiGraph first = { shape, NULL };
-        g_array_append_val(b->graphs, first);
+    if (recordable) {
+        MiGraph new = { .shape = shape, .bare = n > MI_FLIGHTS, .mail = *m };
+        if (n)
+            new.graph = record_all(a, b, new.bare ? NULL : m);
+        if (!n || new.graph)
+            g_array_append_val(b->graphs, new);
+        if (new.graph)
+            return replay(a, &new, m, error);
     }
-    return true;
+    return all(a, b, 0, m, error);
 }
 
 void mi_graph_clear(MiAssembly *a)

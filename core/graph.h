@@ -4,9 +4,10 @@
 
 #include "parts.h"
 
-/* Enqueues the bucket's nodes for a step of this shape: the first time one by one, from the second as a graph,
- * if `recordable` and the nodes can be.  *first: it was one of these two times. */
-bool mi_graph_run(MiAssembly *, MiBucket *, MiShape, bool recordable, bool *first, GError **error);
+/* Enqueues a step of this shape: what is to be copied in, the bucket's nodes, what is to be copied out.  The first
+ * time one by one, then, if `recordable` and the nodes can be, as one graph for each flight of steps.  *first:
+ * something of this was done for the first time. */
+bool mi_graph_run(MiAssembly *, MiBucket *, MiShape, const MiMail *, bool recordable, bool *first, GError **error);
 /* Frees all that was recorded. */
 void mi_graph_clear(MiAssembly *);
 

@@ -26,10 +26,19 @@ typedef struct {
     MiRecording *program;
 } MiVariant;
 
+/* What goes to the device before a step and comes back behind it. */
+enum { MI_MAX_OUT_COPIES = 3 };
+typedef struct {
+    MiCopy in[MI_MAX_COPIES], out[MI_MAX_OUT_COPIES];
+    int    n_in, n_out;
+} MiMail;
+
 /* A step that was recorded: everything that one shape enqueues. */
 typedef struct {
     MiShape shape;
     void   *graph; /* NULL: it ran once, so that all of its code is loaded, and is recorded next time */
+    bool    bare;  /* without its mail */
+    MiMail  mail;
 } MiGraph;
 
 /* A schedule for up to so many rows. */

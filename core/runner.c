@@ -12,11 +12,14 @@ typedef struct {
     void       *device;
 } Constant;
 
+typedef struct { int first, n; } Changed; /* rows of a link that the device does not have yet */
+
 struct MiRunner {
     MiAssembly *a;
     void       *cache, *arena, *step_memory, *rows, *drawn;
     char       *host_rows; /* what `rows` holds; rows itself where memory is shared */
     int         sent[MI_MAX_LINKS]; /* of each link the first rows, in which that is so */
+    Changed     changed[MI_MAX_LINKS];
     int32_t    *history;
     MiKvView   *views;     /* [n_layers] */
     MiBatch     batch;     /* what ops see */
@@ -133,14 +136,13 @@ static void forbid_stops(const MiRequested *q, const MiLink *l, char *row)
     }
 }
 
-/* The parameters of every output row, sent where they are not those of the step before. */
-static bool send_rows(MiRunner *r, const MiFlight *f, int link, GError **error)
+/* The parameters of every output row; which of them are not those of the step before. */
+static void fill_link(MiRunner *r, const MiFlight *f, int link)
 {
-    MiContext    *ctx = &r->a->ctx.pub;
     const MiLink *l = &r->a->links[link];
-    const size_t  at = mi_rows_offset(r->a, link), size = l->row_size;
-    char         *rows = r->host_rows + at, *row = l->scratch;
-    int           first = -1, last = -1;
+    const size_t  size = l->row_size;
+    char         *rows = r->host_rows + mi_rows_offset(r->a, link), *row = l->scratch;
+    Changed      *c = &r->changed[link];
 
     for (int i = 0; i < f->shape.n_out; i++) {
         const MiRequested *q = requested(f->step.seqs[f->out_seq[i]]);
@@ -150,17 +152,14 @@ static bool send_rows(MiRunner *r, const MiFlight *f, int link, GError **error)
         if (i < r->sent[link] && memcmp(rows + (size_t)i * size, row, size) == 0)
             continue;
         memcpy(rows + (size_t)i * size, row, size);
-        first = first < 0 ? i : first;
-        last = i;
+        c->first = c->n ? c->first : i;
+        c->n = i + 1 - c->first;
     }
     r->sent[link] = MAX(r->sent[link], f->shape.n_out);
-    return first < 0 || unified(r) ||
-           ctx->send(ctx, (char *)r->rows + at + (size_t)first * size, rows + (size_t)first * size,
-                     (size_t)(last - first + 1) * size, error);
 }
 
-/* The links that take part, with their rows; 0 with *error. */
-static uint32_t fill_rows(MiRunner *r, const MiFlight *f, GError **error)
+/* The links that take part, with their rows. */
+static uint32_t fill_rows(MiRunner *r, const MiFlight *f)
 {
     const MiAssembly *a = r->a;
     uint32_t          links = 1u << (a->n_links - 1);
@@ -168,10 +167,26 @@ static uint32_t fill_rows(MiRunner *r, const MiFlight *f, GError **error)
     for (int i = 0; i < f->shape.n_out; i++)
         if (f->out_slot[i] >= 0)
             links |= requested(f->step.seqs[f->out_seq[i]])->links;
-    for (int l = 0; l < a->n_links; l++)
-        if (a->links[l].row_size && (links >> l & 1) && !send_rows(r, f, l, error))
-            return 0;
+    for (int l = 0; l < a->n_links; l++) {
+        r->changed[l].n = 0;
+        if (a->links[l].row_size && (links >> l & 1))
+            fill_link(r, f, l);
+    }
     return links;
+}
+
+/* They seldom change: they go ahead of what every step sends. */
+static bool send_rows(MiRunner *r, GError **error)
+{
+    MiContext *ctx = &r->a->ctx.pub;
+
+    for (int l = 0; l < r->a->n_links && !unified(r); l++) {
+        const size_t size = r->a->links[l].row_size, at = mi_rows_offset(r->a, l) + (size_t)r->changed[l].first * size;
+        if (r->changed[l].n &&
+            !ctx->send(ctx, (char *)r->rows + at, r->host_rows + at, (size_t)r->changed[l].n * size, error))
+            return false;
+    }
+    return mi_context_flush(&r->a->ctx, error);
 }
 
 static bool wants_logprobs(const MiFlight *f)
@@ -285,14 +300,6 @@ static bool pad(MiRunner *r, const MiBucket *b)
     return true;
 }
 
-static bool run(MiRunner *r, MiBucket *b, MiFlight *f, bool recordable, GError **error)
-{
-    if (!r->watch)
-        return mi_graph_run(r->a, b, r->host.shape, recordable, &f->first, error);
-    mi_schedule_shape(b->schedule, r->host.shape);
-    return r->watch(r->watcher, b->schedule, error);
-}
-
 /* ---- what comes out ----------------------------------------------------------------------- */
 
 static MiTensor output(const MiRunner *r, const MiBucket *b, const char *name)
@@ -300,30 +307,46 @@ static MiTensor output(const MiRunner *r, const MiBucket *b, const char *name)
     return mi_schedule_tensor(b->schedule, r->arena, mi_recording_output(b->schedule->program, name));
 }
 
-static bool fetch_one(const MiRunner *r, const MiBucket *b, const char *name, char **at, size_t bytes, const void *out,
-                      GError **error)
+static void fetch_one(const MiRunner *r, const MiBucket *b, const char *name, MiMail *mail, char **at, size_t bytes, const void *out)
 {
     void *data = output(r, b, name).data;
 
-    if (unified(r)) {
-        *(void **)(uintptr_t)out = data;
-        return true;
-    }
-    *(void **)(uintptr_t)out = *at;
+    *(void **)(uintptr_t)out = unified(r) ? data : *at;
+    if (unified(r))
+        return;
+    mail->out[mail->n_out++] = (MiCopy){ *at, data, bytes };
     *at += mi_align(bytes);
-    return mi_context_copy(&r->a->ctx, *at - mi_align(bytes), data, bytes, error);
 }
 
-static bool fetch(const MiRunner *r, const MiBucket *b, MiFlight *f, GError **error)
+/* Padded rows, too, so that it is the same for all steps of a shape. */
+static void fetch(const MiRunner *r, const MiBucket *b, MiFlight *f)
 {
-    const size_t n = (size_t)f->shape.n_out * 4, tops = n * (1 + MI_MAX_TOPS);
-    MiContext   *ctx = &r->a->ctx.pub;
+    const size_t n = (size_t)r->host.shape.n_out * 4, tops = n * (1 + MI_MAX_TOPS);
     char        *at = f->results;
 
-    return (!n || fetch_one(r, b, "tokens", &at, n, &f->tokens, error)) &&
-           (!n || !f->logprobs || (fetch_one(r, b, "logprobs", &at, tops, &f->values, error) &&
-                                   fetch_one(r, b, "logprob_ids", &at, tops, &f->ids, error))) &&
-           mi_context_flush(&r->a->ctx, error) && ctx->backend->event_record(ctx->device, f->event, ctx->stream, error);
+    f->mail.n_out = 0;
+    if (!n)
+        return;
+    fetch_one(r, b, "tokens", &f->mail, &at, n, &f->tokens);
+    if (!f->logprobs)
+        return;
+    fetch_one(r, b, "logprobs", &f->mail, &at, tops, &f->values);
+    fetch_one(r, b, "logprob_ids", &f->mail, &at, tops, &f->ids);
+}
+
+static bool run(MiRunner *r, MiBucket *b, MiFlight *f, bool recordable, GError **error)
+{
+    const MiMail *m = &f->mail;
+    MiContext    *ctx = &r->a->ctx.pub;
+
+    fetch(r, b, f);
+    if (!r->watch)
+        return mi_graph_run(r->a, b, r->host.shape, m, recordable, &f->first, error) &&
+               ctx->backend->event_record(ctx->device, f->event, ctx->stream, error);
+    mi_schedule_shape(b->schedule, r->host.shape);
+    return mi_context_copy_all(&r->a->ctx, m->in, m->n_in, error) && r->watch(r->watcher, b->schedule, error) &&
+           mi_context_copy_all(&r->a->ctx, m->out, m->n_out, error) &&
+           ctx->backend->event_record(ctx->device, f->event, ctx->stream, error);
 }
 
 /* The host goes on as if the step were done: what was drawn it will know later. */
@@ -364,13 +387,16 @@ static bool enqueue(MiRunner *r, MiFlight *f, GError **error)
     limit_scored(r, &f->step);
     fill_batch(r, f);
     f->logprobs = wants_logprobs(f);
-    if (!(links = fill_rows(r, f, error)) || !(b = bucket(r, links, f->logprobs, error)))
+    links = fill_rows(r, f);
+    if (!(b = bucket(r, links, f->logprobs, error)))
         return false;
     f->first = r->a->buckets->len != made;
     const bool recordable = !r->watch && pad(r, b);
-    return send_step(r, error) && cache_of(r)->plan(r->cache, ctx, &f->step, &r->batch, error) &&
-           (!MI_HAS(attention, plan) || attention->plan(r->a->attention_self, ctx, &f->step, &r->batch, error)) &&
-           mi_context_flush(&r->a->ctx, error) && run(r, b, f, recordable, error) && fetch(r, b, f, error);
+    if (!send_step(r, error) || !cache_of(r)->plan(r->cache, ctx, &f->step, &r->batch, error) ||
+        (MI_HAS(attention, plan) && !attention->plan(r->a->attention_self, ctx, &f->step, &r->batch, error)))
+        return false;
+    f->mail.n_in = mi_context_take(&r->a->ctx, f->mail.in);
+    return send_rows(r, error) && run(r, b, f, recordable, error);
 }
 
 /* Some of a step that failed may be under way, from memory that the next one writes: it is waited for.  What

@@ -23,8 +23,9 @@ typedef struct {
     const float   *values;   /* [n_out][1 + MI_MAX_TOPS] where logprobs */
     const int32_t *ids;      /* like values */
     /* the runner's */
-    void *event;
-    char *results; /* pinned; NULL where memory is shared */
+    void  *event;
+    MiMail mail;
+    char  *results; /* pinned; NULL where memory is shared */
 } MiFlight;
 
 typedef struct MiRunner MiRunner;

@@ -376,12 +376,21 @@ static void event_free(void *device, void *event)
     g_free(event);
 }
 
+/* Now, or as part of what is recorded. */
+static void enqueue_or_record(Remote *r, Work w)
+{
+    if (r->recording)
+        g_ptr_array_add(r->recording, g_memdup2(&w, sizeof w));
+    else
+        enqueue(r, NULL, w, false);
+}
+
 static bool copy(void *device, void *stream, void *dst, const void *src, size_t bytes, GError **error)
 {
     (void)stream;
     if (!works(REMOTE_COPY, error))
         return false;
-    enqueue(device, NULL, (Work){ .dst = dst, .src = src, .bytes = bytes }, false);
+    enqueue_or_record(device, (Work){ .dst = dst, .src = src, .bytes = bytes });
     return true;
 }
 
@@ -391,7 +400,7 @@ static bool copy_all(void *device, void *stream, const MiCopy *copies, int n, GE
     if (!works(REMOTE_COPY_ALL, error))
         return false;
     for (int i = 0; i < n; i++)
-        enqueue(device, NULL, (Work){ .dst = copies[i].dst, .src = copies[i].src, .bytes = copies[i].bytes }, false);
+        enqueue_or_record(device, (Work){ .dst = copies[i].dst, .src = copies[i].src, .bytes = copies[i].bytes });
     return true;
 }
 

@@ -60,7 +60,7 @@ struct MiBackend {
      * on the backend's threads, n of its choosing, and returns when all have. */
     void (*parallel)(void *device, void (*fn)(void *arg, int i, int n), void *arg);
 
-    /* LOAD, optional.  Microseconds between two marks, both waited for. */
+    /* LOAD, optional.  Microseconds between two marks, both waited for: timer_new()'s where there is that. */
     bool (*event_elapsed)(void *device, void *from, void *to, double *us, GError **error);
     /* LOAD, optional.  Bytes a second that reading device memory gives, measured now: the limit
      * that `bench` sets its figures against. */
@@ -73,6 +73,9 @@ struct MiBackend {
     /* STEP, optional.  What is enqueued until the next call is shown under this name by the vendor's
      * profilers; NULL: no name. */
     void (*name_range)(void *device, const char *name);
+
+    /* LOAD, optional.  Like event_new(): a mark that event_elapsed() takes. */
+    bool (*timer_new)(void *device, void **event, GError **error);
 };
 enum { MI_MAX_COPIES = 32 };
 

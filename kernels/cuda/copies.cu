@@ -24,6 +24,7 @@ static __global__ void __launch_bounds__(THREADS) copy_all(const __grid_constant
         for (size_t at = first + threadIdx.x * 4; at < end; at += THREADS * 4)
             *(uint32_t *)(dst + at) = __ldcv((const uint32_t *)(src + at));
     }
+    __threadfence(); /* the next kernel may start at its end, before all has been written back */
 }
 
 extern "C" int mi_cuda_copy_all(void *stream, const MiCudaCopies *c, int n)
@@ -32,6 +33,5 @@ extern "C" int mi_cuda_copy_all(void *stream, const MiCudaCopies *c, int n)
 
     for (int i = 0; i < n; i++)
         most = c->at[i].bytes > most ? c->at[i].bytes : most;
-    copy_all<<<dim3((unsigned)((most + SLICE - 1) / SLICE), (unsigned)n), THREADS, 0, (cudaStream_t)stream>>>(*c);
-    return cudaGetLastError();
+    return mi_launch(copy_all, dim3((unsigned)((most + SLICE - 1) / SLICE), (unsigned)n), dim3(THREADS), 0, stream, *c);
 }

@@ -18,6 +18,7 @@ typedef struct {
     int  index;
     bool spin;  /* while it waits */
     bool named; /* a range is open */
+    bool records, recorded; /* what is enqueued; something was */
 } Device;
 
 static bool ok(cudaError_t e, const char *what, GError **error)
@@ -111,11 +112,19 @@ static void stream_free(void *device, void *stream)
         (void)cudaStreamDestroy(stream);
 }
 
-static bool event_new(void *device, void **event, GError **error)
+static bool event_of(void *device, void **event, unsigned how, GError **error)
 {
-    const unsigned how = ((const Device *)device)->spin ? cudaEventDefault : cudaEventBlockingSync;
+    how |= ((const Device *)device)->spin ? cudaEventDefault : cudaEventBlockingSync;
     return use(device, error) && ok(cudaEventCreateWithFlags((cudaEvent_t *)event, how), "making an event", error);
 }
+
+/* One that notes no time is over a microsecond sooner. */
+static bool event_new(void *device, void **event, GError **error)
+{
+    return event_of(device, event, cudaEventDisableTiming, error);
+}
+
+static bool timer_new(void *device, void **event, GError **error) { return event_of(device, event, 0, error); }
 
 static void event_free(void *device, void *event)
 {
@@ -129,8 +138,26 @@ static bool copy(void *device, void *stream, void *dst, const void *src, size_t 
     return use(device, error) && ok(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream), "copying", error);
 }
 
+/* Kernels may start before the one ahead of them is done and read what the step was told: of what a recording begins
+ * with, the copies, they see nothing but the end. */
+static bool end_beginning(void *stream, GError **error)
+{
+    enum cudaStreamCaptureStatus status;
+    const cudaGraphNode_t       *last;
+    const cudaGraphEdgeData     *edges;
+    cudaGraph_t                  graph;
+    cudaGraphNode_t              empty;
+    size_t                       n;
+
+    return ok(cudaStreamGetCaptureInfo(stream, &status, NULL, &graph, &last, &edges, &n), "asking for the recording", error) &&
+           ok(cudaGraphAddEmptyNode(&empty, graph, last, n), "dividing the recording", error) &&
+           ok(cudaStreamUpdateCaptureDependencies(stream, &empty, NULL, 1, cudaStreamSetCaptureDependencies), "dividing the recording", error);
+}
+
 static bool copy_all(void *device, void *stream, const MiCopy *copies, int n, GError **error)
 {
+    Device      *d = device;
+    const bool   begins = d->records && !d->recorded;
     MiCudaCopies c;
 
     for (int i = 0; i < n; i++) {
@@ -138,7 +165,9 @@ static bool copy_all(void *device, void *stream, const MiCopy *copies, int n, GE
         c.at[i].src = copies[i].src;
         c.at[i].bytes = copies[i].bytes;
     }
-    return use(device, error) && ok((cudaError_t)mi_cuda_copy_all(stream, &c, n), "copying", error);
+    d->recorded = true;
+    return use(device, error) && ok((cudaError_t)mi_cuda_copy_all(stream, &c, n), "copying", error) &&
+           (!begins || end_beginning(stream, error));
 }
 
 static bool event_record(void *device, void *event, void *stream, GError **error)
@@ -181,8 +210,8 @@ static bool read_rate(void *device, double *bytes, GError **error)
     bool good = memory(device, &free, &total, error);
     while (good && size > free / 2)
         size /= 2;
-    good = good && (data = alloc(device, MI_MEM_DEVICE, size, error)) && event_new(device, &from, error) &&
-           event_new(device, &to, error) && ok(cudaMemset(data, 0, size), "clearing memory", error);
+    good = good && (data = alloc(device, MI_MEM_DEVICE, size, error)) && timer_new(device, &from, error) &&
+           timer_new(device, &to, error) && ok(cudaMemset(data, 0, size), "clearing memory", error);
     for (int i = 0; i < ROUNDS && good; i++) {
         good = event_record(device, from, NULL, error) && ok(mi_cuda_read(NULL, data, size), "reading memory", error) &&
                event_record(device, to, NULL, error) && event_wait(device, to, error) &&
@@ -197,7 +226,11 @@ static bool read_rate(void *device, double *bytes, GError **error)
 
 static bool capture_begin(void *device, void *stream, GError **error)
 {
-    return use(device, error) && ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "beginning a capture", error);
+    Device *d = device;
+
+    d->recorded = false;
+    return d->records = use(device, error) && ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+                                                 "beginning a capture", error);
 }
 
 static void *capture_end(void *device, void *stream, GError **error)
@@ -205,7 +238,7 @@ static void *capture_end(void *device, void *stream, GError **error)
     cudaGraph_t     graph = NULL;
     cudaGraphExec_t run = NULL;
 
-    (void)device;
+    ((Device *)device)->records = false;
     if (!ok(cudaStreamEndCapture(stream, &graph), "ending a capture", error))
         return NULL;
     if (ok(cudaGraphInstantiate(&run, graph, 0), "making a graph", error) && !ok(cudaGraphUpload(run, stream), "uploading a graph", error)) {
@@ -266,6 +299,7 @@ static const MiBackend cuda = {
     .read_rate = read_rate,
     .copy_all = copy_all,
     .name_range = name_range,
+    .timer_new = timer_new,
 };
 
 static const MiOption options[] = {
