@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast a card is used: the shapes of Qwen2 from 0.5B to 7B with random bf16 weights, through the engine.
 
-    bench/card.py [--miniinfer PROGRAM] [--only 0.5B,7B] [--rounds 5]
+    bench/card.py [--miniinfer PROGRAM] [--only 0.5B,7B] [--rounds 5] [--offline]
 
 One line a figure: what was measured (a median), the limit that the card's memory, read in the same run, sets for it, and the
 marks it is held against ("must" and "aim" are for an H100 SXM).  Runs `miniinfer bench` for each; needs nothing but Python.
@@ -20,12 +20,13 @@ MARKS = {
     ("decode", 1, 4096): {"0.5B": (0.52, 0.43), "1.5B": (1.28, 1.12), "7B": (4.95, 4.75)},
     ("decode", 32, 512): {"0.5B": (45e3, 56e3), "1.5B": (20e3, 22.7e3), "7B": (5.5e3, 6.0e3)},
     ("prefill", 1, 8192): {"0.5B": (370e3, 450e3), "1.5B": (160e3, 180e3), "7B": (42e3, 45e3)},
+    ("offline",): {"0.5B": (70e3, 95e3), "1.5B": (33e3, 40e3), "7B": (10.9e3, 12.5e3)},
 }
 
 
 def bench(program, model, rounds, work, *options):
     command = [program, "bench", work, "-m", os.path.join(HERE, "shapes", f"qwen2-{model.lower()}.json"), "--model.load", "dummy",
-               "--engine.device", "cuda", "--rounds", str(rounds), "--json", *options]
+               "--engine.device", "cuda", *(["--rounds", str(rounds)] if rounds else []), "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
@@ -48,11 +49,24 @@ def line(model, result):
     print(f"{model:5} {result['work']:8} {batch:3} x {tokens:5}  {shown:>18}  {limit:22} {host:16} {verdict}", flush=True)
 
 
+def offline(program, model):
+    """256 requests at once, until the last is answered."""
+    result = bench(program, model, None, "offline", "--engine.max_tokens", "16384", "--engine.prefill_step", "16384", "--engine.max_seqs",
+                   "256", "--engine.max_len", "2048")
+    must, aim = MARKS["offline",][model]
+    value = result["tokens_out_per_s"]
+    reached = [name for name, mark in (("must", must), ("aim", aim)) if value >= mark]
+    print(f"{model:5} offline  {result['sequences']:3} of {result['tokens_out']}  {value:,.0f} tokens/s out in {result['seconds']:.3f} s, "
+          f"{result['steps']:.0f} steps, host {result['host_us_per_step']:.1f} us  must {must:g}, aim {aim:g}: "
+          f"{reached[-1] if reached else 'MISSED'}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--miniinfer", default="./miniinfer")
     parser.add_argument("--only", default=",".join(MODELS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--offline", action="store_true", help="256 requests of 100 to 1,024 tokens each way, too")
     args = parser.parse_args()
     for model in args.only.split(","):
         greedy = ("--sampler.chain", "greedy")
@@ -66,6 +80,8 @@ def main():
         for report in (one, many, prompt):
             for result in report["results"]:
                 line(model, result)
+        if args.offline:
+            offline(args.miniinfer, model)
 
 
 if __name__ == "__main__":

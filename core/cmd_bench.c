@@ -374,7 +374,7 @@ static bool list_of(const MiCommandLine *cl, const char *name, const char *def, 
 
 static bool read_wanted(const MiCommandLine *cl, Wanted *w, GError **error)
 {
-    static const char *const works[] = { "decode", "batch", "prefill", NULL };
+    static const char *const works[] = { "decode", "batch", "prefill", "offline", NULL };
     const char *work = cl->operands->len ? cl->operands->pdata[0] : NULL;
     const char *batch = !work ? "1,8,32" : strcmp(work, "decode") == 0 ? "1" : strcmp(work, "batch") == 0 ? "8,32" : "";
     const bool  prefill = !work || strcmp(work, "prefill") == 0;
@@ -384,11 +384,17 @@ static bool read_wanted(const MiCommandLine *cl, Wanted *w, GError **error)
         g_autoptr(GString)   message = g_string_new(NULL);
         for (int i = 0; works[i]; i++)
             g_ptr_array_add(names, (char *)(uintptr_t)works[i]);
-        g_string_printf(message, "miniinfer bench: '%s' is none of decode, batch and prefill", work);
+        g_string_printf(message, "miniinfer bench: '%s' is none of decode, batch, prefill and offline", work);
         mi_suggest_append(message, work, names);
         g_set_error_literal(error, MI_ERROR, MI_ERROR_CONFIG, message->str);
         return false;
     }
+    static const char *const offline[] = { "sequences", "input", "output", "seed", "plot" };
+    for (size_t i = 0; i < G_N_ELEMENTS(offline); i++)
+        if (mi_flag(cl, offline[i])) {
+            g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "--%s is of `bench offline`", offline[i]);
+            return false;
+        }
     if ((prefill && work && (mi_flag(cl, "batch") || mi_flag(cl, "context"))) || (!prefill && mi_flag(cl, "prompt-tokens"))) {
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "--batch and --context are of decode and batch, --prompt-tokens of prefill");
         return false;
@@ -466,6 +472,10 @@ int mi_cmd_bench(MiCommandLine *cl)
     GError   *error = NULL;
     MiSession s;
 
+    if (cl->operands->len && strcmp(cl->operands->pdata[0], "offline") == 0) {
+        g_array_unref(p.results);
+        return mi_cmd_bench_offline(cl);
+    }
     if (!read_wanted(cl, &w, &error)) {
         g_array_unref(p.results);
         return mi_cmd_usage(error);

@@ -127,6 +127,11 @@ static const MiFlag bench_flags[] = {
     { 0, "prompt-tokens", "N,...", NULL, "lengths of the prompts of prefill (512)" },
     { 0, "tokens", "N", NULL, "steps of a round (128)" },
     { 0, "rounds", "N", NULL, "rounds; figures are their medians (5)" },
+    { 0, "sequences", "N", NULL, "requests of offline (256)" },
+    { 0, "input", "N-M", NULL, "lengths of its prompts (100-1024)" },
+    { 0, "output", "N-M", NULL, "lengths of its answers (100-1024)" },
+    { 0, "seed", "N", NULL, "of its lengths and ids, as Python's random draws them (0)" },
+    { 0, "plot", "FILE", NULL, "an SVG of what ran, waited and was drawn over time" },
     { 0, "json", NULL, NULL, "print one JSON object" },
     { 0 },
 };
@@ -135,6 +140,7 @@ static const char *const bench_examples[] = {
     "miniinfer bench decode -m bench/shapes/qwen2-7b.json --model.load dummy --context 128,4096",
     "one sequence of a 7B model of random weights",
     "miniinfer bench prefill -m model.gguf --prompt-tokens 8192 --engine.prefill_step 8192 --json", "a long prompt in one step",
+    "miniinfer bench offline -m model.gguf --sequences 64 --plot load.svg", "64 requests at once, until the last is answered",
     NULL,
 };
 
@@ -217,11 +223,13 @@ const MiCommand mi_commands[] = {
     { "convert", "SRC DST", 2, 2, "write a model in another format",
       "Between GGUF and a directory of safetensors, with configuration and tokenizer. DST must not exist.", convert_flags,
       convert_examples },
-    { "bench", "[decode | batch | prefill]", 0, 1, "measure how fast it is",
+    { "bench", "[decode | batch | prefill | offline]", 0, 1, "measure how fast it is",
       "Through the engine, with prompts of random ids, greedy unless [sampler] chain says more: milliseconds of a step and "
       "tokens/s for one sequence (decode) or several at once (batch), tokens/s of a prompt (prefill), and the phases of the "
       "start. [engine] max_seqs and max_len are raised where they are too small. A decode step is set against the time that "
-      "reading its weights, keys and values takes at the memory's speed, where the backend can measure that.",
+      "reading its weights, keys and values takes at the memory's speed, where the backend can measure that. Offline: many "
+      "requests of different lengths that are all there at once, sampled at temperature 0.6; tokens/s until the last is "
+      "answered, the time to first tokens and between tokens.",
       bench_flags, bench_examples },
     { "verify", "", 0, 0, "compare every node with a reference",
       "Runs the program node by node on two sides, what is configured and a reference: the prompt, then some steps. Each "

@@ -48,10 +48,11 @@ core_libcore_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core $(INIH_CFLAGS) -DM
 bin_PROGRAMS += miniinfer
 miniinfer_SOURCES  = \
 	core/answer.c core/answer.h \
-	core/cmd.h core/cmd_bench.c core/cmd_common.c core/cmd_frontend.c core/cmd_inspect.c core/cmd_model.c core/cmd_perplexity.c \
+	core/cmd.h core/cmd_bench.c core/cmd_bench_offline.c core/cmd_common.c core/cmd_frontend.c core/cmd_inspect.c core/cmd_model.c core/cmd_perplexity.c \
 	core/cmd_run.c core/cmd_trace.c core/cmd_verify.c \
 	core/interrupt.c core/interrupt.h \
 	core/main.c \
+	core/plot.c core/plot.h \
 	core/session.c core/session.h
 miniinfer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core -DMI_VERSION='"$(VERSION)"'
 miniinfer_LDADD    = core/libcore.a $(GLIB_LIBS) $(INIH_LIBS) -lm

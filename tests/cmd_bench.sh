@@ -47,6 +47,33 @@ status 0 "$mi" bench batch -m model --tokens 4 --rounds 1 --batch 5 --context 70
 check "room is made" $?
 status 0 "$mi" bench prefill -m model --prompt-tokens 7,9 --rounds 1 && [ "`grep -c '^prefill' out`" = 2 ] && ! grep -q '^decode' out
 check "two prompts" $?
+status 0 "$mi" bench offline -m model --sequences 5 --input 3-9 --output 4-8 --seed 7 --plot load.svg &&
+	grep -q '^5 sequences, ' out && grep -q 'tokens/s out' out && grep -q '</svg>' load.svg
+check "offline" $?
+if command -v python3 >/dev/null; then
+	status 0 "$mi" bench offline -m model --sequences 5 --input 3-9 --output 4-8 --seed 7 --json
+	cp out bench.json
+	# the same from where other engines take it
+	python3 - <<-'END' >err 2>&1
+	import json, random
+	o = json.load(open('bench.json'))
+	random.seed(7)
+	prompts = [[random.randint(0, 95) for _ in range(random.randint(3, 9))] for _ in range(5)]
+	wanted = [random.randint(4, 8) for _ in range(5)]
+	assert o['tokens_in'] == sum(map(len, prompts)) and o['sum_of_ids'] == sum(map(sum, prompts)), o
+	assert o['tokens_out'] == sum(wanted) and abs(o['tokens_out_per_s'] * o['seconds'] - sum(wanted)) < 0.1, o
+	assert max(wanted) <= o['steps'] <= sum(wanted), o
+	for key, n in ('first_token_ms', 5), ('between_tokens_ms', sum(wanted) - 5):
+	    s = o[key]
+	    assert sum(s['bars']) == n and 0 <= s['p50'] <= s['p90'] <= s['p99'] <= s['most'] <= o['seconds'] * 1e3, s
+	END
+	check "offline: Python's workload" $?
+else
+	skip "offline: Python's workload" "no python3"
+fi
+refuses 64 'is not of offline' "$mi" bench offline -m model --rounds 3; check "rounds of offline" $?
+refuses 64 'is of `bench offline`' "$mi" bench decode -m model --seed 3; check "a seed of decode" $?
+refuses 64 'no range' "$mi" bench offline -m model --input 9-3; check "a range upside down" $?
 refuses 64 'did you mean prefill?' "$mi" bench perfill -m model; check "no such work" $?
 refuses 64 '1 to 1000' "$mi" bench -m model --rounds 0; check "no rounds" $?
 refuses 64 "'x'" "$mi" bench -m model --batch 1,x; check "a batch that is none" $?
