@@ -1,7 +1,7 @@
 noinst_PROGRAMS += bench/bandwidth
 bench_bandwidth_SOURCES = bench/bandwidth.c
 bench_bandwidth_LDADD   = -lpthread
-EXTRA_DIST += bench/attention_peer.py bench/card.py bench/compare.py bench/process.py
+EXTRA_DIST += bench/attention_peer.py bench/card.py bench/compare.py bench/process.py bench/start.py
 noinst_PROGRAMS += bench/linear
 bench_linear_SOURCES  = bench/linear.c
 bench_linear_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core -I$(top_srcdir)/kernels

@@ -2,7 +2,8 @@
 gpu_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir)/kernels $(CUDA_CPPFLAGS)
 gpu_ldflags  = $(AM_LDFLAGS) $(CUDA_LDFLAGS) $(CUDA_LDFLAGS:-L%=-Wl,-rpath,%)
 gpu_ldadd    = kernels/libcpu.a $(GLIB_LIBS) $(CUDA_LIBS) -ldl -lm
-EXTRA_DIST += tests/gpu tests/gpu_example.sh
+EXTRA_DIST += tests/gpu tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.py tests/gpu_models.sh \
+	tests/gpu_transformers.py
 
 tests_gpu_ops_SOURCES  = tests/gpu_ops.c tests/gpu.h
 tests_gpu_ops_CPPFLAGS = $(gpu_cppflags)
@@ -18,11 +19,26 @@ tests_gpu_linear_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_linear_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_linear_LDADD    = $(gpu_ldadd)
 
+tests_gpu_engine_SOURCES  = tests/gpu_engine.c tests/gpu.h
+tests_gpu_engine_CPPFLAGS = $(gpu_cppflags) -I$(top_srcdir)/core
+tests_gpu_engine_LDFLAGS  = $(gpu_ldflags) -rdynamic
+tests_gpu_engine_LDADD    = core/libcore.a $(gpu_ldadd) $(INIH_LIBS)
+
+# Plugins with a mistake.
+tests_plugins_wrong_cuda_so_SOURCES = tests/plugins/wrong_cuda.c tests/plugins/gated_kernels.cu tests/plugins/gated_kernels.h
+tests_plugins_wrong_cuda_so_LDFLAGS = $(plugin_ldflags) $(CUDA_LDFLAGS)
+tests_plugins_wrong_cuda_so_LDADD   = $(plugin_ldadd) $(CUDA_LIBS)
+tests_plugins_lost_cuda_so_SOURCES = tests/plugins/lost_cuda.c tests/plugins/gated_kernels.cu tests/plugins/gated_kernels.h
+tests_plugins_lost_cuda_so_LDFLAGS = $(plugin_ldflags) $(CUDA_LDFLAGS)
+tests_plugins_lost_cuda_so_LDADD   = $(plugin_ldadd) $(CUDA_LIBS)
+
 # make check runs them, too.  A new one: here, and in the list of tests/gpu.
 gpu_programs =
 if MI_CUDA
-check_PROGRAMS += tests/gpu_linear tests/gpu_ops tests/gpu_samplers
-gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_linear tests/gpu_ops tests/gpu_samplers tests/gpu_example.sh
+check_PROGRAMS += tests/gpu_engine tests/gpu_linear tests/gpu_ops tests/gpu_samplers
+check_PROGRAMS += tests/plugins/lost_cuda.so tests/plugins/wrong_cuda.so
+gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_engine tests/gpu_linear tests/gpu_ops tests/gpu_samplers \
+	tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.sh
 # The example's plugins as their Makefile builds them, for machines that have a card and no compiler.
 check_DATA = examples/plugin/cuda/acme_add_cuda.so
 endif

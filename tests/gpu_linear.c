@@ -189,7 +189,8 @@ int main(void)
         return 0;
     gpu_open();
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
-        try(&cases[i]);
+        if (!gpu_quick() || cases[i].in * cases[i].out < 1 << 21)
+            try(&cases[i]);
     if (g_getenv("MI_BENCH"))
         bench();
     return gpu_end();

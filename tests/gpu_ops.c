@@ -156,7 +156,7 @@ static void over_shapes(const Case *c, const Shape *shapes, int n_shapes, const 
         bool   outside = false;
         int    n = 0;
 
-        for (int s = 0; s < n_shapes; s++)
+        for (int s = 0; s < (gpu_quick() ? MIN(2, n_shapes) : n_shapes); s++)
             for (int lay = 0; lay < N_LAYS; lay++)
                 for (int in_place = 0; in_place < 2; in_place++, n++) {
                     const double e = compare(c, shapes[s], t, (Lay)lay, in_place, &outside);
