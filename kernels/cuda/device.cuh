@@ -64,9 +64,14 @@ static inline int mi_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t 
     return mi_launch_clusters(kernel, grid, block, 1, smem, stream, args...);
 }
 
-/* LOAD side, once a kernel: its dynamic shared memory may be up to this. */
+/* LOAD side: the kernel's dynamic shared memory may be up to this.  Never lowered: plans of several sizes launch one kernel. */
 template <typename... P> static inline int mi_allow_smem(void (*kernel)(P...), size_t bytes)
 {
+    cudaFuncAttributes now;
+    const cudaError_t  error = cudaFuncGetAttributes(&now, kernel);
+
+    if (error || now.maxDynamicSharedSizeBytes >= (int)bytes)
+        return error;
     return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 }
 
