@@ -37,14 +37,14 @@ static void disturb(float *x, int64_t n, const Noise *noise)
 
 static double rounding(MiDType t) { return t == MI_BF16 ? 0x1p-8 : t == MI_F16 ? 0x1p-11 : 0; }
 
-/* Of a linear's weights, as if its input were as much off; of an attention's queries, whose rounding the
- * exponentials magnify as no other operation does. */
+/* Of a linear's weights, as if its input were as much off; of an attention's queries and keys, whose rounding the
+ * exponentials magnify as no other operation does: the keys are what the tested side's own appends left in the cache. */
 static Noise of_operands(const MiArgs *a)
 {
     Noise noise = { 0 };
 
     if (strcmp(a->node->op, "attention") == 0)
-        noise.rounding = rounding(a->in[0].dtype);
+        noise.rounding = rounding(a->in[0].dtype) + (a->kv ? rounding(a->kv->dtype) : 0);
 
     for (int k = 0; k < MI_MAX_WEIGHTS && strcmp(a->node->op, "linear") == 0; k++) {
         const MiWeight  *w = a->node->weight[k];
