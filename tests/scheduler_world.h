@@ -7,7 +7,7 @@
 
 #include <miniinfer/scheduler.h>
 
-#define POLICIES "fcfs"
+#define POLICIES "fcfs", "priority", "fair", "sjf", "mlfq"
 enum { WORLD_SLOTS = 64 };
 
 typedef struct {
