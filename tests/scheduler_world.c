@@ -306,6 +306,9 @@ bool world_next(World *w)
 static int64_t takes(const World *w)
 {
     const MiShape *s = &w->step.shape;
+
+    if (w->spec.takes)
+        return (int64_t)w->spec.takes(w);
     return 1000 + 20 * s->n_seqs + 10 * s->n_tokens;
 }
 

@@ -10,6 +10,8 @@
 #define POLICIES "fcfs", "priority", "fair", "sjf", "mlfq"
 enum { WORLD_SLOTS = 64 };
 
+struct World;
+
 typedef struct {
     const char        *policy;
     const char *const *options; /* key, value, ..., NULL; may be NULL */
@@ -20,6 +22,7 @@ typedef struct {
     bool               single, recomputes;
     bool               matches;     /* a sequence with an odd id finds its first page there */
     bool               matches_all; /* everybody finds everything */
+    double           (*takes)(const struct World *); /* microseconds of w->step; NULL: by its rows */
     bool               late;        /* the end of an answer is known a step later, as by an engine with two under way */
 } WorldSpec;
 
@@ -37,7 +40,7 @@ typedef struct {
     int64_t    started; /* the step it was first in; -1: none */
 } WorldSeq;
 
-typedef struct {
+typedef struct World {
     WorldSpec          spec;
     const MiScheduler *vt;
     void              *self, *options;

@@ -11,3 +11,7 @@ test_programs += tests/test_scheduler_random
 tests_test_scheduler_random_SOURCES  = tests/test_scheduler_random.c $(scheduler_world)
 tests_test_scheduler_random_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_scheduler_random_LDADD    = $(TEST_LDADD)
+test_programs += tests/test_scheduler_pace
+tests_test_scheduler_pace_SOURCES  = tests/test_scheduler_pace.c $(scheduler_world)
+tests_test_scheduler_pace_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_scheduler_pace_LDADD    = $(TEST_LDADD)

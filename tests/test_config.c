@@ -280,7 +280,7 @@ static void every_key_is_somebodys(void **state)
     check_says("[engine]\ndevice = auto\ncache = \nattention = simple\n[sampler]\nchain = top_p,\tgreedy ,\n", NULL);
     check_says("[engine]\ndevice = zebra:1\n", "x.ini:2: [engine] device: no backend 'zebra'; loaded: cpu@*...");
     check_says("[engine]\nscheduler = fcsf\n",
-               "x.ini:2: [engine] scheduler: no scheduler 'fcsf'; loaded: fair@*, fcfs@*, mlfq@*, priority@*, sjf@*; did you mean fcfs?");
+               "x.ini:2: [engine] scheduler: no scheduler 'fcsf'; loaded: fair@* fcfs@* mlfq@* priority@* sjf@*; did you mean fcfs?");
     check_says("[plugins]\ndisable = stubs, stbus\n",
                "x.ini:2: [plugins] disable: there is no plugin file stbus.so; did you mean stubs?");
 }

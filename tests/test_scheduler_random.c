@@ -8,7 +8,7 @@ static const char *const policies[] = { POLICIES };
 static const char *pick(GRand *rand, const char *const *of, int n) { return of[g_rand_int_range(rand, 0, n)]; }
 
 /* Options that any policy has or this one does, at random. */
-static void random_options(GRand *rand, const char *policy, bool swaps, const char *out[9])
+static void random_options(GRand *rand, const char *policy, bool swaps, const char *out[11])
 {
     static const char *const budgets[] = { "0", "1", "1.3", "2", "50" };
     int n = 0;
@@ -20,7 +20,8 @@ static void random_options(GRand *rand, const char *policy, bool swaps, const ch
     if (strcmp(policy, "priority") == 0 && g_rand_boolean(rand))
         out[n++] = "displace", out[n++] = "true";
     if (strcmp(policy, "mlfq") == 0)
-        out[n++] = "quantum", out[n++] = pick(rand, (const char *const[]){ "1", "5", "20" }, 3), out[n++] = "boost_ms",
+        out[n++] = "quantum", out[n++] = pick(rand, (const char *const[]){ "1", "5", "20" }, 3), out[n++] = "keep",
+        out[n++] = pick(rand, (const char *const[]){ "0", "0.2", "1" }, 3), out[n++] = "boost_ms",
         out[n++] = pick(rand, (const char *const[]){ "0", "3", "50" }, 3);
     out[n] = NULL;
 }
@@ -29,7 +30,7 @@ static void random_options(GRand *rand, const char *policy, bool swaps, const ch
 static void schedule(MiRegistry *r, GRand *rand, int *n_preempted, int *n_swapped)
 {
     static const char *const clients[] = { "", "ann", "bob" };
-    const char *options[9];
+    const char *options[11];
     const int   longest = 24, page = g_rand_int_range(rand, 1, 7), n = g_rand_int_range(rand, 1, 14);
     WorldSpec   spec = { .policy = pick(rand, policies, G_N_ELEMENTS(policies)), .page = page,
                          .max_seqs = g_rand_int_range(rand, 1, 6), .options = options,

@@ -188,9 +188,9 @@ static bool admit(Batching *b, Entry *e)
     e->s->slot = slot;
     e->running = b->n_running;
     b->running[b->n_running++] = e;
-    if (!e->admitted && b->policy->admits)
+    if (!e->placed && b->policy->admits)
         b->policy->admits(b, e, e->s->n_tokens - e->s->n_cached);
-    e->admitted = true;
+    e->placed = e->s->n_tokens;
     return true;
 }
 

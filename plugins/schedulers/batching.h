@@ -21,7 +21,7 @@ typedef struct {
     MiSequence *s;
     uint64_t    order;    /* of arrival */
     int         running;  /* index of those that run; -1: waits */
-    bool        admitted; /* once, at least */
+    int32_t     placed;   /* tokens that it had when it got its place; 0: it never had one */
     bool        swapped;
 } Entry;
 

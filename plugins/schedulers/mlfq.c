@@ -1,7 +1,8 @@
 /* mlfq.c - multi-level feedback queues: who had little service goes before who had much, without an estimate.
  *
  * A sequence sinks by a level when it has used up its quantum there; those of deeper levels are longer.
- * Within a level the oldest is first.  One that waits takes the place of one that runs on a deeper level.  The
+ * Within a level the oldest is first.  One that waits takes the place of one that runs on a deeper level, once
+ * that has drawn enough there to be worth what it costs to compute it again.  The
  * prompt counts from the beginning, so that a long one starts where it would end up anyway (the skip-join of Wu
  * et al., "Fast Distributed Inference Serving for Large Language Models", 2023).  Every boost_ms all begin
  * again at the top, where the oldest is first: nothing starves, and who displaced another cannot be displaced by
@@ -11,7 +12,7 @@
 typedef struct {
     BatchingOptions batching; /* first */
     int32_t         levels, quantum;
-    float           growth, input_weight, boost_ms;
+    float           growth, input_weight, boost_ms, keep;
 } Options;
 
 typedef struct {
@@ -66,10 +67,14 @@ static bool before(void *self, const Entry *a, const Entry *b)
     return x != y ? x < y : a->order < b->order;
 }
 
+/* What is swapped out need not be computed again. */
 static bool displaces(void *self, const Entry *waiting, const Entry *running)
 {
-    (void)self;
-    return ((const Job *)waiting)->level < ((const Job *)running)->level;
+    const Mlfq  *m = self;
+    const double drawn = running->s->n_tokens - running->placed;
+
+    return ((const Job *)waiting)->level < ((const Job *)running)->level &&
+           (m->batching.swaps || drawn >= (double)m->options.keep * running->s->n_tokens); /* its prompt is some */
 }
 
 static void turns(void *self)
@@ -121,6 +126,9 @@ static const MiOption options[] = {
     MI_OPTION(Options, input_weight, "0.1", 0, 1e3, "what a token of the prompt counts, one of the answer counting 1"),
     MI_OPTION(Options, boost_ms, "10000", 0, 1e9,
               "milliseconds after which all begin again on the first level; 0: never, and the longest may starve"),
+    MI_OPTION(Options, keep, "0.8", 0, 1,
+              "share of its tokens that a sequence draws in its place before another may take it, where it would be "
+              "computed again; 1: none may"),
     BATCHING_OPTIONS,
     MI_OPTION_END,
 };
