@@ -15,3 +15,4 @@ test_programs += tests/test_scheduler_pace
 tests_test_scheduler_pace_SOURCES  = tests/test_scheduler_pace.c $(scheduler_world)
 tests_test_scheduler_pace_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_scheduler_pace_LDADD    = $(TEST_LDADD)
+test_scripts += tests/cmd_schedulers.sh

@@ -75,10 +75,12 @@ static void reads_what_a_request_may_say(void **state)
 
     assert_true(take(&b, "{\"prompt\": \"q\", \"id\": \"x\", \"max_tokens\": 5.0, \"min_tokens\": 2, \"logprobs\": 3, \"n\": 4, "
                          "\"seed\": 11, \"stop\": [\"a\", \"b\"], \"ignore_eos\": true, \"raw\": true, \"top_p\": 0.25, "
+                         "\"priority\": -2, \"client\": \"ann\", "
                          "\"top_k\": 5, \"flag\": false, \"on\": true, \"mode\": \"m\", \"logit_bias\": {\"15\": -1.5, \"2\": 3, \"1\": \"x\"}}",
                      false, NULL));
     assert_true(b.request.max_tokens == 5 && b.request.min_tokens == 2 && b.request.logprobs == 3 && b.n == 4);
-    assert_true(b.seed == 11 && b.request.ignore_eos && b.request.n_tokens == 2);
+    assert_true(b.seed == 11 && b.request.ignore_eos && b.request.n_tokens == 2 && b.request.priority == -2);
+    assert_string_equal(b.request.client, "ann");
     assert_string_equal(b.request.stop[1], "b");
     const struct { const char *key, *value; } params[] = {
         { "top_p", "0.25" }, { "top_k", "5" }, { "flag", "false" }, { "on", "true" }, { "mode", "m" },
@@ -152,6 +154,8 @@ static void refuses_what_it_may_not(void **state)
         { "{\"prompt\": \"a\", \"max_tokens\": null}", "whole number" },
         { "{\"messages\": [], \"tools\": [1], \"prompt\": \"a\"}", "one of" },
         { "{\"prompt\": \"a\", \"id\": null}", "\"id\" must be" },
+        { "{\"prompt\": \"a\", \"client\": 5}", "\"client\" must be a text" },
+        { "{\"prompt\": \"a\", \"priority\": \"high\"}", "whole number" },
         { "{\"prompt\": \"a\", \"top_p\": null}", "neither a number" }, { "{\"prompt\": \"a\", \"top_p\": []}", "neither" },
     };
     for (size_t i = 0; i < G_N_ELEMENTS(bad); i++)

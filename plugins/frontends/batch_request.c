@@ -237,12 +237,16 @@ static bool member(BatchLine *b, const char *key, const json_t *j, bool *is_raw,
         return truth(j, key, &b->request.ignore_eos, error);
     if (strcmp(key, "stop") == 0)
         return stop(b, j, error);
+    if (strcmp(key, "client") == 0)
+        return (b->request.client = json_string_value(j)) || bad(error, "\"client\" must be a text");
     if (strcmp(key, "max_tokens") == 0 && (ok = whole(j, key, 0, INT32_MAX, &n, error)))
         b->request.max_tokens = (int32_t)n;
     else if (ok && strcmp(key, "min_tokens") == 0 && (ok = whole(j, key, 0, INT32_MAX, &n, error)))
         b->request.min_tokens = (int32_t)n;
     else if (ok && strcmp(key, "logprobs") == 0 && (ok = whole(j, key, 0, MI_MAX_TOPS, &n, error)))
         b->request.logprobs = (int32_t)n;
+    else if (ok && strcmp(key, "priority") == 0 && (ok = whole(j, key, INT32_MIN, INT32_MAX, &n, error)))
+        b->request.priority = (int32_t)n;
     else if (ok && strcmp(key, "n") == 0 && (ok = whole(j, key, 1, MAX_ANSWERS, &n, error)))
         b->n = (int)n;
     else if (ok && strcmp(key, "seed") == 0 && (ok = whole(j, key, 0, INT64_MAX, &n, error)))
