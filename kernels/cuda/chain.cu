@@ -226,7 +226,7 @@ __device__ __forceinline__ void by_all(const Link &l, const Slice &x, TeamShared
         each_logit(x, [&](int i, float v) { x.x[i] = v >= least ? v : -INFINITY; });
     }
     __syncthreads();
-    draw(l, x, s, d, mass.max, uniform, slot, DRAWN);
+    draw(l, x, s, d, mass.max, weigh(x, mass.max, as_it_is), uniform, slot, DRAWN);
 }
 
 __global__ void __launch_bounds__(TEAM_THREADS, 2) chain(const Link l, const Wishes all)
@@ -246,13 +246,21 @@ __global__ void __launch_bounds__(TEAM_THREADS, 2) chain(const Link l, const Wis
     wait_for_predecessor();
     if (slot < 0)
         return;
-    const Slice x = take_slice(l, ROOM, false);
-    const u64   best = best_of(x, shared, BEST);
+    u64         best;
+    const Slice x = take_slice_and_best(l, ROOM, shared, BEST, &best);
     const float raw = key_float((uint32_t)(best >> 32)), max = w.temperature == 1 ? raw : raw / w.temperature;
 
     if (!best || (w.temperature != 1 && (!(w.temperature > 0) || !isfinite(max)))) { /* nothing, or only the likeliest, is left */
         if (team_rank() == 0 && threadIdx.x == 0)
             put_token(l, slot, id_of(best));
+        team_sync();
+        return;
+    }
+    const bool few = (w.top_k > 0 && w.top_k <= FEW) || w.top_p < 1 || w.min_p > 0; /* tokens may be enough */
+    if (!few && w.top_k == 0) { /* all take part */
+        const float  t = w.temperature;
+        const double mine = t == 1 ? weigh(x, max, as_it_is) : weigh(x, max, [=](float &v) { return v /= t; });
+        draw(l, x, shared, drawing, max, mine, uniform, slot, DRAWN);
         team_sync();
         return;
     }
@@ -270,8 +278,7 @@ __global__ void __launch_bounds__(TEAM_THREADS, 2) chain(const Link l, const Wis
     });
     if (share)
         sum = team_reduce<Sum>(sum, shared, MASS);
-    const bool cuts = (w.top_k > 0 && w.top_k <= FEW) || w.top_p < 1 || w.min_p > 0;
-    if (!cuts || !by_few(l, x, shared, way.few, mass, w, key, sum, uniform, slot)) {
+    if (!few || !by_few(l, x, shared, way.few, mass, w, key, sum, uniform, slot)) {
         team_sync(); /* nobody reads the lists any more */
         by_all(l, x, shared, way.cut, drawing, mass, w, sum, uniform, slot);
     }

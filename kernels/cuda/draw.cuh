@@ -92,22 +92,38 @@ struct DrawShared {
     double sums[TEAM_WARPS];
 };
 
-/* What is left of a row whose largest logit is max, after a barrier: the id in which the running sum of weights, by id,
- * passes uniform * total.  Uses one exchange; the team meets before shared memory may go. */
-__device__ __forceinline__ void draw(const Link &l, const Slice &x, TeamShared &s, DrawShared &d, float max,
-                                     double uniform, int slot, int which)
+__device__ __forceinline__ float as_it_is(const float &v) { return v; }
+
+/* What a warp's runs of a row weigh in all, whose largest logit is max.  change(v) may change each, and gives it. */
+template <typename F> __device__ __forceinline__ double weigh(const Slice &x, float max, F change)
 {
     const int lane = threadIdx.x % 32;
-    double    sum = 0, mine = 0, total = 0;
-    int       first, end, owner = -1, warp = 0;
-    bool      found = false;
+    double    sum = 0;
+    int       first, end;
 
     runs_of(x, threadIdx.x / 32, &first, &end);
     for (int run = first; run < end; run++) {
-        const Pair p = weigh_pair(x, run * RUN + 2 * lane, max);
-        mine += (double)p.w[0] + p.w[1];
+        const int at = run * RUN + 2 * lane;
+        float     w[2] = { 0, 0 };
+#pragma unroll
+        for (int k = 0; k < 2; k++)
+            if (at + k < x.n)
+                w[k] = weight_of(change(x.x[at + k]), max);
+        sum += (double)w[0] + w[1];
     }
-    mine = warp_sum(mine);
+    return warp_sum(sum);
+}
+
+/* What is left of a row, of which `mine` is weigh()'s sum of this warp: the id in which the running sum of weights, by
+ * id, passes uniform * total.  Uses one exchange; the team meets before shared memory may go. */
+__device__ __forceinline__ void draw(const Link &l, const Slice &x, TeamShared &s, DrawShared &d, float max, double mine,
+                                     double uniform, int slot, int which)
+{
+    const int lane = threadIdx.x % 32;
+    double    sum = 0, total = 0;
+    int       owner = -1, warp = 0;
+    bool      found = false;
+
     if (lane == 0)
         d.sums[threadIdx.x / 32] = mine;
     __syncthreads();

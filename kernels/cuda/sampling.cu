@@ -45,8 +45,10 @@ __global__ void __launch_bounds__(TEAM_THREADS, 2) multinomial(const Link l, con
         return;
     const Slice x = take_slice(l, ROOM, false);
     const u64   best = best_of(x, shared, 0);
+    const float max = key_float((uint32_t)(best >> 32));
     if (best)
-        draw(l, x, shared, drawing, key_float((uint32_t)(best >> 32)), uniform_of(seeds[blockIdx.y], position), slot, 1);
+        draw(l, x, shared, drawing, max, weigh(x, max, as_it_is), uniform_of(seeds[blockIdx.y], position),
+             slot, 1);
     else if (team_rank() == 0 && threadIdx.x == 0)
         put_token(l, slot, 0);
     team_sync();

@@ -255,7 +255,7 @@ struct Slice {
 
 /* f(i, x[i]) for the elements of this thread: the same in every call, so that what one call has changed another may
  * look at without a barrier. */
-template <typename F> __device__ __forceinline__ void each_logit(const Slice &x, F f)
+template <typename F> __device__ __forceinline__ void each_logit(const Slice &x, F &&f)
 {
     const int fours = ((uintptr_t)x.x & 15) == 0 ? x.n / 4 : 0;
 
@@ -267,8 +267,20 @@ template <typename F> __device__ __forceinline__ void each_logit(const Slice &x,
         f(i, x.x[i]);
 }
 
-/* Copies by float4 where both sides allow it, five of them on their way at once. */
-__device__ __forceinline__ void copy_floats(float *to, const float *from, int n)
+/* The best of what a thread sees, ids ascending. */
+struct Best {
+    float x = -INFINITY;
+    int   at = -1;
+    __device__ __forceinline__ void operator()(int i, float v)
+    {
+        if (v > x)
+            x = v, at = i;
+    }
+    __device__ __forceinline__ u64 contender_from(int first) const { return at < 0 ? 0 : contender(x, first + at); }
+};
+
+/* Copies by float4 where both sides allow it, five of them on their way at once; seen(i, from[i]). */
+template <typename F> __device__ __forceinline__ void copy_floats(float *to, const float *from, int n, F &&seen)
 {
     enum { BATCH = 5 };
     int at = 0;
@@ -283,12 +295,19 @@ __device__ __forceinline__ void copy_floats(float *to, const float *from, int n)
                     v[k] = ((const float4 *)from)[i + k * TEAM_THREADS];
 #pragma unroll
             for (int k = 0; k < BATCH; k++)
-                if (i + k * TEAM_THREADS < n / 4)
-                    ((float4 *)to)[i + k * TEAM_THREADS] = v[k];
+                if (i + k * TEAM_THREADS < n / 4) {
+                    const int q = 4 * (i + k * TEAM_THREADS);
+                    ((float4 *)to)[q / 4] = v[k];
+                    seen(q, v[k].x), seen(q + 1, v[k].y), seen(q + 2, v[k].z), seen(q + 3, v[k].w);
+                }
         }
     }
     for (int i = at + threadIdx.x; i < n; i += TEAM_THREADS)
-        to[i] = from[i];
+        seen(i, to[i] = from[i]);
+}
+__device__ __forceinline__ void copy_floats(float *to, const float *from, int n)
+{
+    copy_floats(to, from, n, [](int, float) {});
 }
 
 /* Where it lies. */
@@ -324,13 +343,22 @@ __device__ __forceinline__ void give_slice(const Link &l, const Slice &s)
 /* The best of the row, for all threads of the team. */
 __device__ __forceinline__ u64 best_of(const Slice &s, TeamShared &shared, int which)
 {
-    u64 best = 0;
+    Best best;
 
-    each_logit(s, [&](int i, float v) {
-        const u64 c = contender(v, s.first + i);
-        best = c > best ? c : best;
-    });
-    return team_reduce<Most>(best, shared, which);
+    each_logit(s, best);
+    return team_reduce<Most>(best.contender_from(s.first), shared, which);
+}
+
+/* take_slice() into shared memory, which it must fit, and the best of the row, looked for on the way. */
+__device__ __forceinline__ Slice take_slice_and_best(const Link &l, float *room, TeamShared &shared, int which, u64 *best)
+{
+    Slice s = slice_of_row(l);
+    Best  mine;
+
+    copy_floats(room, s.x, s.n, mine);
+    s.x = room;
+    *best = team_reduce<Most>(mine.contender_from(s.first), shared, which);
+    return s;
 }
 
 /* Only thread 0 of block 0 calls it. */
