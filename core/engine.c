@@ -28,6 +28,7 @@ typedef struct {
     MiRunner   *runner;
     void       *scheduler;
     MiLimits    limits;
+    int64_t     room; /* positions of the cache when nothing runs */
     MiFlight   *flying[MI_FLIGHTS]; /* steps under way, oldest first */
     int         n_flying;
     int64_t     landed_us; /* when the last one was done */
@@ -49,9 +50,6 @@ static void forget(Engine *e, MiRequested *q)
     if (!q->gone) {
         ((const MiScheduler *)e->a->scheduler->vtable)->remove(e->scheduler, &q->pub);
         g_ptr_array_remove(e->known, q);
-        g_mutex_lock(&e->lock);
-        e->stats.running = (int32_t)e->known->len;
-        g_mutex_unlock(&e->lock);
         q->gone = true;
     }
     if (!q->n_flights)
@@ -217,6 +215,17 @@ static bool lost_in_flight(const Engine *e)
     return lost;
 }
 
+/* Locked.  Who runs, who waits, and what is taken of the cache. */
+static void count(Engine *e)
+{
+    const MiScheduler *s = e->a->scheduler->vtable;
+
+    e->stats.waiting = s->waiting(e->scheduler);
+    e->stats.running = (int32_t)e->known->len - e->stats.waiting;
+    e->stats.kv_room = e->limits.cache->room(e->limits.kv);
+    e->stats.kv_used = e->room - e->stats.kv_room;
+}
+
 static void one_step(Engine *e)
 {
     const int64_t  from = mi_pace_now();
@@ -256,7 +265,6 @@ static void take_incoming(Engine *e)
                 q->cancelled = true;
         }
     g_array_set_size(e->cancelled, 0);
-    e->stats.running = (int32_t)e->known->len;
 }
 
 static void end_cancelled(Engine *e, bool all)
@@ -276,6 +284,7 @@ static gpointer loop(gpointer data)
 
     for (;;) {
         g_mutex_lock(&e->lock);
+        count(e);
         while (!e->stopping && !e->incoming->len && !e->cancelled->len && !e->known->len && !e->n_flying)
             g_cond_wait(&e->wake, &e->lock);
         take_incoming(e);
@@ -333,7 +342,7 @@ static void stats(MiEngine *self, MiStats *out)
 
     g_mutex_lock(&e->lock);
     *out = e->stats;
-    out->waiting = (int32_t)e->incoming->len;
+    out->waiting += (int32_t)e->incoming->len;
     g_mutex_unlock(&e->lock);
 }
 
@@ -465,7 +474,8 @@ static bool start_scheduler(Engine *e, GError **error)
     e->limits = (MiLimits){ .max_seqs = a->max_seqs, .max_tokens = a->max_tokens, .prefill_step = a->prefill_step,
                             .cache = a->cache->vtable, .kv = mi_runner_cache(e->runner), .ctx = &a->ctx.pub,
                             .clock = g_get_monotonic_time };
-    a->longest = (int32_t)MIN(a->max_len, e->limits.cache->room(e->limits.kv));
+    e->room = e->limits.cache->room(e->limits.kv);
+    a->longest = (int32_t)MIN(a->max_len, e->room);
     return (e->scheduler = s->create(&e->limits, a->scheduler_options, error)) != NULL;
 }
 

@@ -483,6 +483,53 @@ static void allocates_nothing_while_it_decodes(void **state)
     stop(&r);
 }
 
+static MiEngine *counted;
+static MiStats   most;
+
+static void on_counted(void *user, const MiEvent *e)
+{
+    MiStats s;
+
+    counted->api->stats(counted, &s);
+    most.running = MAX(most.running, s.running);
+    most.waiting = MAX(most.waiting, s.waiting);
+    most.kv_used = MAX(most.kv_used, s.kv_used);
+    on_event(user, e);
+}
+
+static void counts_who_runs_and_waits(void **state)
+{
+    enum { N = 6 };
+    Run      r;
+    Answer   a[N];
+    Meeting  m = { .left = N };
+    MiStats  s = { .running = 1 };
+    int32_t  tokens[N_PROMPT];
+
+    (void)state;
+    started(&r, "", (const char *[]){ GREEDY, "engine.max_seqs", "2", "engine.max_len", "256", NULL });
+    counted = r.engine;
+    prompt(tokens, N_PROMPT, 1);
+    for (int i = 0; i < N; i++) {
+        a[i] = (Answer){ .meeting = &m, .text = g_string_new(NULL) };
+        const MiRequest q = { .tokens = tokens, .n_tokens = N_PROMPT, .ignore_eos = true, .max_tokens = 200,
+                              .event = on_counted, .user = &a[i] };
+        assert_true(r.engine->api->submit(r.engine, &q, NULL) != 0);
+    }
+    wait_all(&m);
+    assert_int_equal(most.running, 2);
+    assert_in_range(most.waiting, N - 2, N - 1); /* before the second was taken up, too */
+    assert_in_range(most.kv_used, N_PROMPT + 200, 2 * 256);
+    for (int i = 0; i < 500 && (s.running || s.waiting || s.kv_used); i++) { /* the last step is still being put away */
+        g_usleep(10000);
+        r.engine->api->stats(r.engine, &s);
+    }
+    assert_true(!s.running && !s.waiting && !s.kv_used && s.kv_room > 0);
+    for (int i = 0; i < N; i++)
+        answer_clear(&a[i]);
+    stop(&r);
+}
+
 static void cancels_at_once(void **state)
 {
     (void)state;
@@ -556,4 +603,4 @@ TEST_MAIN(cmocka_unit_test(nothing_changes_an_answer), cmocka_unit_test(scores_w
           cmocka_unit_test(ends_where_it_is_told), cmocka_unit_test(holds_out_for_min_tokens),
           cmocka_unit_test(refuses_what_cannot_be), cmocka_unit_test(names_what_does_not_fit),
           cmocka_unit_test(takes_what_was_planned), cmocka_unit_test(allocates_nothing_while_it_decodes),
-          cmocka_unit_test(cancels_at_once) MORE);
+          cmocka_unit_test(counts_who_runs_and_waits), cmocka_unit_test(cancels_at_once) MORE);

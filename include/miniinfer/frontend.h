@@ -64,7 +64,7 @@ typedef struct {
 } MiRequest;
 
 typedef struct {
-    int32_t  running, waiting;
+    int32_t  running, waiting; /* sequences: that take part in steps; that do not yet */
     uint64_t requests, tokens_in, tokens_out, steps;
     int64_t  kv_used, kv_room; /* positions */
     int64_t  host_us; /* that the engine's thread spent on steps, its waiting for the device left out */
