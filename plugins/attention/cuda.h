@@ -7,17 +7,26 @@
 #include <miniinfer/plugin.h>
 
 extern const char *const cuda_attention_layouts[];
-extern const int32_t     cuda_attention_head_dims[];
 
 /* A call as the kernels take it. */
 MiCudaAttention cuda_attention_call(const MiCall *call);
 /* False with *error unless code is 0. */
 bool cuda_attention_done(int code, GError **error);
-/* Of the fast ones; run(): prompts launches sequences of more than a few rows. */
+
+/* The fast ones (cuda_fast.c) are one but for what takes prompts, which a plugin says: sequences of more than `few`
+ * packed rows. */
+typedef int CudaAttentionPrompts(void *stream, const MiCudaAttention *call, int few);
+extern CudaAttentionPrompts *const cuda_attention_prompts;
+extern const int32_t               cuda_attention_head_dims[];
+extern const MiOp                  cuda_attention_op;
 void *cuda_attention_create(MiContext *ctx, const MiAttentionSpec *spec, const void *options, GError **error);
 void  cuda_attention_destroy(void *self);
-bool  cuda_attention_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error);
-bool  cuda_attention_run(MiContext *ctx, const MiCall *call, int (*prompts)(void *, const MiCudaAttention *, int),
-                         GError **error);
+
+#define CUDA_ATTENTION(layouts_, rank_)                                                                                \
+    {                                                                                                                  \
+        .struct_size = sizeof(MiAttention), .layouts = (layouts_), .dtypes = 1u << MI_F16 | 1u << MI_BF16,             \
+        .head_dims = cuda_attention_head_dims, .prefill = true, .decode = true, .window = true, .softcap = true,       \
+        .rank = (rank_), .create = cuda_attention_create, .destroy = cuda_attention_destroy, .op = &cuda_attention_op, \
+    }
 
 #endif

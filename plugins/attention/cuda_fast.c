@@ -42,7 +42,7 @@ void cuda_attention_destroy(void *self)
     g_free(o);
 }
 
-bool cuda_attention_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
     (void)ctx, (void)state;
     const MiTensor *q = &call->at->in[0];
@@ -57,9 +57,9 @@ bool cuda_attention_prepare(MiContext *ctx, const MiCall *call, void **state, si
 }
 
 /* Decode rows, in a step with prompts too, are shared out over their keys. */
-bool cuda_attention_run(MiContext *ctx, const MiCall *call, int (*prompts)(void *, const MiCudaAttention *, int),
-                        GError **error)
+static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
+    (void)state;
     const MiCudaAttention a = cuda_attention_call(call);
     const MiShape         shape = call->batch->shape;
     const Own            *o = call->self;
@@ -67,5 +67,10 @@ bool cuda_attention_run(MiContext *ctx, const MiCall *call, int (*prompts)(void 
 
     return (!few ||
             cuda_attention_done(mi_cuda_attention_decode(ctx->stream, &a, call->workspace, o->arrived), error)) &&
-           (shape.decode || cuda_attention_done(prompts(ctx->stream, &a, few), error));
+           (shape.decode || cuda_attention_done(cuda_attention_prompts(ctx->stream, &a, few), error));
 }
+
+const MiOp cuda_attention_op = {
+    .struct_size = sizeof cuda_attention_op, .n_in = 2, .n_out = 1, .attr_size = sizeof(MiAttend), .splits = true,
+    .prepare = prepare, .run = run,
+};
