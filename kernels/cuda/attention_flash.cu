@@ -11,7 +11,8 @@
 #include <cuda/attention.cuh>
 #include <cuda/wgmma.cuh>
 
-namespace {
+namespace
+{
 
 /* N: warpgroups that compute, 64 rows each. */
 template <int DIM, int N> struct Plan {
@@ -39,13 +40,49 @@ struct Tile {
     int  base, n_blocks, low;  /* keys: where block 0 begins, how many blocks, the first that any row sees */
 };
 
+/* The sequences that have tiles, as far as there is room: a step may bring hundreds that only decode. */
+struct Listed {
+    static constexpr int MOST = 160;
+    int                  n, seq[MOST];
+
+    /* By a whole warp. */
+    __device__ void fill(const Step &step, int lane)
+    {
+        const MiCudaAttention &a = step.call;
+        const int              group = group_of(a);
+        int                    count = 0;
+
+        for (int base = 0; base < a.batch.shape.n_seqs && count < MOST; base += 32) {
+            const int  s = base + lane;
+            const bool has =
+                s < a.batch.shape.n_seqs && (a.batch.seq_start[s + 1] - a.batch.seq_start[s]) * group > step.few;
+            const unsigned all = __ballot_sync(~0u, has);
+            const int      at = count + __popc(all & ((1u << lane) - 1));
+            if (has && at < MOST)
+                seq[at] = s;
+            count += __popc(all);
+        }
+        if (lane == 0)
+            n = min(count, MOST);
+    }
+};
+
 /* Walks over a block's tiles: every role does so by itself, and finds the same. */
 template <int ROWS, int KEYS> struct Walk {
-    const Step &step;
-    int         group, seq = -1, before = 0, tiles = 0, round = 0; /* tiles of the sequences before, and of this one */
-    Tile        t;
+    const Step   &step;
+    const Listed &listed;
+    int           group, at = -1, seq = -1, round = 0;
+    int           before = 0, tiles = 0; /* of the sequences before, and of this one */
+    Tile          t;
 
-    __device__ explicit Walk(const Step &of) : step(of), group(group_of(of.call)) {}
+    __device__ Walk(const Step &of, const Listed &l) : step(of), listed(l), group(group_of(of.call)) {}
+
+    /* Past the list, one by one. */
+    __device__ bool next_sequence()
+    {
+        seq = ++at < listed.n ? listed.seq[at] : listed.n == Listed::MOST ? seq + 1 : step.call.batch.shape.n_seqs;
+        return seq < step.call.batch.shape.n_seqs;
+    }
 
     __device__ Keys see(int packed) const { return keys_of(step.call, t.s, packed / group); }
 
@@ -57,7 +94,7 @@ template <int ROWS, int KEYS> struct Walk {
         round++;
         while (index >= before + tiles) {
             before += tiles;
-            if (++seq >= a.batch.shape.n_seqs)
+            if (!next_sequence())
                 return false;
             t.s = span_of(a, seq);
             const int packed = t.s.rows * group;
@@ -83,12 +120,15 @@ constexpr int COPIERS = 3 * 32; /* threads that bring queries */
 template <typename P> struct Memory {
     unsigned char *q, *k, *v; /* [QUEUES], [STAGES], [STAGES] of tiles [CHUNKS][rows or keys][128 bytes] */
     uint64_t      *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty;
+    Listed        *listed;
 
     __device__ explicit Memory(unsigned char *smem)
     {
         q_full = (uint64_t *)smem;
         q_empty = q_full + P::QUEUES, k_full = q_empty + P::QUEUES, k_empty = k_full + P::STAGES;
         v_full = k_empty + P::STAGES, v_empty = v_full + P::STAGES;
+        listed = (Listed *)(v_empty + P::STAGES);
+        static_assert((2 * P::QUEUES + 4 * P::STAGES) * sizeof(uint64_t) + sizeof(Listed) <= 1024, "before the tiles");
         q = smem + 1024, k = q + P::QUEUES * P::QUERY_BYTES, v = k + P::STAGES * P::SIDE_BYTES;
     }
     __device__ void init() const
@@ -158,7 +198,7 @@ template <typename P>
 __device__ void copy_keys_and_values(const Step &step, const CUtensorMap *keys, const CUtensorMap *values,
                                      const Memory<P> &m)
 {
-    Walk<P::ROWS, P::KEYS> walk(step);
+    Walk<P::ROWS, P::KEYS> walk(step, *m.listed);
     int                    n = 0;
 
     while (walk.next()) {
@@ -181,7 +221,7 @@ template <typename T, int DIM, typename P>
 __device__ void copy_queries(const Step &step, const Memory<P> &m, int thread)
 {
     const MiCudaAttention &a = step.call;
-    Walk<P::ROWS, P::KEYS> walk(step);
+    Walk<P::ROWS, P::KEYS> walk(step, *m.listed);
 
     for (int n = 0; walk.next(); n++) {
         const Place<P::QUEUES> p(n);
@@ -428,6 +468,8 @@ __global__ void __launch_bounds__(Plan<DIM, N>::THREADS, 1)
     let_successor_start();
     if (threadIdx.x == 0)
         m.init();
+    if (threadIdx.x / 32 == 1)
+        m.listed->fill(step, threadIdx.x % 32);
     __syncthreads();
     wait_for_predecessor();
     if (group == 0) {
@@ -439,7 +481,7 @@ __global__ void __launch_bounds__(Plan<DIM, N>::THREADS, 1)
     } else {
         registers_more<N == 3 ? 160 : 232>();
         Consumer<T, DIM, P>    consumer(step, m, group - 1);
-        Walk<P::ROWS, P::KEYS> walk(step);
+        Walk<P::ROWS, P::KEYS> walk(step, *m.listed);
         for (int n = 0; walk.next(); n++) {
             const Place<P::QUEUES> p(n);
             barrier_wait(m.q_full + p.at, p.parity);
