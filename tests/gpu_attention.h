@@ -6,7 +6,7 @@
 #include <cuda/attention.h>
 #include <cuda_runtime_api.h>
 
-enum { MAX_SEQS = 64 };
+enum { MAX_SEQS = 256 };
 typedef enum { CONTIGUOUS, TAIL, PAGED, N_LAYOUTS } Layout;
 typedef enum { SIMPLE, GQA, FLASH, N_KERNELS } Kernel;
 

@@ -4,6 +4,7 @@
 #include <cuda/read.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static cudaStream_t stream;
 static cudaEvent_t  begun, ended;
@@ -64,6 +65,13 @@ static double chain(World *w, const Case *c, Kernel kernel, char *k, char *v, in
 static const struct {
     int heads, kv_heads, dim;
 } shapes[] = {{14, 2, 64}, {12, 2, 128}, {28, 4, 128}};
+
+/* MI_BENCH_WHAT=one,mixed: only some. */
+static bool chosen(const char *what)
+{
+    const char *e = getenv("MI_BENCH_WHAT");
+    return !e || strstr(e, what);
+}
 
 static void decode(double limit, Layout layout, int n_seqs, int context, int max_kv)
 {
@@ -134,6 +142,53 @@ static void prefill(int n, Layout layout)
     }
 }
 
+/* us of one call, the best of some times 8 in a row. */
+static double eager(World *w, const Case *c)
+{
+    float best = 1e9f;
+
+    for (int i = 0; i < 6; i++) {
+        must(cudaEventRecord(begun, stream), "event");
+        for (int r = 0; r < 8; r++)
+            must(world_run(w, FLASH, c, stream), "flash");
+        const float ms = since() / 8;
+        best = ms < best ? ms : best;
+    }
+    return best * 1e3;
+}
+
+/* 31 sequences that decode at context 1000 and a chunk of a prompt, 512 rows after 512, in one step and apart. */
+static void mixed(void)
+{
+    for (int s = 0; s < 3; s++)
+        for (int layout = CONTIGUOUS; layout <= PAGED; layout += PAGED - CONTIGUOUS) {
+            double us[3];
+            for (int part = 0; part < 3; part++) {
+                Case  c = {.dim = shapes[s].dim,
+                           .heads = shapes[s].heads,
+                           .kv_heads = shapes[s].kv_heads,
+                           .page = 64,
+                           .dtype = MI_BF16,
+                           .kv_dtype = MI_BF16,
+                           .layout = (Layout)layout,
+                           .decode = part == 0};
+                World w;
+                for (int i = 0; i < 31 && part != 1; i++, c.n_seqs++)
+                    c.rows[i] = 1, c.len[i] = 1000;
+                if (part > 0)
+                    c.rows[c.n_seqs] = 512, c.len[c.n_seqs++] = 1024;
+                world_make(&w, &c);
+                us[part] = eager(&w, &c);
+                world_free(&w);
+            }
+            printf("mixed %2d/%d x %3d%s: 31 rows over 1000 %.1f us, a chunk of 512 over 1024 %.1f us, in one step "
+                   "%.1f us\n",
+                   shapes[s].heads, shapes[s].kv_heads, shapes[s].dim, layout == PAGED ? " paged" : "", us[0], us[1],
+                   us[2]);
+            fflush(stdout);
+        }
+}
+
 float bench_all(void)
 {
     must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
@@ -141,16 +196,30 @@ float bench_all(void)
     must(cudaEventCreate(&ended), "an event");
     const double limit = read_speed();
     printf("memory reads at %.2f TB/s\n", limit);
-    decode(limit, CONTIGUOUS, 1, 128, 128);
-    decode(limit, CONTIGUOUS, 1, 128, 4096);
-    decode(limit, CONTIGUOUS, 1, 512, 512);
-    decode(limit, CONTIGUOUS, 1, 1024, 1024);
-    decode(limit, CONTIGUOUS, 1, 4096, 4096);
-    decode(limit, CONTIGUOUS, 1, 4096, 8192);
-    decode(limit, PAGED, 64, 4096, 0);
-    decode(limit, CONTIGUOUS, 64, 512, 0);
-    prefill(2048, CONTIGUOUS);
-    prefill(8192, CONTIGUOUS);
-    prefill(8192, PAGED);
+    if (chosen("one")) {
+        decode(limit, CONTIGUOUS, 1, 128, 128);
+        decode(limit, CONTIGUOUS, 1, 160, 256);
+        decode(limit, CONTIGUOUS, 1, 512, 512);
+        decode(limit, CONTIGUOUS, 1, 1024, 1024);
+        decode(limit, CONTIGUOUS, 1, 4128, 4162);
+        decode(limit, CONTIGUOUS, 1, 4128, 8192);
+        decode(limit, PAGED, 1, 4128, 4162);
+    }
+    if (chosen("long"))
+        decode(limit, CONTIGUOUS, 1, 8192, 8192);
+    if (chosen("batch")) {
+        decode(limit, CONTIGUOUS, 32, 512, 578);
+        decode(limit, PAGED, 32, 512, 578);
+        decode(limit, CONTIGUOUS, 8, 512, 578);
+    }
+    if (chosen("many"))
+        decode(limit, PAGED, 64, 4096, 0);
+    if (chosen("mixed"))
+        mixed();
+    if (chosen("prefill")) {
+        prefill(2048, CONTIGUOUS);
+        prefill(8192, CONTIGUOUS);
+        prefill(8192, PAGED);
+    }
     return (float)limit;
 }

@@ -155,8 +155,7 @@ void world_make(World *w, const Case *c)
         w->starts[s + 1] = w->n_tokens += c->rows[s];
     }
     const int pages = (longest + c->page - 1) / c->page;
-    int      *ints = calloc((size_t)(w->n_tokens + MAX_SEQS + 1 + 3 * c->n_seqs + c->n_seqs * pages + 64 * c->kv_heads),
-                            sizeof *ints);
+    int      *ints = calloc((size_t)(w->n_tokens + MAX_SEQS + 1 + c->n_seqs * (3 + pages + c->kv_heads)), sizeof *ints);
     int *positions = ints, *starts = positions + w->n_tokens, *start = starts + MAX_SEQS + 1, *len = start + c->n_seqs;
     int *tables = len + c->n_seqs, *arrived = tables + c->n_seqs * (pages + 1);
 
@@ -178,7 +177,7 @@ void world_make(World *w, const Case *c)
     free(k);
     free(v);
     make_q(w, c);
-    int *d = w->ints = upload(ints, (size_t)(arrived + 64 * c->kv_heads - ints) * sizeof *ints);
+    int *d = w->ints = upload(ints, (size_t)(arrived + c->n_seqs * c->kv_heads - ints) * sizeof *ints);
     w->call.kv.kv_len = d + (len - ints);
     w->call.kv.kv_start = c->layout == TAIL ? d + (start - ints) : NULL;
     w->call.kv.block_table = d + (tables - ints);

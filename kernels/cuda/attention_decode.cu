@@ -1,46 +1,27 @@
 /* attention_decode.cu - few rows over long contexts: grouped-query decode with mma.m16n8k16.
  *
- * A sequence's keys are shared out among blocks (Flash-Decoding, Dao et al. 2023), a block's among its warps, 16
- * positions at a time through a ring of each warp's own.  Keys are the 16-row operand, the packed rows of a group the 8
- * columns, so that nothing is computed in vain.  Positions that this step does not write are requested before the
+ * A sequence's keys are shared out among blocks, a block's among its warps, 16 positions at a time through a ring of
+ * each warp's own; attention_whole.cu where no ring is needed.  Keys are the 16-row operand, the packed rows of a group
+ * the 8 columns, so that nothing is computed in vain.  Positions that this step does not write are requested before the
  * predecessor is done.  Parts are added up in order: inside a cluster of blocks, or through the workspace by the block
  * that comes last.  A block without work waits all the same: a kernel must not be done before its predecessor. */
-#include <cuda/attention.cuh>
+#include <cuda/attention_parts.cuh>
 
-namespace {
+namespace
+{
 
-constexpr int WARPS = 8, THREADS = WARPS * 32, KEYS = 16,
-              TURN = WARPS * KEYS; /* positions that a block takes at once */
-constexpr int MAX_PARTS = 64, MAX_CLUSTER = 16, MAX_CLUSTER_KEYS = 4608, LEAST = TURN;
+constexpr int MAX_CLUSTER_KEYS = 16384, SMALL = 256; /* keys; so many are one block's */
 
-struct Split {
-    float   *parts;   /* [n_seqs][n_kv_heads][n_parts] of ROWS rows: out, then max and sum */
-    int32_t *arrived; /* [n_seqs][n_kv_heads], 0 between the calls */
-    int      n_parts;
-    int      cluster; /* > 0: the parts of a sequence and key head are one cluster, 2 to this power */
-};
-
-/* Units of 16 rows.  Two blocks a multiprocessor; DEEP: one, which requests 256 positions at once. */
-template <int D, bool DEEP> struct Ring {
+/* Units of 16 rows; two blocks a multiprocessor. */
+template <int D> struct Ring {
     static constexpr int PITCH = D * 2 + 16; /* bytes of a row: an odd number of 16, no bank conflicts */
-    static constexpr int DEPTH = DEEP ? 5 : D <= 64 ? 6 : D <= 96 ? 4 : 3;
+    static constexpr int DEPTH = D <= 64 ? 6 : D <= 96 ? 4 : 3;
     static constexpr int UNIT = KEYS * PITCH, WARP = DEPTH * UNIT;
-    static constexpr int AHEAD = (DEPTH - 1) / 2 * TURN; /* positions of a block requested before the wait */
 };
 
-/* ---- adding parts up --------------------------------------------------------------- */
+/* ---- adding parts up through the workspace ------------------------------------------ */
 
-template <typename T> __device__ __forceinline__ void store_4(T *to, const float4 &v, float f)
-{
-    *(uint2 *)to = uint2{pack<T>(v.x * f, v.y * f), pack<T>(v.z * f, v.w * f)};
-}
-__device__ __forceinline__ void add_4(float4 &to, float f, const float4 &v)
-{
-    to.x = fmaf(f, v.x, to.x), to.y = fmaf(f, v.y, to.y), to.z = fmaf(f, v.z, to.z), to.w = fmaf(f, v.w, to.w);
-}
-__device__ __forceinline__ float inverse(float sum) { return sum > 0 ? __fdividef(1, sum) : 0; } /* no keys: zeros */
-
-/* Through the workspace; to: where the rows of out begin; weight: [MAX_PARTS][ROWS] of shared memory. */
+/* to: where the rows of out begin; weight: [MAX_PARTS][ROWS]. */
 template <typename T, int D, int ROWS>
 __device__ void add_parts(T *const *to, int packed, const float *parts, int n_parts, float *weight)
 {
@@ -84,78 +65,11 @@ __device__ void add_parts(T *const *to, int packed, const float *parts, int n_pa
     }
 }
 
-#if __CUDA_ARCH__ >= 900
-__device__ __forceinline__ void cluster_arrive()
-{
-    __syncwarp();
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-__device__ __forceinline__ unsigned of_block(const void *p, int rank)
-{
-    unsigned at;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_address(p)), "r"(rank));
-    return at;
-}
-
-/* Inside a cluster, each block of which holds `total` like a part of the workspace: a lane for each part. */
-template <typename T, int D, int ROWS>
-__device__ void add_cluster(T *const *to, int packed, const float *total, int power, int rank)
-{
-    constexpr int MOST = (ROWS * (D / 4) + THREADS - 1) / THREADS;
-    const int     n = packed * (D / 4), first = rank * THREADS + threadIdx.x, part = first & ((1 << power) - 1);
-    float4        v[MOST];
-    float2        x[MOST];
-
-#pragma unroll
-    for (int k = 0; k < MOST; k++) {
-        const int i = (first >> power) + k * THREADS; /* which four elements */
-        if (i >= n)
-            continue;
-        asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-                     : "=f"(v[k].x), "=f"(v[k].y), "=f"(v[k].z), "=f"(v[k].w)
-                     : "r"(of_block(total + 4 * i, part)));
-        asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
-                     : "=f"(x[k].x), "=f"(x[k].y)
-                     : "r"(of_block(total + ROWS * D + 2 * (i / (D / 4)), part)));
-    }
-    cluster_arrive(); /* what is read is read */
-#pragma unroll
-    for (int k = 0; k < MOST; k++) {
-        const int i = (first >> power) + k * THREADS;
-        if (i >= n)
-            continue;
-        float m = x[k].x;
-        for (int o = 1; o < 1 << power; o *= 2)
-            m = fmaxf(m, __shfl_xor_sync(~0u, m, o));
-        const float f = x[k].y > 0 ? exp2_fast(x[k].x - m) : 0;
-        float       l = f * x[k].y;
-        v[k].x *= f, v[k].y *= f, v[k].z *= f, v[k].w *= f;
-        for (int o = 1; o < 1 << power; o *= 2) {
-            l += __shfl_xor_sync(~0u, l, o);
-            v[k].x += __shfl_xor_sync(~0u, v[k].x, o), v[k].y += __shfl_xor_sync(~0u, v[k].y, o);
-            v[k].z += __shfl_xor_sync(~0u, v[k].z, o), v[k].w += __shfl_xor_sync(~0u, v[k].w, o);
-        }
-        if (part == 0)
-            store_4(to[i / (D / 4)] + i % (D / 4) * 4, v[k], inverse(l));
-    }
-    cluster_wait(); /* nobody leaves while its memory is read */
-}
-#endif
-
 /* ---- a warp's keys ----------------------------------------------------------------- */
 
-/* What a block takes of a sequence. */
-struct Part {
-    Span s;
-    int  seq, kv_head, group, packed;
-    int  k0, k1, old; /* keys; from `old` on they are this step's */
-    int  index, n;    /* of how many parts */
-};
-
 /* NB blocks of 8 packed rows. */
-template <typename T, int D, int NB, bool DEEP> struct Warp {
-    using R = Ring<D, DEEP>;
+template <typename T, int D, int NB> struct Warp {
+    using R = Ring<D>;
     static constexpr int ROWS = NB * 8, CHUNKS = D / 8, OUT_PITCH = D + 4;
     static_assert(ROWS * OUT_PITCH * sizeof(float) <= R::WARP, "a warp's share fits its ring");
 
@@ -180,11 +94,11 @@ template <typename T, int D, int NB, bool DEEP> struct Warp {
 #pragma unroll
         for (int n = 0; n < NB; n++) {
             const int row = min(n * 8 + lane / 4, p.packed - 1);
-            q_at[n] = (const T *)a.q.data + row_at(a.q, p.s, p.kv_head, p.group, row) + lane % 4 * 2;
+            q_at[n] = (const T *)a.q.data + p.row(a.q, row) + lane % 4 * 2;
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const int r = n * 8 + lane % 4 * 2 + i;
-                see[n][i] = r < p.packed ? keys_of(a, p.s, r / p.group) : Keys{0, 0};
+                see[n][i] = p.sees(a, r);
                 see[n][i].end = min(see[n][i].end, p.k1);
             }
         }
@@ -365,79 +279,36 @@ template <typename T, int D, int NB, bool DEEP> struct Warp {
     }
 };
 
-/* The warps' shares, in order: into out where this is all, else into a part. */
-template <typename T, int D, int ROWS, int WARP_BYTES>
-__device__ __forceinline__ void add_warps(const unsigned char *smem, const float2 (*of_warp)[ROWS], int packed,
-                                          bool all, T *const *to, float *part)
-{
-    for (int i = threadIdx.x; i < packed * (D / 4); i += THREADS) {
-        const int r = i / (D / 4), d = i % (D / 4) * 4;
-        float     m = -INFINITY, l = 0;
-        float4    o = {};
-#pragma unroll
-        for (int w = 0; w < WARPS; w++)
-            m = fmaxf(m, of_warp[w][r].x);
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) {
-            const float2 x = of_warp[w][r];
-            const float  f = x.y > 0 ? exp2_fast(x.x - m) : 0;
-            l = fmaf(f, x.y, l);
-            add_4(o, f, *(const float4 *)((const float *)(smem + w * WARP_BYTES) + r * (D + 4) + d));
-        }
-        if (all) {
-            store_4(to[r] + d, o, inverse(l));
-        } else {
-            *(float4 *)(part + r * D + d) = o;
-            if (d == 0)
-                *((float2 *)(part + ROWS * D) + r) = float2{m, l};
-        }
-    }
-}
-
 /* ---- the kernel -------------------------------------------------------------------- */
 
-/* False: there is nothing to do for this block.  What a block requests before the wait is not shared out: adding up
- * costs more. */
-template <int ROWS, int AHEAD>
-__device__ __forceinline__ bool find_part(const MiCudaAttention &a, const Split &split, Part *p)
-{
-    p->index = blockIdx.x, p->kv_head = blockIdx.y, p->seq = blockIdx.z, p->group = group_of(a);
-    p->s = span_of(a, p->seq);
-    p->packed = p->s.rows * p->group;
-    if (p->packed == 0 || p->packed > ROWS)
-        return false;
-    /* The first row sees the first key, the last row the last. */
-    const int low = keys_of(a, p->s, 0).first, high = keys_of(a, p->s, p->s.rows - 1).end;
-    const int even = ((high - low + split.n_parts - 1) / split.n_parts + KEYS - 1) / KEYS * KEYS;
-    const int share = high - low <= AHEAD ? AHEAD : max(LEAST, even);
-    p->n = max(1, (high - low + share - 1) / share);
-    p->k0 = low + p->index * share, p->k1 = min(high, p->k0 + share), p->old = p->s.len - p->s.rows;
-    return p->index < p->n || (split.cluster && p->n > 1);
-}
-
 /* Sequences of more than NB * 8 packed rows are another kernel's. */
-template <typename T, int D, int NB, bool DEEP>
-__global__ void __launch_bounds__(THREADS, !DEEP && (D <= 64 || (D <= 128 && NB == 1)) ? 2 : 1)
+template <typename T, int D, int NB>
+__global__ void __launch_bounds__(THREADS, D <= 64 || (D <= 128 && NB == 1) ? 2 : 1)
     decode(const __grid_constant__ MiCudaAttention a, const Split split)
 {
-    using W = Warp<T, D, NB, DEEP>;
+    using W = Warp<T, D, NB>;
     constexpr int     ROWS = W::ROWS, PART = ROWS * (D + 2);
     extern __shared__ __align__(128) unsigned char smem[];
-    __shared__ float                               weight[MAX_PARTS * ROWS];
     __shared__ float2                              of_warp[WARPS][ROWS];
     __shared__ T                                  *to[ROWS];
     __shared__ bool                                last;
+    unsigned char                                 *behind = smem + WARPS * W::R::WARP;
     Part                                           p;
 
     let_successor_start();
-    if (!find_part<ROWS, W::R::AHEAD>(a, split, &p)) {
+    if (!find_part<ROWS>(a, split, &p)) {
         wait_for_predecessor();
         return;
     }
     W warp(a, p, smem);
     warp.request_old();
     if (threadIdx.x < p.packed)
-        to[threadIdx.x] = (T *)a.out.data + row_at(a.out, p.s, p.kv_head, p.group, threadIdx.x);
+        to[threadIdx.x] = (T *)a.out.data + p.row(a.out, threadIdx.x);
+#if __CUDA_ARCH__ >= 900
+    const Exchange<D, ROWS> exchange(behind, split, p);
+    if (split.power > 0 && p.n > 1)
+        exchange.open(p);
+#endif
 
     wait_for_predecessor();
     warp.load_queries();
@@ -445,32 +316,43 @@ __global__ void __launch_bounds__(THREADS, !DEEP && (D <= 64 || (D <= 128 && NB 
     warp.attend();
     warp.leave(of_warp[warp.warp]);
     __syncthreads();
-    const int64_t pair = (int64_t)p.seq * a.kv.n_kv_heads + p.kv_head;
-    float        *parts = split.parts + pair * split.n_parts * PART;
-    float        *mine = split.cluster ? (float *)(smem + WARPS * W::R::WARP) : parts + (int64_t)p.index * PART;
-    add_warps<T, D, ROWS, W::R::WARP>(smem, of_warp, p.packed, p.n == 1, to, mine);
-    if (p.n == 1)
+    if (p.n == 1) {
+        add_warps<D, ROWS, W::R::WARP>(smem, of_warp, p.packed, [&](const float4 &v, int i, const float2 &of_row) {
+            store_4(to[i / (D / 4)] + i % (D / 4) * 4, v, inverse(of_row.y));
+        });
         return;
+    }
 #if __CUDA_ARCH__ >= 900
-    if (split.cluster) {
-        cluster_arrive();
-        cluster_wait();
-        add_cluster<T, D, ROWS>(to, p.packed, mine, split.cluster, p.index);
+    if (split.power > 0) {
+        if (p.index < p.n)
+            add_warps<D, ROWS, W::R::WARP>(smem, of_warp, p.packed, [&](const float4 &v, int i, const float2 &of_row) {
+                exchange.hand_over(i, split, p, v, of_row);
+            });
+        exchange.add(to, p);
         return;
     }
 #endif
-    __threadfence();
+    const int64_t pair = (int64_t)p.seq * a.kv.n_kv_heads + p.kv_head;
+    float        *parts = split.parts + pair * split.n_parts * PART, *mine = parts + (int64_t)p.index * PART;
+    add_warps<D, ROWS, W::R::WARP>(smem, of_warp, p.packed, [&](const float4 &v, int i, const float2 &of_row) {
+        *((float4 *)mine + i) = v;
+        if (i % (D / 4) == 0)
+            *((float2 *)(mine + ROWS * D) + i / (D / 4)) = of_row;
+    });
     __syncthreads();
-    if (threadIdx.x == 0) {
-        last = atomicAdd(split.arrived + pair, 1) == p.n - 1;
+    if (threadIdx.x == 0) { /* what the block wrote is there for whoever sees the count */
+        int before;
+        asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;"
+                     : "=r"(before)
+                     : "l"(split.arrived + pair)
+                     : "memory");
+        last = before == p.n - 1;
         if (last)
             split.arrived[pair] = 0;
     }
     __syncthreads();
-    if (last) {
-        __threadfence();
-        add_parts<T, D, ROWS>(to, p.packed, parts, p.n, weight);
-    }
+    if (last)
+        add_parts<T, D, ROWS>(to, p.packed, parts, p.n, (float *)behind);
 }
 
 /* ---- launching --------------------------------------------------------------------- */
@@ -493,47 +375,69 @@ const Card &card()
     return c;
 }
 
-/* As many parts as keep all multiprocessors busy, none of fewer keys than pay for adding it up: a cluster where 16
- * are enough, else through the workspace.  More than one of a sequence and key head are at most 2 * processors in
- * all: that is its size. */
+/* As many parts as keep all multiprocessors busy, none of fewer keys than pay for adding it up: a cluster, or through
+ * the workspace where a cluster would leave most of the card idle.  Those are at most 2 * processors in all: that is
+ * its size. */
 Split split_of(const MiCudaAttention *a)
 {
-    const int pairs = a->batch.shape.n_seqs * a->kv.n_kv_heads, most = (a->batch.shape.max_kv + LEAST - 1) / LEAST;
-    int       n = card().processors * (pairs > card().processors / 2 ? 2 : 1) / (pairs > 0 ? pairs : 1), power = 1;
+    const int pairs = a->batch.shape.n_seqs * a->kv.n_kv_heads, max_kv = a->batch.shape.max_kv, sms = card().processors;
+    const int most = max_kv <= SMALL ? 1 : max_kv / LEAST,
+              n = sms * (pairs > sms / 2 ? 2 : 1) / (pairs > 0 ? pairs : 1);
+    Split s = {};
 
-    n = n > most ? most : n;
-    n = n > MAX_PARTS ? MAX_PARTS : n;
-    if (!card().clusters || n <= 1 || a->batch.shape.max_kv > MAX_CLUSTER_KEYS)
-        return Split{nullptr, nullptr, n < 1 ? 1 : n, 0};
-    while (1 << power < MAX_CLUSTER && 1 << power < n)
-        power++;
-    return Split{nullptr, nullptr, 1 << power, power};
+    s.group = (int)a->q.shape[1] / a->kv.n_kv_heads, s.per_row = 65536 / s.group + 1;
+    s.one = SMALL;
+    s.n_parts = n > most ? most : n;
+    s.n_parts = s.n_parts > MAX_PARTS ? MAX_PARTS : s.n_parts < 1 ? 1 : s.n_parts;
+    if (s.n_parts > 1 && (!card().clusters || (max_kv > MAX_CLUSTER_KEYS && 4 * pairs * MAX_CLUSTER < 3 * sms))) {
+        s.power = -1;
+        return s;
+    }
+    while (2 << s.power <= s.n_parts && 2 << s.power <= MAX_CLUSTER)
+        s.power++;
+    s.n_parts = 1 << s.power, s.log2_owners = s.power;
+    return s;
 }
 
-template <typename T, int D, int NB, bool DEEP> int launch(void *stream, const MiCudaAttention *a, const Split &split)
+/* Whether attention_whole.cu takes it.  All blocks have to fit at once, and in clusters: two a multiprocessor, or few.
+ */
+bool is_whole(const MiCudaAttention *a, Split *split)
 {
-    constexpr size_t bytes = (size_t)WARPS * Ring<D, DEEP>::WARP + NB * 8 * (D + 2) * sizeof(float);
+    const int even = (a->batch.shape.max_kv + split->n_parts - 1) / split->n_parts, sms = card().processors;
+    const int blocks = a->batch.shape.n_seqs * a->kv.n_kv_heads * split->n_parts;
+    Split     s = *split;
+
+    s.slots = ((even > LEAST ? even : LEAST) + KEYS - 1) / KEYS, s.one = s.slots * KEYS;
+    s.log2_owners = s.power < 3 ? s.power : 3;
+    if (s.power < 0 || mi_cuda_attention_few(a) > 8 || s.one > mi_attention_whole_keys(a->kv.head_dim) ||
+        blocks > (mi_attention_whole_bytes(a->kv.head_dim, s) <= 112 << 10 ? 2 * sms : sms / 2))
+        return false;
+    *split = s;
+    return true;
+}
+
+template <typename T, int D, int NB> int launch(void *stream, const MiCudaAttention *a, const Split &split)
+{
+    constexpr size_t add = Exchange<D, NB * 8>::bytes(MAX_CLUSTER, 4), weights = MAX_PARTS * NB * 8 * sizeof(float);
+    constexpr size_t bytes = (size_t)WARPS * Ring<D>::WARP + (add > weights ? add : weights);
     static const int allowed = [] {
-        const int e = mi_allow_smem(decode<T, D, NB, DEEP>, bytes);
+        const int e = mi_allow_smem(decode<T, D, NB>, bytes);
         if (e || !card().clusters)
             return e;
-        return (int)cudaFuncSetAttribute(decode<T, D, NB, DEEP>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+        return (int)cudaFuncSetAttribute(decode<T, D, NB>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     }();
     const dim3 grid((unsigned)split.n_parts, (unsigned)a->kv.n_kv_heads, (unsigned)a->batch.shape.n_seqs);
+    Split      s = split;
 
     if (allowed)
         return allowed;
-    return mi_launch_clusters(decode<T, D, NB, DEEP>, grid, THREADS, 1u << split.cluster, bytes, stream, *a, split);
+    s.log2_mine = Exchange<D, NB * 8>::log2_of(s.log2_owners);
+    return mi_launch_clusters(decode<T, D, NB>, grid, THREADS, s.power > 0 ? 1u << s.power : 1, bytes, stream, *a, s);
 }
 
 template <typename T, int D> int launch(void *stream, const MiCudaAttention *a, const Split &split)
 {
-    if (mi_cuda_attention_few(a) > 8)
-        return launch<T, D, 2, false>(stream, a, split);
-    const int blocks = a->batch.shape.n_seqs * a->kv.n_kv_heads * split.n_parts;
-    if (D == 128 && split.cluster && a->batch.shape.max_kv > split.n_parts * TURN && blocks <= card().processors)
-        return launch<T, D, 1, D == 128>(stream, a, split);
-    return launch<T, D, 1, false>(stream, a, split);
+    return mi_cuda_attention_few(a) > 8 ? launch<T, D, 2>(stream, a, split) : launch<T, D, 1>(stream, a, split);
 }
 
 template <typename T> int launch(void *stream, const MiCudaAttention *a, const Split &split)
@@ -567,5 +471,7 @@ extern "C" int mi_cuda_attention_decode(void *stream, const MiCudaAttention *a, 
     split.arrived = arrived;
     if (!mi_cuda_attention_fits(a))
         return cudaErrorNotSupported;
+    if (is_whole(a, &split))
+        return mi_attention_whole(stream, a, split);
     return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, split) : launch<__half>(stream, a, split);
 }
