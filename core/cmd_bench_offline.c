@@ -246,16 +246,25 @@ static void wait_all(Run *r, bool samples)
     mi_progress_clear();
 }
 
+typedef struct {
+    double  seconds;
+    GArray *first, *gaps; /* double, ms: to the first token, between tokens */
+    MiStats before, after;
+    MiPace  decode, all; /* of the engine's thread: steps without prompts, and all */
+} Outcome;
+
 /* One request that is not counted, then all. */
-static bool play(Run *r, double *seconds, MiStats *before, MiStats *after, GError **error)
+static bool play(Run *r, Outcome *o, GError **error)
 {
     Request *first = &r->requests[0];
     bool     ok = submit(r, first, MIN(first->n_want, 16), error);
+    MiPace   before;
 
     wait_all(r, false);
     first->n = 0;
     r->drawn = 0;
-    r->engine->api->stats(r->engine, before);
+    r->engine->api->stats(r->engine, &o->before);
+    mi_engine_pace(r->engine, 0, false, 0, &before);
     mi_interrupt_target(cancel_all, r);
     r->began = g_get_monotonic_time();
     for (int i = 0; i < r->n && ok && !r->error && !mi_interrupted(); i++)
@@ -263,9 +272,11 @@ static bool play(Run *r, double *seconds, MiStats *before, MiStats *after, GErro
     if (!ok)
         cancel_all(r);
     wait_all(r, true);
-    *seconds = (double)(g_get_monotonic_time() - r->began) / 1e6;
+    o->seconds = (double)(g_get_monotonic_time() - r->began) / 1e6;
     mi_interrupt_target(NULL, NULL);
-    r->engine->api->stats(r->engine, after);
+    r->engine->api->stats(r->engine, &o->after);
+    mi_engine_pace(r->engine, before.n, true, 0, &o->decode);
+    mi_engine_pace(r->engine, before.n, false, 0, &o->all);
     if (ok && r->error)
         g_propagate_error(error, g_steal_pointer(&r->error));
     return ok && !*error;
@@ -296,12 +307,6 @@ static Spread spread_of(GArray *values)
     s.most = s.sorted[s.n - 1];
     return s;
 }
-
-typedef struct {
-    double  seconds;
-    GArray *first, *gaps; /* double, ms: to the first token, between tokens */
-    MiStats before, after;
-} Outcome;
 
 static void count(const Run *r, Outcome *o)
 {
@@ -358,7 +363,9 @@ static void print_text(const MiSession *s, const Run *r, const Outcome *o)
            (double)r->tokens_out / o->seconds, (double)(r->tokens_in + r->tokens_out) / o->seconds, steps,
            (double)r->tokens_out / steps, 1e3 * o->seconds / steps);
     if (!a->ctx.pub.backend->unified)
-        printf("the host works %.1f us a step\n", (double)(o->after.host_us - o->before.host_us) / steps);
+        printf("the host works %.1f us a step, %.1f of 99 in 100 (%.1f beside prompts); the device waited for it %d times; %d steps "
+               "were the first of their kind: %.0f ms of it\n", o->decode.median_us, o->decode.p99_us, o->all.p99_us, o->all.late,
+               o->all.first, o->all.first_us / 1e3);
     print_spread("to the first token", &first);
     print_spread("between tokens", &gaps);
 }
@@ -405,7 +412,11 @@ static void print_json(const MiSession *s, const Wanted *w, const Run *r, const 
     mi_json_float(&j, "seconds", o->seconds);
     mi_json_float(&j, "tokens_out_per_s", (double)r->tokens_out / o->seconds);
     mi_json_float(&j, "steps", steps);
-    mi_json_float(&j, "host_us_per_step", (double)(o->after.host_us - o->before.host_us) / steps);
+    mi_json_float(&j, "host_us_per_step", o->decode.median_us);
+    mi_json_float(&j, "host_us_p99", o->decode.p99_us);
+    mi_json_int(&j, "late_steps", o->all.late);
+    mi_json_int(&j, "first_steps", o->all.first);
+    mi_json_float(&j, "first_steps_ms", o->all.first_us / 1e3);
     json_spread(&j, "first_token_ms", &first);
     json_spread(&j, "between_tokens_ms", &gaps);
     mi_json_close(&j, '}');
@@ -473,7 +484,7 @@ static bool measure(MiSession *s, const Wanted *w, GError **error)
 {
     Run    *r = run_new(w, s->engine, s->assembly->vocab);
     Outcome o = { .first = g_array_new(FALSE, FALSE, sizeof(double)), .gaps = g_array_new(FALSE, FALSE, sizeof(double)) };
-    bool    ok = play(r, &o.seconds, &o.before, &o.after, error);
+    bool    ok = play(r, &o, error);
 
     if (ok && !mi_interrupted()) {
         count(r, &o);
