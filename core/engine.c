@@ -56,12 +56,31 @@ static void forget(Engine *e, MiRequested *q)
         mi_requested_free(q);
 }
 
+/* Before anybody hears of it: who is told that all is done finds it counted. */
+static void tally(Engine *e, const MiFlight *f)
+{
+    uint64_t drawn = 0, read = 0;
+
+    for (int i = 0; i < f->shape.n_out; i++)
+        drawn += f->out_slot[i] >= 0 && !requested(f->step.seqs[f->out_seq[i]])->finished;
+    for (int i = 0; i < f->shape.n_seqs; i++) {
+        const int32_t n_prompt = f->step.seqs[i]->n_prompt;
+        read += (uint64_t)(MIN(f->seen[i], n_prompt) - MIN(f->seen[i] - f->step.count[i], n_prompt));
+    }
+    g_mutex_lock(&e->lock);
+    e->stats.steps++;
+    e->stats.tokens_in += read;
+    e->stats.tokens_out += drawn;
+    g_mutex_unlock(&e->lock);
+}
+
 /* ok: it ran; else there is nothing in it, and all that took part were told. */
 static void deliver(Engine *e, const MiFlight *f, bool ok)
 {
     const MiShape shape = f->shape;
-    uint64_t      drawn = 0, read = 0;
 
+    if (ok)
+        tally(e, f);
     for (int i = 0; i < shape.n_out && ok; i++) {
         MiRequested  *q = requested(f->step.seqs[f->out_seq[i]]);
         const size_t  at = (size_t)i * (1 + MI_MAX_TOPS);
@@ -70,21 +89,11 @@ static void deliver(Engine *e, const MiFlight *f, bool ok)
         const int32_t *ids = f->logprobs ? f->ids + at : NULL;
         if (q->finished)
             continue;
-        drawn += f->out_slot[i] >= 0;
         if (f->out_slot[i] < 0)
             mi_requested_scored(q, position + 1, 1, values, ids);
         else
             mi_requested_drawn(q, e->a, f->tokens[i], values, ids);
     }
-    for (int i = 0; i < shape.n_seqs && ok; i++) {
-        const int32_t n_prompt = f->step.seqs[i]->n_prompt;
-        read += (uint64_t)(MIN(f->seen[i], n_prompt) - MIN(f->seen[i] - f->step.count[i], n_prompt));
-    }
-    g_mutex_lock(&e->lock);
-    e->stats.steps += ok;
-    e->stats.tokens_in += read;
-    e->stats.tokens_out += drawn;
-    g_mutex_unlock(&e->lock);
     for (int i = 0; i < shape.n_seqs; i++) {
         MiRequested *q = requested(f->step.seqs[i]);
         q->n_flights--;
