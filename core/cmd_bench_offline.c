@@ -250,7 +250,7 @@ typedef struct {
     double  seconds;
     GArray *first, *gaps; /* double, ms: to the first token, between tokens */
     MiStats before, after;
-    MiPace  decode, all; /* of the engine's thread: steps without prompts, and all */
+    MiPace  decode, prompts; /* of the engine's thread: steps without and with prompts */
 } Outcome;
 
 /* One request that is not counted, then all. */
@@ -276,7 +276,7 @@ static bool play(Run *r, Outcome *o, GError **error)
     mi_interrupt_target(NULL, NULL);
     r->engine->api->stats(r->engine, &o->after);
     mi_engine_pace(r->engine, before.n, true, 0, &o->decode);
-    mi_engine_pace(r->engine, before.n, false, 0, &o->all);
+    mi_engine_pace(r->engine, before.n, false, 0, &o->prompts);
     if (ok && r->error)
         g_propagate_error(error, g_steal_pointer(&r->error));
     return ok && !*error;
@@ -363,9 +363,10 @@ static void print_text(const MiSession *s, const Run *r, const Outcome *o)
            (double)r->tokens_out / o->seconds, (double)(r->tokens_in + r->tokens_out) / o->seconds, steps,
            (double)r->tokens_out / steps, 1e3 * o->seconds / steps);
     if (!a->ctx.pub.backend->unified)
-        printf("the host works %.1f us a step, %.1f of 99 in 100 (%.1f beside prompts); the device waited for it %d times; %d steps "
-               "were the first of their kind: %.0f ms of it\n", o->decode.median_us, o->decode.p99_us, o->all.p99_us, o->all.late,
-               o->all.first, o->all.first_us / 1e3);
+        printf("the host works %.1f us a step (99 %% of them: %.1f), %.1f of one with prompts; the device waited for it %d times; %d steps "
+               "were the first of their kind: %.0f ms of it\n", o->decode.median_us, o->decode.p99_us, o->prompts.median_us,
+               o->decode.late + o->prompts.late, o->decode.first + o->prompts.first,
+               (o->decode.first_us + o->prompts.first_us) / 1e3);
     print_spread("to the first token", &first);
     print_spread("between tokens", &gaps);
 }
@@ -414,9 +415,9 @@ static void print_json(const MiSession *s, const Wanted *w, const Run *r, const 
     mi_json_float(&j, "steps", steps);
     mi_json_float(&j, "host_us_per_step", o->decode.median_us);
     mi_json_float(&j, "host_us_p99", o->decode.p99_us);
-    mi_json_int(&j, "late_steps", o->all.late);
-    mi_json_int(&j, "first_steps", o->all.first);
-    mi_json_float(&j, "first_steps_ms", o->all.first_us / 1e3);
+    mi_json_int(&j, "late_steps", o->decode.late + o->prompts.late);
+    mi_json_int(&j, "first_steps", o->decode.first + o->prompts.first);
+    mi_json_float(&j, "first_steps_ms", (o->decode.first_us + o->prompts.first_us) / 1e3);
     json_spread(&j, "first_token_ms", &first);
     json_spread(&j, "between_tokens_ms", &gaps);
     mi_json_close(&j, '}');
