@@ -255,6 +255,20 @@ const void *mi_side_gather(MiSide *s, const void *const *from, size_t n, size_t 
     return to && mi_side_wait(s, error) ? to : NULL;
 }
 
+bool mi_side_scatter(MiSide *s, void *const *to, size_t n, size_t bytes, const void *from, GError **error)
+{
+    MiContext *ctx = &s->a->ctx.pub;
+    char      *at = pinned(s, MAX(n * bytes, 1), error);
+
+    if (!at)
+        return false;
+    memcpy(at, from, n * bytes);
+    for (size_t i = 0; i < n; i++)
+        if (to[i] && !ctx->backend->copy(ctx->device, ctx->stream, to[i], at + i * bytes, bytes, error))
+            return false;
+    return mi_side_wait(s, error);
+}
+
 /* ---- names --------------------------------------------------------------------------------------- */
 
 /* "linear mlp.gate_proj"; of an op without weights how often its scope had it before: "rope 2". */

@@ -55,6 +55,8 @@ bool    mi_side_read(MiSide *, const MiPlaced *, MiVal, float *out, int64_t n, G
 bool    mi_side_write(MiSide *, const MiPlaced *, MiVal, const float *x, int64_t n, GError **error);
 /* n pieces of `bytes` each at the device's from[i], one after the other; valid until the next call. */
 const void *mi_side_gather(MiSide *, const void *const *from, size_t n, size_t bytes, GError **error);
+/* The other way round; nothing to where to[i] is NULL. */
+bool mi_side_scatter(MiSide *, void *const *to, size_t n, size_t bytes, const void *from, GError **error);
 
 /* "model.layers.0: linear mlp.gate_proj + silu"; the caller frees it. */
 char *mi_side_label(const MiSchedule *, guint i);
