@@ -409,7 +409,8 @@ bool is_whole(const MiCudaAttention *a, Split *split)
 
     s.slots = ((even > LEAST ? even : LEAST) + KEYS - 1) / KEYS, s.one = s.slots * KEYS;
     s.log2_owners = s.power < 3 ? s.power : 3;
-    if (s.power < 0 || mi_cuda_attention_few(a) > 8 || s.one > mi_attention_whole_keys(a->kv.head_dim) ||
+    if (s.power < 0 || a->softcap > 0 || mi_cuda_attention_few(a) > 8 ||
+        s.one > mi_attention_whole_keys(a->kv.head_dim) ||
         blocks > (mi_attention_whole_bytes(a->kv.head_dim, s) <= 112 << 10 ? 2 * sms : sms / 2))
         return false;
     *split = s;

@@ -206,7 +206,7 @@ template <int D, int ROWS> struct Exchange {
 /* Keys that a block holds at most; 0: not for heads of this size. */
 int    mi_attention_whole_keys(int head_dim);
 size_t mi_attention_whole_bytes(int head_dim, const Split &split);
-/* At most 8 packed rows a sequence, no workspace. */
+/* At most 8 packed rows a sequence, no workspace, no soft cap. */
 int mi_attention_whole(void *stream, const MiCudaAttention *a, const Split &split);
 
 #endif

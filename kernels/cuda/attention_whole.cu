@@ -1,5 +1,6 @@
-/* attention_whole.cu - decode of at most 8 packed rows where a block's share of the keys and values fits its shared
- * memory: all of it is requested before the predecessor is done, but for the positions that this step writes.
+/* attention_whole.cu - decode of at most 8 packed rows, without a soft cap, where a block's share of the keys and
+ * values fits its shared memory: all of it is requested before the predecessor is done, but for the positions that this
+ * step writes.
  *
  * Keys are the 16-row operand of mma.m16n8k16, the packed rows of a group its 8 columns, so that nothing is computed in
  * vain.  A block without work waits all the same: a kernel must not be done before its predecessor. */
@@ -42,7 +43,7 @@ template <typename T, int D> struct Warp {
     const unsigned         keys, vals, queries; /* of shared memory */
     unsigned               whole, step; /* in the cache, in 16 bytes, where a sequence is one block: it; a position */
     int   first, n_units, low[2], span[2]; /* of the rows whose scores this lane holds: what they see */
-    float score[UNITS][4], out[D / 16][4], top[2], sum[2];
+    float score[UNITS][4], out[D / 16][4], top[2], sums[4]; /* sums: of two rows, twice */
 
     /* What other kernels of this step write: rows of q, then its keys and values. */
     const void *late_from[W::LATE];
@@ -152,14 +153,6 @@ template <typename T, int D> struct Warp {
                 for (int i = 0; i < 4; i++)
                     score[u][i] = s[0][i] + s[1][i];
             }
-        if (a.softcap > 0) {
-            const Cap cap(a);
-#pragma unroll
-            for (int u = 0; u < UNITS; u++)
-#pragma unroll
-                for (int i = 0; i < 4 && u < n_units; i++)
-                    score[u][i] = cap.of(score[u][i]);
-        }
     }
 
     /* Scores become weights. */
@@ -185,19 +178,22 @@ template <typename T, int D> struct Warp {
                 top[i] = fmaxf(top[i], __shfl_xor_sync(~0u, top[i], o));
 #pragma unroll
         for (int i = 0; i < 2; i++)
-            top[i] *= scale, sum[i] = 0, safe[i] = top[i] == -INFINITY ? 0 : top[i];
+            top[i] *= scale, safe[i] = top[i] == -INFINITY ? 0 : top[i];
 #pragma unroll
         for (int u = 0; u < UNITS; u++)
             if (u < n_units)
 #pragma unroll
                 for (int j = 0; j < 4; j++)
-                    sum[j & 1] += score[u][j] = exp2_fast(fmaf(score[u][j], scale, -safe[j & 1]));
+                    score[u][j] = exp2_fast(fmaf(score[u][j], scale, -safe[j & 1]));
     }
 
     __device__ __forceinline__ void values()
     {
         const unsigned at = vals + warp * W::UNIT + (lane / 16 * 8 + lane % 8) * W::PITCH + lane / 8 % 2 * 16;
 
+        const unsigned ones[4] = {pack<T>(1, 1), pack<T>(1, 1), pack<T>(1, 1), pack<T>(1, 1)};
+
+        sums[0] = sums[1] = sums[2] = sums[3] = 0;
 #pragma unroll
         for (int j = 0; j < D / 16; j++)
             out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0;
@@ -206,6 +202,7 @@ template <typename T, int D> struct Warp {
             if (u < n_units) {
                 const unsigned lower = turned(pack<T>(score[u][0], score[u][1])),
                                upper = turned(pack<T>(score[u][2], score[u][3]));
+                multiply<T>(sums, ones, lower, upper); /* of what multiplies the values, as it is rounded */
 #pragma unroll
                 for (int j = 0; j < D / 16; j++) {
                     unsigned x[4];
@@ -228,14 +225,9 @@ template <typename T, int D> struct Warp {
                 share[r * (D + 4) + j * 16 + lane / 4 + 8] = out[j][i + 2];
             }
         }
-#pragma unroll
-        for (int o = 4; o < 32; o *= 2)
-#pragma unroll
-            for (int i = 0; i < 2; i++)
-                sum[i] += __shfl_xor_sync(~0u, sum[i], o);
         if (lane < 4) {
-            of_warp[2 * lane] = float2{top[0], sum[0]};
-            of_warp[2 * lane + 1] = float2{top[1], sum[1]};
+            of_warp[2 * lane] = float2{top[0], sums[0]};
+            of_warp[2 * lane + 1] = float2{top[1], sums[1]};
         }
     }
 };
