@@ -53,6 +53,24 @@ static const MiFeature *best_backend(MiAssembly *a)
     return best;
 }
 
+static bool has_file(MiRegistry *r, const char *name)
+{
+    const GPtrArray *files = mi_registry_files(r);
+
+    for (guint i = 0; i < files->len; i++)
+        if (g_str_has_suffix(((const MiLoaded *)files->pdata[i])->file, name))
+            return true;
+    return false;
+}
+
+static void append_message(GError **error, const char *text)
+{
+    g_autofree char *before = error && *error ? g_steal_pointer(&(*error)->message) : NULL;
+
+    if (before)
+        (*error)->message = g_strconcat(before, text, NULL);
+}
+
 static bool choose_backend(MiAssembly *a, GError **error)
 {
     const char     *device = a->settings.engine.device;
@@ -65,6 +83,8 @@ static bool choose_backend(MiAssembly *a, GError **error)
             return false;
         }
     } else if (!(a->backend = mi_registry_find(a->registry, MI_KIND_BACKEND, part[0], "*", error))) {
+        if (strcmp(part[0], "cuda") == 0 && !has_file(a->registry, "backend_cuda.so"))
+            append_message(error, "; this build has no CUDA parts: ./configure makes them where it finds nvcc, or with --with-cuda=DIRECTORY");
         return false;
     } else if (part[1] && !g_ascii_string_to_unsigned(part[1], 10, 0, 1023, &index, NULL)) {
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "[engine] device = '%s': the part after ':' is no device number", device);
@@ -112,8 +132,12 @@ static bool end_opening(Opening *o, GError **error)
         g_propagate_error(error, g_steal_pointer(&o->error));
         return false;
     }
+    a->tuned = mi_tuned_new(a->settings.engine.tuned);
     chose(a, "device", a->backend->name, is_auto(a->settings.engine.device) ? "auto: the best that is here" : "configured");
-    return mi_context_init(&a->ctx, a->backend->vtable, a->device, error);
+    if (!mi_context_init(&a->ctx, a->backend->vtable, a->device, error))
+        return false;
+    a->ctx.tuned = a->tuned;
+    return true;
 }
 
 static const struct { const char *name; MiDType dtype; } dtypes[] = {
@@ -443,6 +467,16 @@ static bool passed(MiAssembly *a, const char *what)
     return true;
 }
 
+/* What planning found out is kept; true. */
+static bool measured(MiAssembly *a)
+{
+    const int64_t us = mi_tuned_end(a->tuned);
+
+    if (us)
+        a->phases[a->n_phases++] = (MiPhase){ "of that, measuring what is fast, once", us };
+    return true;
+}
+
 MiAssembly *mi_assembly_new(MiRegistry *registry, const MiConfig *config, GError **error)
 {
     MiAssembly       *a = g_new0(MiAssembly, 1);
@@ -464,7 +498,7 @@ MiAssembly *mi_assembly_new(MiRegistry *registry, const MiConfig *config, GError
     ok = end_opening(&opening, ok ? &why : NULL) && ok;
     if (ok && passed(a, "device opened") && choose_dtype(a, &why) &&
         choose_parts(a, &why) && create_attention(a, &why) && passed(a, "parts chosen") && mi_buckets_build(a, &why) &&
-        passed(a, "steps planned") && mi_assembly_count(a, &why))
+        passed(a, "steps planned") && measured(a) && mi_assembly_count(a, &why))
         return a;
     g_propagate_error(error, g_steal_pointer(&why));
     mi_assembly_free(a);
@@ -489,6 +523,7 @@ void mi_assembly_free(MiAssembly *a)
         g_free(a->links[i].defaults), g_free(a->links[i].scratch);
     mi_text_close(&a->text);
     mi_model_close(&a->source);
+    mi_tuned_free(a->tuned);
     g_free(a->cache_options);
     g_free(a->prefix_options);
     g_free(a->attention_options);

@@ -1,6 +1,7 @@
 #include "context.h"
 #include "arena.h"
 #include "loader.h"
+#include "tuned.h"
 
 #include <miniinfer/plugin.h>
 #include <string.h>
@@ -174,6 +175,21 @@ static bool context_send(MiContext *ctx, void *dst, const void *src, size_t byte
     return c->n_copies < MI_MAX_COPIES || mi_context_flush(c, error);
 }
 
+/* ---- what was measured ------------------------------------------------------------ */
+
+static const void *context_recall(MiContext *ctx, const char *key, size_t *bytes)
+{
+    return self(ctx)->tuned ? mi_tuned_recall(self(ctx)->tuned, key, bytes) : NULL;
+}
+
+static bool context_measures(MiContext *ctx) { return self(ctx)->tuned && mi_tuned_measures(self(ctx)->tuned); }
+
+static void context_remember(MiContext *ctx, const char *key, const void *data, size_t bytes)
+{
+    if (self(ctx)->tuned)
+        mi_tuned_remember(self(ctx)->tuned, key, data, bytes);
+}
+
 /* ---- the whole -------------------------------------------------------------------- */
 
 bool mi_context_init(MiOwnedContext *c, const MiBackend *backend, void *device, GError **error)
@@ -181,7 +197,7 @@ bool mi_context_init(MiOwnedContext *c, const MiBackend *backend, void *device, 
     *c = (MiOwnedContext){
         .pub = { .struct_size = sizeof c->pub, .backend = backend, .device = device, .n_ranks = 1,
                  .alloc = context_alloc, .free = context_free, .upload = context_upload, .put = context_put,
-                 .send = context_send },
+                 .send = context_send, .recall = context_recall, .measures = context_measures, .remember = context_remember },
         .blocks = g_hash_table_new_full(NULL, NULL, NULL, g_free),
     };
     return backend->stream_new(device, &c->pub.stream, error);

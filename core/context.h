@@ -12,6 +12,7 @@ typedef struct {
     MiContext   pub; /* first: what plugins see */
     GHashTable *blocks; /* address -> bytes */
     size_t      allocated, pinned, peak; /* bytes now, those of them that are pinned host memory; the most */
+    struct MiTuned *tuned; /* what measuring found out; may be NULL */
     MiLoader   *loader;  /* while weights load, where the device has memory of its own */
     char       *staging; /* what send() copies from: [n] parts of staging_bytes, pinned */
     size_t      staging_bytes, staging_at; /* of a part; where the next send() goes, from `staging` on */

@@ -35,6 +35,7 @@ core_libcore_a_SOURCES = \
 	core/sequence.c core/sequence.h \
 	core/side.c core/side.h \
 	core/allow.c core/verify.c core/verify.h core/verify_step.h \
+	core/tuned.c core/tuned.h \
 	core/weights.c core/weights.h \
 	core/settings.c core/settings.h \
 	core/suggest.c core/suggest.h \

@@ -6,6 +6,7 @@
 #include "assembly.h"
 #include "context.h"
 #include "schedule.h"
+#include "tuned.h"
 #include "weights.h"
 
 enum { MI_MAX_LINKS = 31, MI_MAX_SIZES = 24 };
@@ -60,6 +61,7 @@ struct MiAssembly {
     void            *cache_options, *prefix_options, *attention_options, *scheduler_options, *backend_options;
     void            *device;
     MiOwnedContext   ctx;
+    MiTuned         *tuned;
     MiDType          dtype, kv_dtype;
     MiLink           links[MI_MAX_LINKS];
     int              n_links;
@@ -82,7 +84,7 @@ struct MiAssembly {
     MiPlan        plan;
     GArray       *lines, *choices; /* MiPlanLine, MiPlanChoice */
     GStringChunk *strings;
-    MiPhase       phases[4];
+    MiPhase       phases[5];
     int           n_phases;
     int64_t       mark;
 };

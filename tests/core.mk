@@ -46,3 +46,7 @@ test_programs += tests/test_faults
 tests_test_faults_SOURCES  = tests/test_faults.c tests/remote.c tests/remote.h $(TEST_COMMON)
 tests_test_faults_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_faults_LDADD    = $(TEST_LDADD)
+test_programs += tests/test_tuned
+tests_test_tuned_SOURCES  = tests/test_tuned.c $(TEST_COMMON)
+tests_test_tuned_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_tuned_LDADD    = $(TEST_LDADD)

@@ -3,7 +3,7 @@ gpu_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir)/kernels $(CUDA_CPPFLAGS)
 gpu_ldflags  = $(AM_LDFLAGS) $(CUDA_LDFLAGS) $(CUDA_LDFLAGS:-L%=-Wl,-rpath,%)
 gpu_ldadd    = kernels/libcpu.a $(GLIB_LIBS) $(CUDA_LIBS) -ldl -lm
 EXTRA_DIST += tests/gpu tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.py tests/gpu_models.sh \
-	tests/gpu_transformers.py
+	tests/gpu_steady.sh tests/gpu_transformers.py
 
 tests_gpu_ops_SOURCES  = tests/gpu_ops.c tests/gpu.h
 tests_gpu_ops_CPPFLAGS = $(gpu_cppflags)
@@ -32,13 +32,19 @@ tests_plugins_lost_cuda_so_SOURCES = tests/plugins/lost_cuda.c tests/plugins/gat
 tests_plugins_lost_cuda_so_LDFLAGS = $(plugin_ldflags) $(CUDA_LDFLAGS)
 tests_plugins_lost_cuda_so_LDADD   = $(plugin_ldadd) $(CUDA_LIBS)
 
+tests_gpu_calls_so_SOURCES  = tests/gpu_calls.c
+tests_gpu_calls_so_CPPFLAGS = $(AM_CPPFLAGS) $(CUDA_CPPFLAGS)
+tests_gpu_calls_so_CFLAGS   = $(AM_CFLAGS) -fvisibility=default
+tests_gpu_calls_so_LDFLAGS  = $(AM_LDFLAGS) -shared
+tests_gpu_calls_so_LDADD    = -ldl
+
 # make check runs them, too.  A new one: here, and in the list of tests/gpu.
 gpu_programs =
 if MI_CUDA
-check_PROGRAMS += tests/gpu_engine tests/gpu_linear tests/gpu_ops tests/gpu_samplers
+check_PROGRAMS += tests/gpu_calls.so tests/gpu_engine tests/gpu_linear tests/gpu_ops tests/gpu_samplers
 check_PROGRAMS += tests/plugins/lost_cuda.so tests/plugins/wrong_cuda.so
 gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_engine tests/gpu_linear tests/gpu_ops tests/gpu_samplers \
-	tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.sh
+	tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.sh tests/gpu_steady.sh
 # The example's plugins as their Makefile builds them, for machines that have a card and no compiler.
 check_DATA = examples/plugin/cuda/acme_add_cuda.so
 endif

@@ -73,6 +73,24 @@ static void compare(const char *what, const Case *c, const void *y_card, const f
     g_free(y);
 }
 
+/* The same with the algorithm that is the fastest here. */
+static void timed(const Case *c, void *x, void *w, void *residual, void *y, void *work)
+{
+    const int class = mi_cuda_gemm_class(c->rows);
+    char      algorithm[MI_GEMM_ALGORITHM], key[256];
+    MiGemm   *g;
+
+    gpu_must(cudaMemset(y, 0xa5, (size_t)((c->rows + 1) * (c->out + c->gap)) * 4), "poisoning");
+    gpu_must((cudaError_t)mi_cuda_gemm_new(&g, c->out, c->in, c->in + c->gap, c->out + c->gap, MI_BF16, c->f32 ? MI_F32 : MI_BF16), "preparing");
+    mi_cuda_gemm_key(g, class, c->residual, key, sizeof key);
+    gpu_check(!mi_cuda_gemm_choose(g, class, key, 3) && !mi_cuda_gemm_has(g, class) &&
+              mi_cuda_gemm_measure(g, class, c->residual, algorithm) && mi_cuda_gemm_choose(g, class, algorithm, sizeof algorithm) &&
+              mi_cuda_gemm_has(g, class) && mi_cuda_gemm(g, gpu_card.stream, x, w, c->residual ? residual : NULL, y, c->rows, work) == 0,
+              "timed: %s", key);
+    gpu_wait("gemm");
+    mi_cuda_gemm_free(g);
+}
+
 static void try(const Case *c)
 {
     uint64_t      seed = (uint64_t)(c->rows * 7919 + c->in * 31 + c->out);
@@ -99,6 +117,8 @@ static void try(const Case *c)
             compare("cuBLASLt", c, yc, x, w, bias, residual);
             mi_cuda_gemm_free(g);
         }
+        timed(c, xc, wc, rc, yc, work);
+        compare("cuBLASLt, timed", c, yc, x, w, bias, residual);
     }
     void *all[] = { xc, wc, bc, rc, yc, work };
     for (size_t i = 0; i < G_N_ELEMENTS(all); i++)

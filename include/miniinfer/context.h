@@ -45,6 +45,14 @@ struct MiContext {
     bool (*put)(MiContext *, void *dst, MiDType dtype, const struct MiWeight *, GError **error);
     /* STEP.  What a step tells the device, in stream order; src may be reused at once. */
     bool (*send)(MiContext *, void *dst, const void *src, size_t bytes, GError **error);
+
+    /* LOAD, all three.  What was measured on this machine, perhaps in an earlier run: up to 1024 bytes under a
+     * key of up to 255 printable characters that names all it depends on: card, driver, library, shape.
+     * recall(): NULL: not known; valid until the next call.  measures(): there is time to find it out now;
+     * remember() ends that. */
+    const void *(*recall)(MiContext *, const char *key, size_t *bytes);
+    bool (*measures)(MiContext *);
+    void (*remember)(MiContext *, const char *key, const void *data, size_t bytes);
 };
 
 /* A request on its way through.  Host memory, the engine's. */

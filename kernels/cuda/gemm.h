@@ -1,7 +1,11 @@
 /* gemm.h - y = x W' (+ c) by cuBLASLt, for one W at many numbers of rows.
  *
- * Plain row-major matrices of one dtype, sums in f32.  The algorithm is the
- * library's first choice for a number of rows, asked once for each and kept. */
+ * Plain row-major matrices of one dtype, sums in f32.  For each number of rows the algorithm
+ * is one that was chosen by timing, where there is one, else the library's first choice, asked
+ * once.  Products of equal shapes share what is known of them.
+ *
+ * Numbers of rows fall into classes, a quarter above a power of two: what is the fastest at 512
+ * serves 321 to 640. */
 #ifndef KERNELS_CUDA_GEMM_H
 #define KERNELS_CUDA_GEMM_H
 
@@ -11,8 +15,13 @@
 extern "C" {
 #endif
 
+/* The library: opened at the first product, since that takes long; by the backend before, meanwhile. */
+#define MI_CUBLASLT (CUDART_VERSION >= 13000 ? "libcublasLt.so.13" : "libcublasLt.so.12")
+
 /* What a call may use beside its operands; algorithms that need more are not considered. */
 enum { MI_GEMM_WORKSPACE = 32 << 20 };
+enum { MI_GEMM_LEAST = 32, MI_GEMM_MOST = 8192 }; /* classes */
+enum { MI_GEMM_ALGORITHM = 64 };                  /* bytes of one */
 
 typedef struct MiGemm MiGemm;
 
@@ -27,8 +36,21 @@ int  mi_cuda_gemm(MiGemm *, void *stream, const void *x, const void *w, const vo
 /* "CUBLAS_STATUS_NOT_SUPPORTED" */
 const char *mi_cuda_gemm_error(int status);
 
+/* LOAD, the rest.  The class that so many rows belong to; 0: more than any. */
+int  mi_cuda_gemm_class(int64_t rows);
+int  mi_cuda_gemm_has(const MiGemm *, int class_); /* an algorithm was chosen for it */
+/* Times some of the library's algorithms on the card, with memory of its own, for milliseconds.  adds: with a
+ * residual.  algorithm: [MI_GEMM_ALGORITHM].  0: nothing could be found out. */
+int  mi_cuda_gemm_measure(MiGemm *, int class_, int adds, void *algorithm);
+/* From here on; 0: these bytes are none.  One that a number of rows does not allow is not used for it. */
+int  mi_cuda_gemm_choose(MiGemm *, int class_, const void *algorithm, size_t bytes);
+/* All that the choice depends on. */
+void mi_cuda_gemm_key(const MiGemm *, int class_, int adds, char *key, size_t size);
+
 /* y[r][i] += bias[i]; y: [rows, n], bias f32.  A cudaError_t. */
 int mi_cuda_add_bias(void *stream, MiTensor y, const float *bias);
+/* Small numbers of dtype; bytes: a multiple of 4.  A cudaError_t. */
+int mi_cuda_noise(void *stream, void *p, size_t bytes, MiDType dtype);
 
 #ifdef __cplusplus
 }

@@ -15,6 +15,23 @@ template <typename T> static int launch(void *stream, const MiTensor &y, const f
                      n, bias);
 }
 
+template <typename T> static __global__ void noise(T *p, size_t n)
+{
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x) {
+        uint32_t h = (uint32_t)i * 2654435761u;
+        h = (h ^ h >> 15) * 2246822519u;
+        p[i] = from_float<T>((float)(int32_t)(h ^ h >> 13) * 0x1p-36f); /* up to 1/32 */
+    }
+}
+
+extern "C" int mi_cuda_noise(void *stream, void *p, size_t bytes, MiDType dtype)
+{
+    const dim3 grid(1024), block(256);
+    return dtype == MI_BF16 ? mi_launch(noise<bf16>, grid, block, 0, stream, (bf16 *)p, bytes / 2)
+         : dtype == MI_F16  ? mi_launch(noise<__half>, grid, block, 0, stream, (__half *)p, bytes / 2)
+                            : mi_launch(noise<float>, grid, block, 0, stream, (float *)p, bytes / 4);
+}
+
 extern "C" int mi_cuda_add_bias(void *stream, MiTensor y, const float *bias)
 {
     return y.dtype == MI_BF16 ? launch<bf16>(stream, y, bias)

@@ -5,8 +5,10 @@
  * what one stream recorded, in the mode in which an allocation by this thread
  * fails the capture: that is how a plugin which breaks its contract is found. */
 #include <cuda/copies.h>
+#include <cuda/gemm.h>
 #include <cuda/read.h>
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <miniinfer/plugin.h>
 #include <nvtx3/nvToolsExt.h>
 
@@ -46,25 +48,42 @@ static int probe(void)
     return 0;
 }
 
-static void *open_device(int index, const void *options, GError **error)
+static bool start(int index, const Options *o, GError **error)
 {
-    const Options *o = options;
-    int            major = 0;
+    int major = 0;
 
     if (!ok(cudaSetDevice(index), "opening the device", error) ||
         !ok(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "asking for the device's age", error))
-        return NULL;
+        return false;
     if (major < 8) {
         g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "cuda:%d is of compute capability %d.x; 8.0 is the least", index, major);
-        return NULL;
+        return false;
     }
     /* Spinning answers some microseconds sooner and takes a core while a step runs. */
-    if (!ok(cudaSetDeviceFlags(o->spin ? cudaDeviceScheduleSpin : cudaDeviceScheduleBlockingSync), "setting how to wait", error) ||
-        !ok(cudaFree(NULL), "starting the device", error))
-        return NULL;
-    Device *d = g_new0(Device, 1);
-    d->index = index;
-    d->spin = o->spin;
+    return ok(cudaSetDeviceFlags(o->spin ? cudaDeviceScheduleSpin : cudaDeviceScheduleBlockingSync), "setting how to wait", error) &&
+           ok(cudaFree(NULL), "starting the device", error);
+}
+
+/* The products' library is hundreds of megabytes, and half as long on its way in as the device is. */
+static gpointer map_library(gpointer unused)
+{
+    (void)unused;
+    return dlopen(MI_CUBLASLT, RTLD_NOW | RTLD_LOCAL); /* whoever needs it and does not find it says so */
+}
+
+static void *open_device(int index, const void *options, GError **error)
+{
+    const Options *o = options;
+    GThread       *library = g_thread_try_new("library", map_library, NULL, NULL);
+    Device        *d = NULL;
+
+    if (start(index, o, error)) {
+        d = g_new0(Device, 1);
+        d->index = index;
+        d->spin = o->spin;
+    }
+    if (library)
+        (void)g_thread_join(library);
     return d;
 }
 

@@ -19,6 +19,7 @@ typedef struct {
 typedef struct {
     Store   store;
     Region *regions; /* [max_seqs] */
+    int32_t *at_slot; /* [max_seqs] where the sequence of a slot was found last */
 } Batch;
 
 static StoreShape shape_of(const MiCacheSpec *spec)
@@ -43,6 +44,7 @@ static void *create(MiContext *ctx, const MiCacheSpec *spec, const void *options
         return NULL;
     }
     b->regions = g_new0(Region, spec->max_seqs);
+    b->at_slot = g_new0(int32_t, spec->max_seqs);
     return b;
 }
 
@@ -51,16 +53,27 @@ static void destroy(void *self)
     Batch *b = self;
     store_free(&b->store);
     g_free(b->regions);
+    g_free(b->at_slot);
     g_free(b);
 }
 
 static void view(void *self, int layer, MiKvView *out) { store_view(&((Batch *)self)->store, layer, out); }
 
+static bool is_at(const Batch *b, int i, const MiSequence *seq) { return b->regions[i].taken && b->regions[i].owner == seq->id; }
+
 static int region_of(const Batch *b, const MiSequence *seq)
 {
-    for (int i = 0; i < b->store.spec.max_seqs; i++)
-        if (b->regions[i].taken && b->regions[i].owner == seq->id)
+    const int32_t n = b->store.spec.max_seqs;
+    int32_t      *known = seq->slot >= 0 && seq->slot < n ? &b->at_slot[seq->slot] : NULL;
+
+    if (known && is_at(b, *known, seq))
+        return *known;
+    for (int i = 0; i < n; i++)
+        if (is_at(b, i, seq)) {
+            if (known)
+                *known = i;
             return i;
+        }
     return -1;
 }
 

@@ -8,8 +8,9 @@ if MI_CUDA
 plugins += plugins/fusion_prefill_cuda.so
 endif
 plugins_fusion_prefill_cuda_so_SOURCES = plugins/fusions/prefill_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm.h \
-	kernels/cuda/gemm_bias.cu kernels/cuda/prefill.cu kernels/cuda/prefill.h kernels/cuda/skinny.cu kernels/cuda/skinny.h
-plugins_fusion_prefill_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
+	kernels/cuda/gemm_bias.cu kernels/cuda/prefill.cu kernels/cuda/prefill.h kernels/cuda/skinny.cu kernels/cuda/skinny.h \
+	plugins/linear/tune_cuda.c plugins/linear/tune_cuda.h
+plugins_fusion_prefill_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS) -I$(top_srcdir)/plugins
 plugins_fusion_prefill_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_prefill_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 

@@ -10,6 +10,7 @@
 #include <cuda/refused.h>
 #include <cuda/skinny.h>
 #include <cuda_runtime_api.h>
+#include <linear/tune_cuda.h>
 #include <miniinfer/plugin.h>
 
 enum { MIN_ROWS = MI_GEMV_MAX_ROWS + 1 };
@@ -47,7 +48,7 @@ static bool cuda_ok(int e, const char *what, GError **error)
 static bool half_type(MiDType t) { return t == MI_BF16 || t == MI_F16; }
 
 /* The product of x with n projections' rows as one; y: how many columns a row of it has. */
-static bool prepare_joined(const MiCall *call, int n, bool own_output, void **state, size_t *workspace, GError **error)
+static bool prepare_joined(MiContext *ctx, const MiCall *call, int n, bool own_output, void **state, size_t *workspace, GError **error)
 {
     const MiTensor *x = &call->at[0].in[0];
     int64_t         out = 0;
@@ -62,6 +63,7 @@ static bool prepare_joined(const MiCall *call, int n, bool own_output, void **st
         g_free(s);
         return false;
     }
+    tune_cuda(ctx, s->gemm, MIN_ROWS - 1, x->shape[0], own_output);
     s->out = out;
     s->skinny = x->dtype == MI_BF16 && mi_cuda_skinny_prepare(call->at[0].weight[0].tensor.shape[1], out) == 0;
     *state = s;
@@ -115,8 +117,7 @@ static bool qkv_match(const MiArgs *at, MiShape shape)
 
 static bool qkv_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    (void)ctx;
-    return prepare_joined(call, 3, false, state, workspace, error);
+    return prepare_joined(ctx, call, 3, false, state, workspace, error);
 }
 
 static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
@@ -150,8 +151,7 @@ static bool gated_match(const MiArgs *at, MiShape shape)
 
 static bool gated_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    (void)ctx;
-    return prepare_joined(call, 2, false, state, workspace, error);
+    return prepare_joined(ctx, call, 2, false, state, workspace, error);
 }
 
 static bool gated_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
@@ -177,8 +177,7 @@ static bool residual_match(const MiArgs *at, MiShape shape)
 
 static bool residual_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    (void)ctx;
-    return prepare_joined(call, 1, true, state, workspace, error);
+    return prepare_joined(ctx, call, 1, true, state, workspace, error);
 }
 
 static bool residual_run(void *state, MiContext *ctx, const MiCall *call, GError **error)

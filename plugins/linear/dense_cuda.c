@@ -8,6 +8,7 @@
 #include <cuda/refused.h>
 #include <cuda/skinny.h>
 #include <cuda_runtime_api.h>
+#include <linear/tune_cuda.h>
 #include <miniinfer/plugin.h>
 
 static const char *const formats[] = {
@@ -100,6 +101,8 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
                    mi_cuda_gemv_plan(&p->few) == 0;
         p->skinny = ctx->dtype == MI_BF16 && x->stride[0] % 8 == 0 && mi_cuda_skinny_prepare(w->shape[1], w->shape[0]) == 0;
     }
+    for (int i = 0; i < call->n; i++)
+        tune_cuda(ctx, s->part[i].gemm, MI_GEMV_MAX_ROWS, call->at[i].out[0].shape[0], false);
     *state = s;
     *workspace = MI_GEMM_WORKSPACE;
     return true;

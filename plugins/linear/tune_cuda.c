@@ -1,0 +1,28 @@
+#include "tune_cuda.h"
+
+static void tune(MiContext *ctx, MiGemm *g, int class, bool adds)
+{
+    char        key[256], algorithm[MI_GEMM_ALGORITHM];
+    const void *known;
+    size_t      bytes;
+
+    mi_cuda_gemm_key(g, class, adds, key, sizeof key);
+    if ((known = ctx->recall(ctx, key, &bytes))) {
+        (void)mi_cuda_gemm_choose(g, class, known, bytes);
+    } else if (ctx->measures(ctx) && mi_cuda_gemm_measure(g, class, adds, algorithm)) {
+        ctx->remember(ctx, key, algorithm, sizeof algorithm);
+        (void)mi_cuda_gemm_choose(g, class, algorithm, sizeof algorithm);
+    }
+}
+
+void tune_cuda(MiContext *ctx, MiGemm *g, int64_t least, int64_t most, bool adds)
+{
+    int end = mi_cuda_gemm_class(most);
+
+    if (most <= least || ctx->dtype == MI_F32 || ctx->struct_size < sizeof *ctx)
+        return;
+    end = end ? end : MI_GEMM_MOST;
+    for (int c = mi_cuda_gemm_class(least + 1); c && c <= end; c *= 2)
+        if (!mi_cuda_gemm_has(g, c))
+            tune(ctx, g, c, adds);
+}
