@@ -2,17 +2,18 @@
 
 #include <string.h>
 
-static bool same(const MiCopy *a, int n, const MiCopy *b, int m) { return n == m && memcmp(a, b, (size_t)n * sizeof *a) == 0; }
+static bool same(const MiCopy *a, const MiCopy *b, int n) { return memcmp(a, b, (size_t)n * sizeof *a) == 0; }
 
+/* What it brings along is what the mail begins with; what a step has beyond that goes ahead. */
 static bool carries(const MiGraph *g, const MiMail *m)
 {
-    return g->graph && (g->bare || (same(g->mail.in, g->mail.n_in, m->in, m->n_in) &&
-                                    same(g->mail.out, g->mail.n_out, m->out, m->n_out)));
+    return g->graph && (g->bare || (g->mail.n_in <= m->n_in && same(g->mail.in, m->in, g->mail.n_in) &&
+                                    g->mail.n_out == m->n_out && same(g->mail.out, m->out, m->n_out)));
 }
 
-/* What of this shape is recorded with this mail or, if none is, without any; *n: of the shape, what ran once and what
- * is recorded. */
-static const MiGraph *graph_of(const MiBucket *b, MiShape shape, const MiMail *m, int *n)
+/* What of this shape is recorded with this mail or, if none is, without any.  *n: of the shape, what ran once and what is
+ * recorded; *ran: the former. */
+static const MiGraph *graph_of(const MiBucket *b, MiShape shape, const MiMail *m, int *n, const MiGraph **ran)
 {
     const MiGraph *found = NULL;
 
@@ -22,10 +23,21 @@ static const MiGraph *graph_of(const MiBucket *b, MiShape shape, const MiMail *m
         if (memcmp(&g->shape, &shape, sizeof shape) != 0)
             continue;
         ++*n;
+        *ran = g->graph ? *ran : g;
         if (carries(g, m) && (!found || found->bare))
             found = g;
     }
     return found;
+}
+
+/* What every step of the shape seems to send: what two of them began with, from wherever. */
+static int steady(const MiMail *a, const MiMail *b)
+{
+    int n = 0;
+
+    while (n < MIN(a->n_in, b->n_in) && a->in[n].dst == b->in[n].dst && a->in[n].bytes == b->in[n].bytes)
+        n++;
+    return n;
 }
 
 /* ---- whose fault it is ---------------------------------------------------------- */
@@ -111,33 +123,34 @@ static void *record_all(MiAssembly *a, MiBucket *b, const MiMail *mail)
 
 static bool replay(MiAssembly *a, const MiGraph *g, const MiMail *m, GError **error)
 {
+    const int  n = g->bare ? 0 : g->mail.n_in;
     MiContext *ctx = &a->ctx.pub;
 
-    if (!g->bare)
-        return ctx->backend->replay(ctx->device, ctx->stream, g->graph, error);
-    return mi_context_copy_all(&a->ctx, m->in, m->n_in, error) &&
+    return mi_context_copy_all(&a->ctx, m->in + n, m->n_in - n, error) &&
            ctx->backend->replay(ctx->device, ctx->stream, g->graph, error) &&
-           mi_context_copy_all(&a->ctx, m->out, m->n_out, error);
+           (!g->bare || mi_context_copy_all(&a->ctx, m->out, m->n_out, error));
 }
 
 /* The first step of a shape runs node by node, so that all of its code is loaded.  The next ones, one of each flight, are
  * recorded with their mail; should that ever be another, then once more without. */
 bool mi_graph_run(MiAssembly *a, MiBucket *b, MiShape shape, const MiMail *m, bool recordable, bool *first, GError **error)
 {
-    const MiGraph *g = NULL;
+    const MiGraph *g = NULL, *ran = NULL;
     int            n = 0;
 
     recordable = recordable && !b->eager;
-    if (recordable && (g = graph_of(b, shape, m, &n)))
+    if (recordable && (g = graph_of(b, shape, m, &n, &ran)))
         return replay(a, g, m, error);
     *first = *first || !b->ran || recordable;
     b->ran = true;
     mi_schedule_shape(b->schedule, shape);
     if (recordable) {
         MiGraph new = { .shape = shape, .bare = n > MI_FLIGHTS, .mail = *m };
-        if (n)
-            new.graph = record_all(a, b, new.bare ? NULL : m);
-        if (!n || new.graph)
+        if (ran) {
+            new.mail.n_in = steady(&ran->mail, m);
+            new.graph = record_all(a, b, new.bare ? NULL : &new.mail);
+        }
+        if (!ran || new.graph)
             g_array_append_val(b->graphs, new);
         if (new.graph)
             return replay(a, &new, m, error);
