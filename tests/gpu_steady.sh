@@ -31,7 +31,7 @@ steady()
 {
     batch=$1 from=$2; shift 2
     MI_CALLS_FROM=$from MI_CALLS_N=1000 LD_PRELOAD=$CALLS "$MINIINFER" bench batch --model.path "$tmp/model.json" --model.load dummy --engine.device cuda \
-        --batch "$batch" --context 8 --tokens 1200 --rounds 1 --json "$@" >"$tmp/out" 2>"$tmp/err"
+        --batch "$batch" --context 8 --tokens 1200 --rounds 1 --engine.tuned off --json "$@" >"$tmp/out" 2>"$tmp/err"
     status=$?
     grep -q 'usable cuda device' "$tmp/err" && skip_all "no CUDA device"
     what="$batch sequences"

@@ -1,5 +1,9 @@
 #include "tune_cuda.h"
 
+/* Below, what timing wins of a step is less than 1 % (docs/performance.md), and a start with the usual prefill_step would
+ * take longer for it. */
+enum { LEAST = 1024 };
+
 static void tune(MiContext *ctx, MiGemm *g, int class, bool adds)
 {
     char        key[256], algorithm[MI_GEMM_ALGORITHM];
@@ -22,7 +26,7 @@ void tune_cuda(MiContext *ctx, MiGemm *g, int64_t least, int64_t most, bool adds
     if (most <= least || ctx->dtype == MI_F32 || ctx->struct_size < sizeof *ctx)
         return;
     end = end ? end : MI_GEMM_MOST;
-    for (int c = mi_cuda_gemm_class(least + 1); c && c <= end; c *= 2)
+    for (int c = MAX(mi_cuda_gemm_class(least + 1), LEAST); c <= end; c *= 2)
         if (!mi_cuda_gemm_has(g, c))
             tune(ctx, g, c, adds);
 }
