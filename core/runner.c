@@ -307,7 +307,8 @@ static MiTensor output(const MiRunner *r, const MiBucket *b, const char *name)
     return mi_schedule_tensor(b->schedule, r->arena, mi_recording_output(b->schedule->program, name));
 }
 
-static void fetch_one(const MiRunner *r, const MiBucket *b, const char *name, MiMail *mail, char **at, size_t bytes, const void *out)
+static void fetch_one(const MiRunner *r, const MiBucket *b, const char *name, MiMail *mail, char **at, size_t bytes,
+                      const void *out)
 {
     void *data = output(r, b, name).data;
 

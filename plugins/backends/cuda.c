@@ -170,7 +170,8 @@ static bool end_beginning(void *stream, GError **error)
 
     return ok(cudaStreamGetCaptureInfo(stream, &status, NULL, &graph, &last, &edges, &n), "asking for the recording", error) &&
            ok(cudaGraphAddEmptyNode(&empty, graph, last, n), "dividing the recording", error) &&
-           ok(cudaStreamUpdateCaptureDependencies(stream, &empty, NULL, 1, cudaStreamSetCaptureDependencies), "dividing the recording", error);
+           ok(cudaStreamUpdateCaptureDependencies(stream, &empty, NULL, 1, cudaStreamSetCaptureDependencies),
+              "dividing the recording", error);
 }
 
 static bool copy_all(void *device, void *stream, const MiCopy *copies, int n, GError **error)
