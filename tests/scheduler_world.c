@@ -60,12 +60,16 @@ static bool swap_out(void *self, MiContext *ctx, const MiSequence *s)
 {
     World    *w = self;
     WorldSeq *q = of(s);
+    int       n_out = 0;
 
     (void)ctx;
     assert_int_equal(q->outside, 0);
     assert_int_equal(s->n_cached, q->kv);
     if (q->held > w->spec.swap_pages - w->outside)
         return false;
+    for (guint i = 0; i < w->known->len; i++)
+        n_out += ((const WorldSeq *)w->known->pdata[i])->outside > 0;
+    assert_true(n_out < w->limits.max_seqs);
     w->outside += q->outside = q->held;
     w->used -= q->held;
     q->held = 0;

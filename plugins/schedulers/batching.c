@@ -85,12 +85,19 @@ static void leave_slot(Batching *b, Entry *e)
     e->running = -1;
 }
 
+static bool swap_out(Batching *b, Entry *e)
+{
+    e->swapped = b->swaps && e->s->n_cached > 0 && b->n_swapped < b->max_running &&
+                 b->limits->cache->swap_out(b->limits->kv, b->limits->ctx, e->s);
+    b->n_swapped += e->swapped;
+    return e->swapped;
+}
+
 static void preempt(Batching *b, Entry *e)
 {
     const MiCache *cache = b->limits->cache;
 
-    e->swapped = b->swaps && e->s->n_cached > 0 && cache->swap_out(b->limits->kv, b->limits->ctx, e->s);
-    if (!e->swapped) {
+    if (!swap_out(b, e)) {
         cache->release(b->limits->kv, e->s);
         e->s->n_cached = 0;
     }
@@ -142,9 +149,10 @@ static bool swap_in(Batching *b, Entry *e)
     if (cache->room(b->limits->kv) < e->s->n_tokens || !cache->swap_in(b->limits->kv, b->limits->ctx, e->s))
         return false;
     e->swapped = false;
+    b->n_swapped--;
     if (cache->reserve(b->limits->kv, e->s, e->s->n_tokens))
         return true;
-    if (!(e->swapped = cache->swap_out(b->limits->kv, b->limits->ctx, e->s))) {
+    if (!swap_out(b, e)) {
         cache->release(b->limits->kv, e->s);
         e->s->n_cached = 0;
     }
@@ -333,6 +341,7 @@ void batching_remove(void *self, MiSequence *s)
         unqueue(b, e);
     if (e->running >= 0 || e->swapped)
         b->limits->cache->release(b->limits->kv, s);
+    b->n_swapped -= e->swapped;
     if (e->running >= 0)
         leave_slot(b, e);
     if (b->policy->leaves)

@@ -75,6 +75,7 @@ typedef struct {
     int             max_running;
     Entry         **running; /* [n_running] in the order they were admitted */
     int             n_running, n_waiting;
+    int             n_swapped; /* at most max_running: a cache has tables for no more beside those that run */
     bool           *taken;   /* [max_running] slots in use */
     Heap            queue, prompts; /* who waits; of a step being made, prompts that may get rows */
     uint64_t        n_arrived;
