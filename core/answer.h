@@ -1,4 +1,4 @@
-/* answer.h - one request put to the engine and awaited. */
+/* answer.h - what comes of one request. */
 #ifndef MI_CORE_ANSWER_H
 #define MI_CORE_ANSWER_H
 
@@ -24,12 +24,15 @@ typedef struct {
 
 void mi_answer_init(MiAnswer *);
 void mi_answer_clear(MiAnswer *);
+/* An event of its request: engine thread. */
+void mi_answer_take(MiAnswer *, const MiEvent *);
+const char *mi_finish_name(MiFinish);
 
+/* ---- the commands' (cmd_answer.c) */
 /* Submits the request, with event and user set to the answer, and waits until it is done; text goes to `out` as it
  * comes, unless out is NULL.  Ctrl-C cancels it, which is no error. */
 bool mi_answer_await(MiAnswer *, MiEngine *, MiRequest, FILE *out, GError **error);
 
-const char *mi_finish_name(MiFinish);
 /* output_ids, text, finish_reason and, if asked for, logprobs, as members of an open object. */
 void mi_answer_write(const MiAnswer *, MiJson *);
 /* prompt_tokens, prompt_ms, prompt_tokens_per_s and so on, as members. */

@@ -2,6 +2,7 @@
  * model (by the file), backend, linears (by each weight's storage), cache and
  * attention (as a pair), sampler chain, scheduler.  What `auto` picked and why
  * is kept for `plan`. */
+#include "device.h"
 #include "parts.h"
 
 #include <string.h>
@@ -39,66 +40,10 @@ static bool choose_model(MiAssembly *a, GError **error)
 
 /* ---- backend ---------------------------------------------------------------- */
 
-static const MiFeature *best_backend(MiAssembly *a)
-{
-    g_autoptr(GPtrArray) all = mi_registry_list(a->registry, MI_KIND_BACKEND, NULL);
-    const MiFeature     *best = NULL;
-
-    for (guint i = 0; i < all->len; i++) {
-        const MiFeature *f = all->pdata[i];
-        const MiBackend *b = f->vtable;
-        if ((!best || b->rank > ((const MiBackend *)best->vtable)->rank) && b->probe() > 0)
-            best = f;
-    }
-    return best;
-}
-
-static bool has_file(MiRegistry *r, const char *name)
-{
-    const GPtrArray *files = mi_registry_files(r);
-
-    for (guint i = 0; i < files->len; i++)
-        if (g_str_has_suffix(((const MiLoaded *)files->pdata[i])->file, name))
-            return true;
-    return false;
-}
-
-static void append_message(GError **error, const char *text)
-{
-    g_autofree char *before = error && *error ? g_steal_pointer(&(*error)->message) : NULL;
-
-    if (before)
-        (*error)->message = g_strconcat(before, text, NULL);
-}
-
 static bool choose_backend(MiAssembly *a, GError **error)
 {
-    const char     *device = a->settings.engine.device;
-    g_auto(GStrv)   part = g_strsplit(is_auto(device) ? "" : device, ":", 2);
-    guint64         index = 0;
-
-    if (is_auto(device)) {
-        if (!(a->backend = best_backend(a))) {
-            g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "no backend with a usable device is loaded");
-            return false;
-        }
-    } else if (!(a->backend = mi_registry_find(a->registry, MI_KIND_BACKEND, part[0], "*", error))) {
-        if (strcmp(part[0], "cuda") == 0 && !has_file(a->registry, "backend_cuda.so"))
-            append_message(error, "; this build has no CUDA parts: ./configure makes them where it finds nvcc, or with --with-cuda=DIRECTORY");
-        return false;
-    } else if (part[1] && !g_ascii_string_to_unsigned(part[1], 10, 0, 1023, &index, NULL)) {
-        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "[engine] device = '%s': the part after ':' is no device number", device);
-        return false;
-    }
-    const MiBackend *b = a->backend->vtable;
-    const int        n = b->probe();
-    if ((int)index >= n) {
-        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "[engine] device = %s: this machine has %d usable %s device%s", device,
-                    n, a->backend->name, n == 1 ? "" : "s");
-        return false;
-    }
-    return mi_config_feature(a->config, a->backend, &a->backend_options, error) &&
-           (a->device = b->open((int)index, a->backend_options, error));
+    return mi_device_open(a->registry, a->config, a->settings.engine.device, &a->backend, &a->backend_options, &a->device,
+                          error);
 }
 
 /* A card takes a quarter of a second to open: meanwhile the model is. */

@@ -4,6 +4,7 @@
 #define MI_CORE_CMD_H
 
 #include "exit.h"
+#include "prompt.h"
 #include "session.h"
 
 int mi_cmd_bare(MiCommandLine *);
@@ -30,7 +31,5 @@ char *mi_cmd_slurp(const char *file, size_t *len, GError **error);
 
 /* "1,2,3", blanks allowed, as ids that the caller frees. */
 bool mi_cmd_ids(const char *list, int32_t **out, size_t *n, GError **error);
-/* The text as it is, after the token that the model begins every text with, if it has one; the caller frees the ids. */
-bool mi_cmd_encode(MiEngine *, const char *text, size_t len, bool special, int32_t **out, size_t *n, GError **error);
 
 #endif

@@ -75,21 +75,3 @@ bool mi_cmd_ids(const char *list, int32_t **out, size_t *n, GError **error)
     *out = (int32_t *)(void *)g_array_free(g_steal_pointer(&ids), FALSE);
     return true;
 }
-
-bool mi_cmd_encode(MiEngine *e, const char *text, size_t len, bool special, int32_t **out, size_t *n_ids, GError **error)
-{
-    const int32_t bos = e->api->bos(e);
-    const size_t  n = e->api->encode(e, text, len, special, NULL, 0), first = bos >= 0;
-
-    if (n == SIZE_MAX) {
-        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "the model's tokenizer gave up on this prompt of %zu bytes", len);
-        return false;
-    }
-    if (!(*out = g_try_new(int32_t, n + 1))) {
-        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "no memory for a prompt of %zu tokens", n);
-        return false;
-    }
-    (*out)[0] = bos;
-    *n_ids = first + e->api->encode(e, text, len, special, *out + first, n);
-    return true;
-}

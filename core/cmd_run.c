@@ -13,23 +13,10 @@ typedef struct {
     size_t   n;
 } Prompt;
 
-static MiVar text_var(const char *text, size_t len) { return (MiVar){ .type = MI_VAR_TEXT, .text = text, .n = len }; }
-
 static bool ids_of_chat(MiSession *s, const char *text, size_t len, Prompt *out, GError **error)
 {
-    static const char *const message_keys[] = { "role", "content" };
-    static const char *const top_keys[] = { "messages", "add_generation_prompt" };
-    const char *system = s->settings.generate.system;
-    const MiVar fields[2][2] = { { text_var("system", 6), text_var(system, strlen(system)) },
-                                 { text_var("user", 4), text_var(text, len) } };
-    const MiVar messages[] = { { .type = MI_VAR_MAP, .n = 2, .items = fields[0], .keys = message_keys },
-                               { .type = MI_VAR_MAP, .n = 2, .items = fields[1], .keys = message_keys } };
-    const int   first = !*system; /* no system message */
-    const MiVar top[] = { { .type = MI_VAR_LIST, .n = (size_t)(2 - first), .items = messages + first },
-                          { .type = MI_VAR_BOOL, .integer = 1 } };
-    const MiVar vars = { .type = MI_VAR_MAP, .n = 2, .items = top, .keys = top_keys };
-
-    return (out->ids = s->engine->api->encode_chat(s->engine, &vars, &out->n, error));
+    const MiMessage user = { "user", text, len };
+    return mi_prompt_chat(s->engine, s->settings.generate.system, &user, 1, &out->ids, &out->n, error);
 }
 
 static bool prompt_of_flags(MiSession *s, Prompt *out, GError **error)
@@ -53,7 +40,7 @@ static bool prompt_of_flags(MiSession *s, Prompt *out, GError **error)
             return false;
         }
     }
-    return raw ? mi_cmd_encode(s->engine, text, len, mi_flag(cl, "special"), &out->ids, &out->n, error)
+    return raw ? mi_prompt_text(s->engine, text, len, mi_flag(cl, "special"), &out->ids, &out->n, error)
                : ids_of_chat(s, text, len, out, error);
 }
 

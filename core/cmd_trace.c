@@ -328,7 +328,7 @@ static bool run(MiSession *s, Trace *t, GError **error)
     size_t              n;
     MiFlight           *f;
 
-    if (!(list ? mi_cmd_ids(list, &ids, &n, error) : mi_cmd_encode(s->engine, text, strlen(text), false, &ids, &n, error)))
+    if (!(list ? mi_cmd_ids(list, &ids, &n, error) : mi_prompt_text(s->engine, text, strlen(text), false, &ids, &n, error)))
         return false;
     mi_engine_stop(g_steal_pointer(&s->engine)); /* its weights stay: the steps are run by hand */
     if (!MI_HAS((const MiBackend *)s->assembly->backend->vtable, event_elapsed)) {

@@ -359,7 +359,7 @@ static bool encode(MiSession *s, Whole *w, GError **error)
 {
     const char *said = mi_flag(s->line, "prompt"), *text = said ? said : "The quick brown fox jumps over the lazy dog, and then";
 
-    return w->ids || mi_cmd_encode(s->engine, text, strlen(text), false, &w->ids, &w->n_ids, error);
+    return w->ids || mi_prompt_text(s->engine, text, strlen(text), false, &w->ids, &w->n_ids, error);
 }
 
 static int run(MiCommandLine *cl, MiCommandLine *other, Whole *w)

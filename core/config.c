@@ -30,11 +30,13 @@ G_STATIC_ASSERT(LONGEST_LINE + 2 <= INI_MAX_LINE); /* size of the buffer that in
 
 typedef struct {
     char       *section, *key, *value; /* key NULL: a section's header */
-    const char *file;                  /* interned; NULL: the command line */
+    const char *file;                  /* interned; NULL: mi_config_set() */
+    const char *origin;                /* then: whose; NULL: the command line's */
     unsigned    line;
 } Entry;
 
 struct MiConfig {
+    const char *origin;   /* of what is set; NULL: the command line */
     GPtrArray  *entries;  /* Entry *, in order; owned */
     GHashTable *by_name;  /* "section.key" -> Entry * */
 };
@@ -67,6 +69,8 @@ void mi_config_free(MiConfig *c)
     g_free(c);
 }
 
+void mi_config_origin(MiConfig *c, const char *origin) { c->origin = origin; }
+
 static bool wrong(GError **error, const Entry *at, const char *format, ...) G_GNUC_PRINTF(3, 4);
 static bool wrong(GError **error, const Entry *at, const char *format, ...)
 {
@@ -77,7 +81,7 @@ static bool wrong(GError **error, const Entry *at, const char *format, ...)
     if (at->file)
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s:%u: %s", at->file, at->line, what);
     else
-        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "command line: %s", what);
+        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s: %s", at->origin ? at->origin : "command line", what);
     return false;
 }
 
@@ -282,16 +286,17 @@ bool mi_config_set(MiConfig *c, const char *dotted, const char *value, GError **
 {
     const char      *dot = strrchr(dotted, '.');
     g_autofree char *shown = mi_printable(dotted, LONGEST_SHOWN);
-    const Entry      here = { 0 };
+    const Entry      here = { .origin = c->origin };
+    const char      *dashes = c->origin ? "" : "--";
 
     if (!dot || !name_fits(dotted, (size_t)(dot - dotted), "." NAME_LETTERS) ||
         !name_fits(dot + 1, strlen(dot + 1), NAME_LETTERS))
-        return wrong(error, &here, "'--%s' is not --section.key", shown);
+        return wrong(error, &here, "'%s%s' is not %ssection.key", dashes, shown, dashes);
     if (!g_utf8_validate(value, -1, NULL))
-        return wrong(error, &here, "--%s: its value is not UTF-8", dotted);
+        return wrong(error, &here, "%s%s: its value is not UTF-8", dashes, dotted);
     Entry *e = g_new0(Entry, 1);
     *e = (Entry){ .section = g_strndup(dotted, (size_t)(dot - dotted)), .key = g_strdup(dot + 1),
-                  .value = g_strdup(value) };
+                  .value = g_strdup(value), .origin = c->origin };
     put(c, e);
     return true;
 }

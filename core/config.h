@@ -11,6 +11,8 @@
 typedef struct MiConfig MiConfig;
 
 MiConfig *mi_config_new(void);
+/* What messages call the source of mi_config_set()'s pairs, where it is no command line; origin: a constant. */
+void      mi_config_origin(MiConfig *c, const char *origin);
 void      mi_config_free(MiConfig *c);
 
 /* Reads an INI file; nothing of it counts when anything in it is wrong. */

@@ -11,8 +11,17 @@ typedef enum {
     MI_WITH_ENGINE,  /* ready to answer */
 } MiSessionDepth;
 
+/* What a configuration is made of; borrowed while it is opened. */
 typedef struct {
-    const MiCommandLine *line;
+    const char        *origin;      /* of the settings, for messages; NULL: the command line */
+    const char        *config;      /* a file; may be NULL */
+    const char        *plugin_path; /* searched first; may be NULL */
+    const char *const *settings;    /* [n_settings] "section.key" and its value, in turn */
+    size_t             n_settings;
+} MiWanted;
+
+typedef struct {
+    const MiCommandLine *line; /* NULL: it has none */
     MiRegistry          *registry;
     MiConfig            *config;
     MiSettings           settings; /* strings are the configuration's */
@@ -22,8 +31,13 @@ typedef struct {
     int64_t              began;    /* microseconds, monotonic */
     int                  percent;  /* of loading, shown last */
     bool                 verbose;  /* -v */
+    MiLoadProgress      *progress; /* while weights load; may be NULL */
+    void                *user;
 } MiSession;
 
+/* The plugins and the configuration; of *s, progress and user are set, the rest is zero.  To be closed even if it fails. */
+bool mi_session_begin(MiSession *s, const MiWanted *, GError **error);
+/* The same as a command line says it, as deep as it is needed. */
 bool mi_session_open(MiSession *, const MiCommandLine *, MiSessionDepth, GError **error);
 void mi_session_close(MiSession *);
 

@@ -1,0 +1,53 @@
+/* cmd_session.c - a session as a command line describes it, and the line that says how far loading is. */
+#include "session.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- the progress line ------------------------------------------------------ */
+bool mi_progress_shown(void)
+{
+    const char *term = g_getenv("TERM");
+    return isatty(STDERR_FILENO) && !g_getenv("NO_COLOR") && !(term && strcmp(term, "dumb") == 0);
+}
+
+void mi_progress_line(const char *format, ...)
+{
+    va_list args;
+
+    if (!mi_progress_shown())
+        return;
+    fputs("\r\033[K", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fflush(stderr);
+}
+
+void mi_progress_clear(void)
+{
+    if (mi_progress_shown())
+        fputs("\r\033[K", stderr);
+}
+
+/* A fast start stays silent: a line that flashes by is noise. */
+static bool loading(void *user, uint64_t done, uint64_t total)
+{
+    MiSession *s = user;
+    const int  percent = total ? (int)(100 * done / total) : 0;
+
+    if (percent != s->percent && g_get_monotonic_time() - s->began > 300000)
+        mi_progress_line("loading weights: %d %%", s->percent = percent);
+    return true;
+}
+
+/* ---- opening ---------------------------------------------------------------- */
+bool mi_session_open(MiSession *s, const MiCommandLine *line, MiSessionDepth depth, GError **error)
+{
+    const MiWanted wanted = { NULL, mi_flag(line, "config"), mi_flag(line, "plugin-path"),
+                              (const char *const *)line->settings->pdata, line->settings->len };
+
+    *s = (MiSession){ .line = line, .verbose = mi_flag(line, "verbose"), .progress = loading, .user = s };
+    return mi_session_begin(s, &wanted, error) && mi_session_deepen(s, depth, error);
+}
