@@ -208,22 +208,25 @@ static void describe(Miniinfer *mi)
     const MiAssembly *a = mi->session.assembly;
     const MiEngineApi *e = mi->session.engine->api;
     const char       *file = a->settings.model.chat_template;
+    int32_t           max_len;
 
     mi->model = (MiniinferModel){
-        .name = e->model(mi->session.engine, NULL), .architecture = mi_source_meta(&a->source, "architectures.0"),
+        .name = e->model(mi->session.engine, &max_len), .architecture = mi_source_meta(&a->source, "architectures.0"),
         .device = a->backend->name, .dtype = dtype_name(a->dtype), .kv_dtype = dtype_name(a->kv_dtype),
         .attention = a->attention->name, .cache = a->cache->name, .scheduler = a->scheduler->name,
-        .max_len = a->max_len, .max_seqs = a->max_seqs, .prefill_step = a->prefill_step, .n_layers = a->n_layers,
+        .max_len = max_len, .max_seqs = a->max_seqs, .prefill_step = a->prefill_step, .n_layers = a->n_layers,
         .n_vocab = a->vocab, .bos = e->bos(mi->session.engine), .has_tokenizer = a->text.vt,
         .has_template = a->text.vt && (a->text.data.chat_template || *file),
         .bytes_mapped = a->plan.mapped, .bytes_allocated = a->plan.allocated,
     };
 }
 
-/* A second try begins at the beginning. */
-static void unload(MiSession *s)
+static bool load(MiSession *s, GError **error)
 {
-    mi_assembly_free(g_steal_pointer(&s->assembly));
+    if (!mi_session_deepen(s, MI_WITH_PLAN, error))
+        return false;
+    s->assembly->quiet = true;
+    return mi_session_deepen(s, MI_WITH_ENGINE, error);
 }
 
 static bool begin_loading(Miniinfer *mi, GError **error)
@@ -252,10 +255,10 @@ bool miniinfer_load(Miniinfer *mi, bool (*progress)(void *user, uint64_t done, u
         mi->session.progress = progress;
         mi->session.user = user;
         mi_api_block_signals(&before);
-        if ((ok = mi_session_deepen(&mi->session, MI_WITH_ENGINE, &why)))
+        if ((ok = load(&mi->session, &why)))
             describe(mi);
-        else
-            unload(&mi->session);
+        else /* a second try begins at the beginning */
+            mi_assembly_free(g_steal_pointer(&mi->session.assembly));
         mi_api_restore_signals(&before);
         g_mutex_lock(&mi->lock);
         mi->loader = NULL;
@@ -307,6 +310,7 @@ bool miniinfer_stats(Miniinfer *mi, MiniinferStats *out)
     mi_api_leave(mi);
     now.running = s.running, now.waiting = s.waiting, now.requests = s.requests;
     now.tokens_in = s.tokens_in, now.tokens_out = s.tokens_out, now.steps = s.steps, now.host_us = s.host_us;
+    now.kv_used = s.kv_used, now.kv_room = s.kv_room;
     memcpy(out, &now, MIN(now.struct_size, sizeof now));
     return true;
 }

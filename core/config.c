@@ -31,8 +31,8 @@ G_STATIC_ASSERT(LONGEST_LINE + 2 <= INI_MAX_LINE); /* size of the buffer that in
 typedef struct {
     char       *section, *key, *value; /* key NULL: a section's header */
     const char *file;                  /* interned; NULL: mi_config_set() */
-    const char *origin;                /* then: whose; NULL: the command line's */
     unsigned    line;
+    const char *origin;                /* where file is NULL: whose; NULL: the command line's */
 } Entry;
 
 struct MiConfig {
@@ -194,7 +194,8 @@ static int take_pair(void *user, const char *section, const char *key, const cha
     if (first)
         return wrong(&r->error, &r->at, "[%s] %s was given in line %u already", section, key, first);
     Entry *e = g_new0(Entry, 1);
-    *e = (Entry){ g_strdup(section), g_strdup(key), g_strdup(value), r->at.file, r->at.line };
+    *e = (Entry){ .section = g_strdup(section), .key = g_strdup(key), .value = g_strdup(value), .file = r->at.file,
+                  .line = r->at.line };
     g_ptr_array_add(r->entries, e);
     g_hash_table_insert(r->seen, g_steal_pointer(&name), GUINT_TO_POINTER(r->at.line));
     return 1;

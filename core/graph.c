@@ -47,7 +47,7 @@ static void accuse(MiAssembly *a, const MiRun *run, const GError *why)
 {
     g_autofree char *file = NULL, *feature = mi_schedule_feature(&a->parts, run, &file);
 
-    if (g_ptr_array_find(a->blamed, run->op, NULL))
+    if (a->quiet || g_ptr_array_find(a->blamed, run->op, NULL))
         return;
     g_ptr_array_add(a->blamed, (void *)(uintptr_t)run->op);
     g_message("%s of %s cannot be recorded into a graph, so steps that have it run node by node, slower: %s", feature,
@@ -115,7 +115,7 @@ static void *record_all(MiAssembly *a, MiBucket *b, const MiMail *mail)
     if (graph || !begun)
         return graph;
     b->eager = true;
-    if (!blame(a, b))
+    if (!blame(a, b) && !a->quiet)
         g_message("steps of %d rows cannot be recorded into a graph, though each node can, and run node by node, "
                   "slower: %s", b->schedule->shape.n_tokens, why ? why->message : "no reason given");
     return NULL;

@@ -79,6 +79,7 @@ struct MiAssembly {
     GPtrArray *variants; /* MiVariant *; the first is all of it */
     GPtrArray *buckets;  /* MiBucket * */
     GPtrArray *blamed;   /* const MiOp *: somebody was told that it cannot be recorded */
+    bool       quiet;    /* nobody is: it is part of a program that prints for itself */
     size_t     arena_bytes, step_bytes, rows_bytes, drawn_bytes, history_bytes, constant_bytes, staging_bytes;
 
     MiPlan        plan;

@@ -119,9 +119,14 @@ MiRequested *mi_requested_new(const MiAssembly *a, const MiRequest *r, uint64_t 
     if (!check_prompt(a, r, error))
         return NULL;
     const int32_t n = (int32_t)r->n_tokens, room = a->longest - n;
+    int32_t      *tokens = g_try_new(int32_t, (gsize)a->max_len + 1);
+    if (!tokens) {
+        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "no memory for a request of up to %d tokens", a->max_len);
+        return NULL;
+    }
     q = g_new0(MiRequested, 1);
     q->pub = (MiSequence){
-        .id = id, .slot = -1, .tokens = g_new(int32_t, (gsize)a->max_len + 1), .n_prompt = n, .n_tokens = n,
+        .id = id, .slot = -1, .tokens = tokens, .n_prompt = n, .n_tokens = n,
         .max_tokens = r->max_tokens < 0 ? 0 : r->max_tokens ? MIN(r->max_tokens, room) : room,
         .priority = r->priority, .fresh = r->prompt_logprobs, .arrived = g_get_monotonic_time(), .owner = q,
     };

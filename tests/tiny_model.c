@@ -1,9 +1,9 @@
 /* tiny_model.c - writes a model of a few kilobytes with random weights, for tests
- * that need a run and no text: a Hugging Face directory with config.json and
- * model.safetensors, f32, no tokenizer.
+ * that need a run: a Hugging Face directory with config.json and model.safetensors, f32.
  *
- *   tiny_model DIRECTORY ACTIVATION gate|one [ARCHITECTURE]
+ *   tiny_model [-t] DIRECTORY ACTIVATION gate|one [ARCHITECTURE]
  *
+ * With -t it has a tokenizer, a character a token, a chat template, and room for long answers.
  * The MLP computes down(act(gate x) * up x).  With `gate` the up projection is the
  * gate's, so that "relu" gives relu(g) g = relu(g)^2; with `one` it is 0 x + 1, so
  * that an activation of relu(g)^2 gives the same numbers.  The weights do not depend
@@ -129,7 +129,35 @@ static bool write_weights(const char *directory)
     return finished(f, path);
 }
 
-static bool write_config(const char *directory, const char *activation, const char *architecture)
+/* Ids: the letters from ' ' to '{', a newline, and three special pieces. */
+static bool write_tokenizer(const char *directory)
+{
+    static const char *const special[] = { "<|user|>", "<|bot|>", "<|end|>" };
+    char                     path[4096];
+    const int                first = VOCAB - 3;
+    FILE                    *f = create(directory, "tokenizer.json", path, sizeof path);
+
+    if (!f)
+        return false;
+    fprintf(f, "{\"added_tokens\": [");
+    for (int i = 0; i < 3; i++)
+        fprintf(f, "%s{\"id\": %d, \"content\": \"%s\", \"special\": true}", i ? ", " : "", first + i, special[i]);
+    fprintf(f, "],\n \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false},\n"
+               " \"decoder\": {\"type\": \"ByteLevel\"},\n \"model\": {\"type\": \"BPE\", \"merges\": [], \"vocab\": {\"\\u0120\": 0");
+    for (int i = 1; i < first - 1; i++)
+        fprintf(f, ", \"%s%c\": %d", i + ' ' == '"' || i + ' ' == '\\' ? "\\" : "", i + ' ', i);
+    fprintf(f, ", \"\\u010a\": %d}}}\n", first - 1); /* the byte-level letters of blank and newline */
+    if (!finished(f, path) || !(f = create(directory, "tokenizer_config.json", path, sizeof path)))
+        return false;
+    fprintf(f, "{\"eos_token\": \"<|end|>\"}\n");
+    if (!finished(f, path) || !(f = create(directory, "chat_template.jinja", path, sizeof path)))
+        return false;
+    fprintf(f, "{%% for m in messages %%}{%% if m.role == 'user' %%}<|user|>{%% else %%}<|bot|>{%% endif %%}{{ m.content }}<|end|>{%% endfor %%}"
+               "{%% if add_generation_prompt %%}<|bot|>{%% endif %%}");
+    return finished(f, path);
+}
+
+static bool write_config(const char *directory, const char *activation, const char *architecture, int positions)
 {
     char  path[4096];
     FILE *f = create(directory, "config.json", path, sizeof path);
@@ -140,25 +168,32 @@ static bool write_config(const char *directory, const char *activation, const ch
             "{\"architectures\": [\"%s\"], \"model_type\": \"llama\", \"hidden_act\": \"%s\",\n"
             " \"vocab_size\": %d, \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d,\n"
             " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"rms_norm_eps\": 1e-5,\n"
-            " \"rope_theta\": 10000.0, \"max_position_embeddings\": 128, \"tie_word_embeddings\": false}\n",
-            architecture, activation, VOCAB, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, HEAD_DIM);
+            " \"rope_theta\": 10000.0, \"max_position_embeddings\": %d, \"tie_word_embeddings\": false}\n",
+            architecture, activation, VOCAB, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, HEAD_DIM, positions);
     return finished(f, path);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 4 || argc > 5 || (strcmp(argv[3], "gate") != 0 && strcmp(argv[3], "one") != 0)) {
-        fprintf(stderr, "usage: tiny_model DIRECTORY ACTIVATION gate|one [ARCHITECTURE]\n");
+    const bool text = argc > 1 && strcmp(argv[1], "-t") == 0;
+    char     **arg = argv + text;
+
+    argc -= text;
+    if (argc < 4 || argc > 5 || (strcmp(arg[3], "gate") != 0 && strcmp(arg[3], "one") != 0)) {
+        fprintf(stderr, "usage: tiny_model [-t] DIRECTORY ACTIVATION gate|one [ARCHITECTURE]\n");
         return 64;
     }
-    if (mkdir(argv[1], 0777) && errno != EEXIST) {
-        fprintf(stderr, "tiny_model: %s: %s\n", argv[1], strerror(errno));
+    if (mkdir(arg[1], 0777) && errno != EEXIST) {
+        fprintf(stderr, "tiny_model: %s: %s\n", arg[1], strerror(errno));
         return 74;
     }
     add("model.embed_tokens.weight", VOCAB, HIDDEN, RANDOM, 5);
     for (int i = 0; i < LAYERS; i++)
-        layer(i, strcmp(argv[3], "one") == 0);
+        layer(i, strcmp(arg[3], "one") == 0);
     add("model.norm.weight", HIDDEN, 0, ONES, 6);
     add("lm_head.weight", VOCAB, HIDDEN, RANDOM, 7);
-    return write_weights(argv[1]) && write_config(argv[1], argv[2], argc > 4 ? argv[4] : "LlamaForCausalLM") ? 0 : 74;
+    return write_weights(arg[1]) && write_config(arg[1], arg[2], argc > 4 ? arg[4] : "LlamaForCausalLM", text ? 16384 : 128) &&
+                   (!text || write_tokenizer(arg[1]))
+               ? 0
+               : 74;
 }

@@ -90,6 +90,7 @@ typedef struct {
     size_t   struct_size;
     int32_t  running, waiting;
     uint64_t requests, tokens_in, tokens_out, steps;
+    int64_t  kv_used, kv_room; /* positions of the cache */
     int64_t  host_us; /* that the engine's thread spent on steps, its waiting for the device left out */
 } MiniinferStats;
 /* False: no model is loaded, or struct_size is not set. */

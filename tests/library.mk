@@ -1,0 +1,19 @@
+# Other people's programs: they see the public header and the shared object.
+library_programs = tests/test_library tests/test_library_open tests/test_library_parts
+test_programs += $(library_programs)
+test_scripts  += tests/library.sh
+outside_cppflags = -I$(top_srcdir)/include $(CMOCKA_CFLAGS)
+outside_ldflags  = $(AM_LDFLAGS) -pthread -Wl,-rpath,'$(abs_top_builddir)'
+outside_ldadd    = libminiinfer.so $(CMOCKA_LIBS) -lm
+tests_test_library_SOURCES  = tests/test_library.c tests/library.h
+tests_test_library_CPPFLAGS = $(outside_cppflags)
+tests_test_library_LDFLAGS  = $(outside_ldflags)
+tests_test_library_LDADD    = $(outside_ldadd)
+tests_test_library_open_SOURCES  = tests/test_library_open.c tests/library.h
+tests_test_library_open_CPPFLAGS = $(outside_cppflags)
+tests_test_library_open_LDFLAGS  = $(outside_ldflags)
+tests_test_library_open_LDADD    = $(outside_ldadd)
+tests_test_library_parts_SOURCES  = tests/test_library_parts.c tests/library.h
+tests_test_library_parts_CPPFLAGS = $(outside_cppflags)
+tests_test_library_parts_LDFLAGS  = $(outside_ldflags)
+tests_test_library_parts_LDADD    = $(outside_ldadd)
