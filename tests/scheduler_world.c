@@ -295,6 +295,10 @@ bool world_next(World *w)
         ending = ending || q->ending;
     }
     check_kept(w);
+    for (guint i = 0; lost && i < w->known->len; i++) { /* the token of who lost a place may be on its way to it */
+        const WorldSeq *q = w->known->pdata[i];
+        assert_true(q->placed || q->s.slot < 0);
+    }
     assert_int_equal(more, w->step.shape.n_seqs > 0);
     if (more) {
         check_shape(w);

@@ -16,3 +16,7 @@ tests_test_scheduler_pace_SOURCES  = tests/test_scheduler_pace.c $(scheduler_wor
 tests_test_scheduler_pace_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_scheduler_pace_LDADD    = $(TEST_LDADD)
 test_scripts += tests/cmd_schedulers.sh
+test_programs += tests/test_heap
+tests_test_heap_SOURCES  = tests/test_heap.c plugins/schedulers/heap.c plugins/schedulers/heap.h $(TEST_COMMON)
+tests_test_heap_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_heap_LDADD    = $(TEST_LDADD)

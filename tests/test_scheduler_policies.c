@@ -168,6 +168,24 @@ static void priority_displaces_if_asked(void **state)
     }
 }
 
+/* A prompt that is being computed lets a more urgent one pass. */
+static void priority_gives_rows_to_the_most_urgent(void **state)
+{
+    (void)state;
+    World    *w = plenty("priority", 4, NULL);
+    WorldSeq *a = world_add(w, "", 0, 2000, 2), *b = world_add(w, "", 0, 2000, 2);
+
+    step(w), step(w);
+    assert_int_equal(world_rows(w, a), 256);
+    const WorldSeq *c = world_add(w, "", 9, 200, 2);
+    step(w);
+    assert_int_equal(world_rows(w, c), 200);
+    assert_int_equal(world_rows(w, a), 56);
+    assert_int_equal(world_rows(w, b), 0);
+    world_finish(w);
+    world_free(w);
+}
+
 /* ---- fair ---------------------------------------------------------------------------- */
 
 /* Service as the paper counts it: a prompt when it is admitted, and two for each token drawn. */
@@ -268,6 +286,28 @@ static void fair_saves_nothing_up(void **state)
     world_free(w);
 }
 
+/* Who had more than its share does not get rid of that by asking for one thing at a time. */
+static void fair_forgives_nothing(void **state)
+{
+    (void)state;
+    World        *w = plenty("fair", 4, NULL);
+    const double  bound = 2 * MAX(500.0, 2.0 * 4 * 520);
+    WorldSeq     *q = NULL;
+
+    for (int i = 0; i < 6000; i++) {
+        while (n_waiting(w, "bob") < 6)
+            world_add(w, "bob", 0, 20, 20);
+        if (!q || q->gone)
+            q = world_add(w, "ann", 0, 500, 20);
+        assert_true(step(w));
+        assert_true(service(w, "ann") - service(w, "bob") < bound);
+    }
+    assert_true(service(w, "ann") > 2 * bound);
+    while (w->known->len)
+        world_cancel(w, w->known->pdata[0]);
+    world_free(w);
+}
+
 /* Thousands of names that come once leave the others' counters alone. */
 static void fair_forgets_clients(void **state)
 {
@@ -310,6 +350,28 @@ static void sjf_learns_lengths(void **state)
         const int id = (int)trained + (i < 20 ? 2 * i + 1 : 2 * (i - 20));
         assert_int_equal(g_array_index(w->order, int, trained + (guint)i), id);
     }
+    world_free(w);
+}
+
+/* An answer that was cut short says nothing about lengths. */
+static void sjf_learns_nothing_from_cancels(void **state)
+{
+    (void)state;
+    World *w = world_new(registry, &(WorldSpec){ .policy = "sjf", .max_seqs = 1, .max_tokens = 512, .prefill_step = 256,
+                                                 .n_pages = 10000, .max_answer = 1000 });
+    for (int i = 0; i < 10; i++) {
+        world_add(w, "", 0, 8, 60);
+        world_add(w, "", 0, 70, 20);
+    }
+    world_finish(w);
+    for (int i = 0; i < 80; i++) {
+        WorldSeq *q = world_add(w, "", 0, 8, 60);
+        step(w), step(w);
+        world_cancel(w, q);
+    }
+    const WorldSeq *slow = world_add(w, "", 0, 8, 60), *quick = world_add(w, "", 0, 70, 20);
+    world_finish(w);
+    assert_true(quick->started < slow->started);
     world_free(w);
 }
 
@@ -454,13 +516,35 @@ static void mlfq_answers_the_short_soon(void **state)
     assert_true(took[1] > 2000 * 1000);
 }
 
+/* Who would have to be computed again keeps its place until four fifths of it were drawn there. */
+static void mlfq_keeps_what_is_dear(void **state)
+{
+    static const char *const options[] = { "quantum", "1", "boost_ms", "0", NULL };
+
+    (void)state;
+    World    *w = plenty("mlfq", 2, options);
+    WorldSeq *a = world_add(w, "", 0, 100, 1000), *b = world_add(w, "", 0, 100, 1000);
+
+    for (int i = 0; i < 10; i++)
+        step(w);
+    const WorldSeq *c = world_add(w, "", 0, 1, 5);
+    while (w->n_preempted == 0)
+        step(w);
+    assert_in_range(MAX(a->drawn, b->drawn), 399, 402);
+    step(w);
+    assert_true(c->s.slot >= 0);
+    world_finish(w);
+    world_free(w);
+}
+
 #define TEST(f) cmocka_unit_test(f)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(fcfs_takes_from_the_youngest), TEST(priority_admits_the_most_urgent), TEST(priority_starves_nobody),
-        TEST(priority_displaces_if_asked), TEST(fair_serves_clients_alike), TEST(fair_lets_nobody_wait_for_a_flood),
-        TEST(fair_saves_nothing_up), TEST(fair_forgets_clients), TEST(sjf_learns_lengths),
+        TEST(priority_displaces_if_asked),
+        TEST(priority_gives_rows_to_the_most_urgent), TEST(fair_forgives_nothing), TEST(mlfq_keeps_what_is_dear), TEST(fair_serves_clients_alike), TEST(fair_lets_nobody_wait_for_a_flood),
+        TEST(fair_saves_nothing_up), TEST(fair_forgets_clients), TEST(sjf_learns_lengths), TEST(sjf_learns_nothing_from_cancels),
         TEST(sjf_learns_for_those_that_wait), TEST(sjf_believes_limits), TEST(sjf_starves_nobody),
         TEST(mlfq_prefers_who_had_little), TEST(mlfq_starves_nobody), TEST(mlfq_answers_the_short_soon),
     };

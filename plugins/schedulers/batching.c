@@ -347,7 +347,6 @@ void batching_remove(void *self, MiSequence *s)
     if (b->policy->leaves)
         b->policy->leaves(b, e);
     b->spare[b->n_spare++] = e;
-    b->refused = NULL;
     s->place = NULL;
 }
 

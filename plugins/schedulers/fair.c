@@ -68,6 +68,7 @@ static Client *client_of(Fair *f, const MiSequence *s)
     c->item.at = -1;
     c->name = g_strdup(s->client);
     g_hash_table_insert(f->clients, c->name, c);
+    heap_reserve(&f->asking, (int)g_hash_table_size(f->clients)); /* so that losing a place allocates nothing */
     return c;
 }
 

@@ -7,12 +7,12 @@ static const double FADES = 0.9, SMOOTHS = 0.2, OUTLIER = 4;
 
 static int bucket(int n) { return MIN(31 - __builtin_clz((unsigned)n), (int)G_N_ELEMENTS(((Pace *)0)->decode) - 1); }
 
-/* One odd step moves it by little. */
+/* One odd step moves it by little; what a step cannot take, because one took half of it, is forgotten at once. */
 static void learn_decode(Pace *p, int n, double us)
 {
     double *have = &p->decode[bucket(n)];
 
-    *have = *have > 0 ? *have + SMOOTHS * (MIN(us, OUTLIER * *have) - *have) : us;
+    *have = *have > 0 ? MIN(*have + SMOOTHS * (MIN(us, OUTLIER * *have) - *have), 2 * us) : us;
 }
 
 double pace_decode(const Pace *p, int n)
