@@ -15,11 +15,11 @@ typedef struct {
 typedef struct Model Model;
 
 /* Random weights; aborts when the card refuses something. */
-Model *model_new(const Shape *, int context);
+Model *model_new(const Shape *, int context, int rows);
 void   model_free(Model *);
 /* "gated.teams=4 down.flight=2": changes to the layouts that plan() chose; false: not possible. */
 bool model_lay_out(Model *, const char *changes);
-/* A step from token to token, captured; steps times.  tokens: [steps]; logits: [vocab] of the last. */
+/* A step from token to token, captured; steps times.  tokens: [steps][rows]; logits: [rows][vocab] of the last. */
 void   model_generate(Model *, int steps, int32_t *tokens, float *logits);
 double model_step_ms(Model *, int batches, int reps); /* median of the batches */
 double model_kernel_us(Model *, int kind);            /* kind: of kernel_names */

@@ -1,8 +1,9 @@
-/* gpu_decode_step.cu - a decode step of a Qwen2 shape with random weights, one
- * sequence, for gpu_decode.c.  Embedding and attention are stand-ins: the simplest
+/* gpu_decode_step.cu - a decode step of a Qwen2 shape with random weights for gpu_decode.c.
+ * The embedding is a stand-in, and so is the attention of a single sequence: the simplest
  * that are as fast as they should be for a short context. */
 #include "gpu_decode.h"
 #include <algorithm>
+#include <cuda/attention.h>
 #include <cstdio>
 #include <cstring>
 #include <cuda/device.cuh>
@@ -58,11 +59,13 @@ static __global__ void read_all(const uint4 *p, size_t n, unsigned *out)
 
 static __global__ void embed(const bf16 *table, const int32_t *drawn, bf16 *x, int n, int vocab)
 {
+    const int row = blockIdx.x;
+
     let_successor_start();
     wait_for_predecessor();
-    const int token = min(max(*(volatile const int32_t *)drawn, 0), vocab - 1);
+    const int token = min(max(((volatile const int32_t *)drawn)[row], 0), vocab - 1);
     for (int i = threadIdx.x; i < n / 8; i += blockDim.x)
-        ((uint4 *)x)[i] = ((const uint4 *)(table + (size_t)token * n))[i];
+        ((uint4 *)(x + (size_t)row * n))[i] = ((const uint4 *)(table + (size_t)token * n))[i];
 }
 
 /* A block for each query head; what earlier steps stored is copied before the wait. */
@@ -150,11 +153,13 @@ template <int D> static __global__ void __launch_bounds__(256) attend(MiKvView k
 
 struct Model {
     Shape               s;
-    int                 context, capacity;
+    int                 context, capacity, rows, later;
     size_t              n[N_KERNELS]; /* weights of one kernel, elements */
     bf16               *w[N_KERNELS], *cache, *x[2], *q, *a, *act;
     float              *gains, *bias, *freqs, *logits;
-    int32_t            *ints; /* position, kv_len, slot, out_row, out_slot, drawn, token */
+    int32_t            *ints; /* of each row: position, kv_len, slot, out_row, out_slot, drawn, token; seq_start */
+    void               *workspace;
+    int32_t            *arrived;
     MiCandidate        *best;
     MiGemvPlan          plan[N_KERNELS];
     cudaStream_t        stream;
@@ -169,12 +174,15 @@ template <typename T> static T *device(Model *m, size_t n)
     return (T *)p;
 }
 
-static MiGemvPlan plan_of(MiGemvKind kind, int in, int out)
+/* Bytes of gate and up that o's kernel fetches for theirs. */
+enum { LATER = 24 << 20 };
+
+static MiGemvPlan plan_of(int rows, MiGemvKind kind, int in, int out)
 {
     MiGemvPlan p = {};
     p.kind = kind;
     p.dtype = MI_BF16;
-    p.rows = 1;
+    p.rows = rows;
     p.in = in;
     p.out = out;
     MUST(mi_cuda_gemv_plan(&p));
@@ -184,14 +192,14 @@ static MiGemvPlan plan_of(MiGemvKind kind, int in, int out)
 static void lay_out(Model *m)
 {
     const Shape *s = &m->s;
-    m->plan[QKV] = plan_of(MI_GEMV_QKV, s->hidden, (s->heads + 2 * s->kv_heads) * s->dim);
-    m->plan[O] = plan_of(MI_GEMV_RESIDUAL, s->heads * s->dim, s->hidden);
-    m->plan[GATED] = plan_of(MI_GEMV_GATED, s->hidden, s->mlp);
-    m->plan[DOWN] = plan_of(MI_GEMV_RESIDUAL, s->mlp, s->hidden);
-    m->plan[HEAD] = plan_of(MI_GEMV_HEAD, s->hidden, s->vocab);
+    m->plan[QKV] = plan_of(m->rows, MI_GEMV_QKV, s->hidden, (s->heads + 2 * s->kv_heads) * s->dim);
+    m->plan[O] = plan_of(m->rows, MI_GEMV_RESIDUAL, s->heads * s->dim, s->hidden);
+    m->plan[GATED] = plan_of(m->rows, MI_GEMV_GATED, s->hidden, s->mlp);
+    m->plan[DOWN] = plan_of(m->rows, MI_GEMV_RESIDUAL, s->mlp, s->hidden);
+    m->plan[HEAD] = plan_of(m->rows, MI_GEMV_HEAD, s->hidden, s->vocab);
 }
 
-extern "C" Model *model_new(const Shape *s, int context)
+extern "C" Model *model_new(const Shape *s, int context, int n_rows)
 {
     Model       *m = new Model();
     const size_t rows = (size_t)(s->heads + 2 * s->kv_heads) * s->dim, h = (size_t)s->hidden;
@@ -199,6 +207,8 @@ extern "C" Model *model_new(const Shape *s, int context)
 
     m->s = *s;
     m->context = context;
+    m->rows = n_rows;
+    m->later = LATER;
     m->capacity = (context + 127) / 64 * 64;
     MUST(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking));
     m->n[QKV] = rows * h;
@@ -213,18 +223,21 @@ extern "C" Model *model_new(const Shape *s, int context)
         m->w[k] = device<bf16>(m, all);
         fill<<<2048, 256, 0, m->stream>>>(m->w[k], all, 0, sqrtf(3 / width[k]), 1 + k);
     }
-    m->cache = device<bf16>(m, (size_t)2 * s->layers * s->kv_heads * m->capacity * s->dim);
+    m->cache = device<bf16>(m, (size_t)2 * s->layers * n_rows * s->kv_heads * m->capacity * s->dim);
     for (int i = 0; i < 2; i++)
-        m->x[i] = device<bf16>(m, h);
-    m->q = device<bf16>(m, rows);
-    m->a = device<bf16>(m, rows);
-    m->act = device<bf16>(m, s->mlp);
+        m->x[i] = device<bf16>(m, n_rows * h);
+    m->q = device<bf16>(m, n_rows * rows);
+    m->a = device<bf16>(m, n_rows * rows);
+    m->act = device<bf16>(m, (size_t)n_rows * s->mlp);
     m->gains = device<float>(m, h);
     m->bias = device<float>(m, rows);
     m->freqs = device<float>(m, s->dim / 2);
-    m->logits = device<float>(m, s->vocab);
-    m->best = device<MiCandidate>(m, 1024);
-    m->ints = device<int32_t>(m, 8);
+    m->logits = device<float>(m, (size_t)n_rows * s->vocab);
+    m->best = device<MiCandidate>(m, n_rows * 1024);
+    m->ints = device<int32_t>(m, 8 * n_rows + 1);
+    m->workspace = device<char>(m, mi_cuda_attention_workspace(s->dim));
+    m->arrived = device<int32_t>(m, n_rows * s->kv_heads);
+    MUST(cudaMemsetAsync(m->arrived, 0, n_rows * s->kv_heads * 4, m->stream));
     fill_f32<<<1, 256, 0, m->stream>>>(m->gains, (int)h, 1, 0.2f);
     fill_f32<<<1, 256, 0, m->stream>>>(m->bias, (int)rows, 0, 0.5f);
     fill_f32<<<1, 256, 0, m->stream>>>(m->freqs, s->dim / 2, 0.5f, 0.5f);
@@ -247,11 +260,18 @@ extern "C" bool model_lay_out(Model *m, const char *changes)
     int  value, used;
 
     lay_out(m);
+    m->later = LATER;
     for (; sscanf(changes, " %15[a-z].%15[a-z_]=%d%n", kernel, field, &value, &used) == 3; changes += used)
         for (int k = 0; k < N_KERNELS; k++) {
             MiGemvPlan *p = &m->plan[k];
             if (strcmp(kernel, kernel_names[k]) != 0)
                 continue;
+            if (!strcmp(field, "later"))
+                m->later = value << 20;
+            if (!strcmp(field, "split"))
+                p->split = value;
+            if (!strcmp(field, "cluster"))
+                p->cluster = value;
             if (!strcmp(field, "grid"))
                 p->grid = value;
             if (!strcmp(field, "team"))
@@ -280,13 +300,13 @@ extern "C" bool model_lay_out(Model *m, const char *changes)
     return true;
 }
 
-static MiTensor rows_of(void *data, MiDType dtype, int64_t n)
+static MiTensor rows_of(const Model *m, void *data, MiDType dtype, int64_t n)
 {
     MiTensor t = {};
     t.data = data;
     t.dtype = dtype;
     t.ndim = 2;
-    t.shape[0] = 1;
+    t.shape[0] = m->rows;
     t.shape[1] = t.stride[0] = n;
     t.stride[1] = 1;
     return t;
@@ -297,8 +317,8 @@ static MiKvView view_of(const Model *m, int layer)
     const int64_t side = (int64_t)m->s.kv_heads * m->capacity * m->s.dim;
     MiKvView      kv = {};
 
-    kv.k = m->cache + 2 * layer * side;
-    kv.v = m->cache + (2 * layer + 1) * side;
+    kv.k = m->cache + 2 * layer * side * m->rows;
+    kv.v = m->cache + (2 * layer + 1) * side * m->rows;
     kv.dtype = MI_BF16;
     kv.n_kv_heads = m->s.kv_heads;
     kv.head_dim = m->s.dim;
@@ -307,9 +327,34 @@ static MiKvView view_of(const Model *m, int layer)
     kv.stride_block = side;
     kv.block_size = m->capacity;
     kv.max_blocks = 1;
-    kv.kv_len = m->ints + 1;
-    kv.slots = m->ints + 2;
+    kv.kv_len = m->ints + m->rows;
+    kv.slots = m->ints + 2 * m->rows;
     return kv;
+}
+
+static MiTensor heads_of(const Model *m, void *data)
+{
+    MiTensor t = rows_of(m, data, MI_BF16, (int64_t)m->s.heads * m->s.dim);
+
+    t.ndim = 3;
+    t.shape[1] = m->s.heads;
+    t.shape[2] = t.stride[1] = m->s.dim;
+    t.stride[2] = 1;
+    return t;
+}
+
+static void attend_many(Model *m, int layer)
+{
+    MiCudaAttention a = {};
+
+    a.q = heads_of(m, m->q);
+    a.out = heads_of(m, m->a);
+    a.kv = view_of(m, layer);
+    a.batch.shape = {m->rows, m->rows, m->rows, m->context, true};
+    a.batch.positions = m->ints;
+    a.batch.seq_start = m->ints + 7 * m->rows;
+    a.scale = rsqrtf((float)m->s.dim);
+    MUST(mi_cuda_attention_decode(m->stream, &a, m->workspace, m->arrived));
 }
 
 /* One kernel of a layer; moved: its weights come from this many places further on in the head's, past the L2. */
@@ -317,7 +362,7 @@ static void enqueue(Model *m, int kind, int layer, int64_t moved)
 {
     const Shape      *s = &m->s;
     const MiGemvNorm  norm = {m->gains, 1e-6f, 0};
-    const MiTensor    x = rows_of(m->x[0], MI_BF16, s->hidden), y = rows_of(m->x[1], MI_BF16, s->hidden);
+    const MiTensor    x = rows_of(m, m->x[0], MI_BF16, s->hidden), y = rows_of(m, m->x[1], MI_BF16, s->hidden);
     const bf16       *w = m->w[kind] + layer * (kind == HEAD ? 0 : m->n[kind]);
     const MiGemvPlan *p = &m->plan[kind];
 
@@ -339,12 +384,16 @@ static void enqueue(Model *m, int kind, int layer, int64_t moved)
         c.n_kv_heads = s->kv_heads;
         c.head_dim = c.rope_dim = s->dim;
         c.magnitude = 1;
-        c.q = rows_of(m->q, MI_BF16, s->heads * s->dim);
+        c.q = rows_of(m, m->q, MI_BF16, s->heads * s->dim);
         c.kv = view_of(m, layer);
         MUST(mi_cuda_gemv_qkv(m->stream, p, x, norm, &c));
         break;
     }
     case ATTENTION: {
+        if (m->rows > 1) {
+            attend_many(m, layer);
+            break;
+        }
         const int  smem = m->context * (s->dim * 4 + 4);
         const auto f = s->dim == 64 ? attend<64> : attend<128>;
         MUST(mi_allow_smem(f, smem));
@@ -352,27 +401,39 @@ static void enqueue(Model *m, int kind, int layer, int64_t moved)
                        s->heads / s->kv_heads));
         break;
     }
-    case O:
-        MUST(mi_cuda_gemv_residual(m->stream, p, rows_of(m->a, MI_BF16, s->heads * s->dim), w, NULL, x, y));
+    case O: {
+        MiGemvPlan   o = *p;
+        const bf16  *g = m->w[GATED] + layer * m->n[GATED];
+        const double part = std::min(1., m->later / (2. * m->n[GATED]));
+        if (m->rows > MI_GEMV_FEW_ROWS && moved < 0 && m->later) {
+            const int64_t most = (int64_t)(part * m->n[GATED] / (m->plan[GATED].grid / m->plan[GATED].split));
+            o.later[0] = mi_cuda_gemv_later(&m->plan[GATED], g, most);
+            o.later[1] = mi_cuda_gemv_later(&m->plan[GATED], g + m->n[GATED] / 2, most);
+            if (part == 1)
+                o.later[2] = mi_cuda_gemv_later(&m->plan[DOWN], m->w[DOWN] + layer * m->n[DOWN], 1 << 20);
+        }
+        MUST(mi_cuda_gemv_residual(m->stream, &o, rows_of(m, m->a, MI_BF16, s->heads * s->dim), w, NULL, x, y));
         break;
+    }
     case GATED:
-        MUST(mi_cuda_gemv_gated(m->stream, p, y, norm, w, w + m->n[GATED] / 2, rows_of(m->act, MI_BF16, s->mlp)));
+        MUST(mi_cuda_gemv_gated(m->stream, p, y, norm, w, w + m->n[GATED] / 2, rows_of(m, m->act, MI_BF16, s->mlp)));
         break;
     case DOWN:
-        MUST(mi_cuda_gemv_residual(m->stream, p, rows_of(m->act, MI_BF16, s->mlp), w, NULL, y, x));
+        MUST(mi_cuda_gemv_residual(m->stream, p, rows_of(m, m->act, MI_BF16, s->mlp), w, NULL, y, x));
         break;
     case HEAD:
-        MUST(mi_cuda_gemv_head(m->stream, p, x, m->ints + 3, norm, w, rows_of(m->logits, MI_F32, s->vocab), m->best));
+        MUST(mi_cuda_gemv_head(m->stream, p, x, m->ints + 3 * m->rows, norm, w, rows_of(m, m->logits, MI_F32, s->vocab), m->best));
         break;
     case PICK:
-        MUST(mi_cuda_gemv_pick(m->stream, m->best, m->plan[HEAD].grid, 1, m->ints + 6, m->ints + 5, m->ints + 4));
+        MUST(mi_cuda_gemv_pick(m->stream, m->best, m->plan[HEAD].grid, m->rows, m->ints + 6 * m->rows,
+                              m->ints + 5 * m->rows, m->ints + 4 * m->rows));
         break;
     }
 }
 
 static void enqueue_step(Model *m)
 {
-    MUST(mi_launch(embed, dim3(1), dim3(128), 0, m->stream, m->w[HEAD], m->ints + 5, m->x[0], m->s.hidden, m->s.vocab));
+    MUST(mi_launch(embed, dim3(m->rows), dim3(128), 0, m->stream, m->w[HEAD], m->ints + 5 * m->rows, m->x[0], m->s.hidden, m->s.vocab));
     for (int l = 0; l < m->s.layers; l++)
         for (int k : {QKV, ATTENTION, O, GATED, DOWN})
             enqueue(m, k, l, -1);
@@ -396,11 +457,18 @@ static cudaGraphExec_t capture(Model *m, const std::function<void()> &work)
 
 static void restart(Model *m)
 {
-    const size_t  n = (size_t)2 * m->s.layers * m->s.kv_heads * m->capacity * m->s.dim;
-    const int32_t ints[8] = {m->context - 1, m->context, m->context - 1, 0, 0, 17, -1, 0};
+    const size_t         n = (size_t)2 * m->s.layers * m->rows * m->s.kv_heads * m->capacity * m->s.dim;
+    std::vector<int32_t> ints(8 * m->rows + 1);
+
+    for (int r = 0; r < m->rows; r++) {
+        const int32_t of_row[] = {m->context - 1, m->context, r * m->capacity + m->context - 1, r, r, 17 + r, -1, r};
+        for (int i = 0; i < 8; i++)
+            ints[i * m->rows + r] = of_row[i];
+    }
+    ints[8 * m->rows] = m->rows;
 
     fill<<<1024, 256, 0, m->stream>>>(m->cache, n, 0, 1, 9);
-    MUST(cudaMemcpyAsync(m->ints, ints, sizeof ints, cudaMemcpyDefault, m->stream));
+    MUST(cudaMemcpyAsync(m->ints, ints.data(), ints.size() * 4, cudaMemcpyDefault, m->stream));
     MUST(cudaStreamSynchronize(m->stream));
 }
 
@@ -411,9 +479,9 @@ extern "C" void model_generate(Model *m, int steps, int32_t *tokens, float *logi
     restart(m);
     for (int i = 0; i < steps; i++) {
         MUST(cudaGraphLaunch(run, m->stream));
-        MUST(cudaMemcpyAsync(tokens + i, m->ints + 6, 4, cudaMemcpyDefault, m->stream));
+        MUST(cudaMemcpyAsync(tokens + i * m->rows, m->ints + 6 * m->rows, m->rows * 4, cudaMemcpyDefault, m->stream));
     }
-    MUST(cudaMemcpyAsync(logits, m->logits, (size_t)m->s.vocab * 4, cudaMemcpyDefault, m->stream));
+    MUST(cudaMemcpyAsync(logits, m->logits, (size_t)m->rows * m->s.vocab * 4, cudaMemcpyDefault, m->stream));
     MUST(cudaStreamSynchronize(m->stream));
     MUST(cudaGraphExecDestroy(run));
 }
@@ -466,7 +534,7 @@ extern "C" double model_kernel_us(Model *m, int kind)
 
 extern "C" double model_bytes(const Model *m, int kind)
 {
-    const double cache = 4.0 * m->s.kv_heads * m->s.dim * m->context;
+    const double cache = 4.0 * m->rows * m->s.kv_heads * m->s.dim * m->context;
     double       all = 0;
 
     if (kind < N_KERNELS)

@@ -4,7 +4,6 @@
 
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
-#include <cuda/skinny.h>
 
 typedef struct {
     int   rows, in, out, gap; /* gap: elements between rows of x and of y */
@@ -100,13 +99,16 @@ static void try(const Case *c)
     float        *bias = numbers(c->out, 1, &seed, &bc, false), *residual = numbers(c->rows * ys, 1, &seed, &rc, true);
     void *const   stream = gpu_card.stream;
 
-    if (c->rows <= MI_SKINNY_MAX_ROWS) {
-        const MiSkinny a = { xc, wc, c->bias ? bc : NULL, c->residual ? rc : NULL, yc, xs, ys, c->rows, c->in, c->out, c->gated, c->f32 };
+    MiGemvPlan p = { .kind = c->residual ? MI_GEMV_RESIDUAL : MI_GEMV_PLAIN, .dtype = MI_BF16, .rows = c->rows, .in = c->in, .out = c->out };
+    if (!c->gated && c->rows <= MI_GEMV_MAX_ROWS && gpu_check(mi_cuda_gemv_plan(&p) == 0, "our own kernel takes it")) {
+        const MiTensor tx = { xc, MI_BF16, 2, { c->rows, c->in }, { xs, 1 } }, ty = { yc, c->f32 ? MI_F32 : MI_BF16, 2, { c->rows, c->out }, { ys, 1 } };
+        MiTensor       tr = ty;
+        tr.data = rc;
         gpu_must(cudaMemset(yc, 0xa5, (size_t)((c->rows + 1) * ys) * 4), "poisoning");
-        gpu_must((cudaError_t)mi_cuda_skinny_prepare(c->in, c->out), "preparing");
-        gpu_must((cudaError_t)mi_cuda_skinny(stream, &a), "launching");
-        gpu_wait("skinny");
-        compare("skinny", c, yc, x, w, bias, residual);
+        gpu_must((cudaError_t)(c->residual ? mi_cuda_gemv_residual(stream, &p, tx, wc, c->bias ? bc : NULL, tr, ty)
+                                           : mi_cuda_gemv(stream, &p, tx, wc, c->bias ? bc : NULL, ty)), "launching");
+        gpu_wait("our own");
+        compare("our own", c, yc, x, w, bias, residual);
     }
     if (!c->gated && !c->bias) {
         MiGemm *g;
@@ -128,12 +130,12 @@ static void try(const Case *c)
 
 /* ---- how fast ----------------------------------------------------------------------- */
 
-typedef struct { const char *name; int in, out; bool gated; } Matrix;
+typedef struct { const char *name; int in, out; } Matrix;
 
 /* Microseconds of one product in a graph of many, whose weights are read from memory: 160 MB and more of them rotate. */
 static double time_of(const Matrix *m, int rows, int how, void *x, void *w, void *y, void *work)
 {
-    const size_t bytes = (size_t)m->in * (size_t)m->out * (1 + m->gated) * 2;
+    const size_t bytes = (size_t)m->in * (size_t)m->out * 2;
     const int    n = 200, copies = MAX(1, (int)(((size_t)320 << 20) / bytes));
     cudaGraph_t  graph;
     cudaGraphExec_t run;
@@ -141,15 +143,20 @@ static double time_of(const Matrix *m, int rows, int how, void *x, void *w, void
     float        ms, best = 1e9f;
     MiGemm      *g = NULL;
 
+    MiGemvPlan   p = { .kind = MI_GEMV_PLAIN, .dtype = MI_BF16, .rows = rows, .in = m->in, .out = m->out };
+
     if (how)
-        mi_cuda_gemm_new(&g, m->out * (1 + m->gated), m->in, m->in, m->out * (1 + m->gated), MI_BF16, MI_BF16);
+        gpu_must((cudaError_t)mi_cuda_gemm_new(&g, m->out, m->in, m->in, m->out, MI_BF16, MI_BF16), m->name);
+    else if (mi_cuda_gemv_plan(&p))
+        return NAN;
     for (int warm = 0; warm < 2; warm++) {
         if (warm)
             cudaStreamBeginCapture(gpu_card.stream, cudaStreamCaptureModeThreadLocal);
         for (int i = 0; i < n; i++) {
             char    *wi = (char *)w + (size_t)(i % copies) * bytes;
-            MiSkinny a = { x, wi, NULL, NULL, y, m->in, m->out, rows, m->in, m->out, m->gated, false };
-            gpu_must((cudaError_t)(how ? mi_cuda_gemm(g, gpu_card.stream, x, wi, NULL, y, rows, work) : mi_cuda_skinny(gpu_card.stream, &a)), m->name);
+            const MiTensor tx = { x, MI_BF16, 2, { rows, m->in }, { m->in, 1 } }, ty = { y, MI_BF16, 2, { rows, m->out }, { m->out, 1 } };
+            gpu_must((cudaError_t)(how ? mi_cuda_gemm(g, gpu_card.stream, x, wi, NULL, y, rows, work)
+                                       : mi_cuda_gemv(gpu_card.stream, &p, tx, wi, NULL, ty)), m->name);
         }
     }
     gpu_must(cudaStreamEndCapture(gpu_card.stream, &graph), "capturing");
@@ -169,17 +176,17 @@ static double time_of(const Matrix *m, int rows, int how, void *x, void *w, void
 static void bench(void)
 {
     static const Matrix m[] = {
-        { "0.5B qkv", 896, 1152, false },   { "0.5B o", 896, 896, false },    { "0.5B gate_up", 896, 4864, true },
-        { "0.5B down", 4864, 896, false },  { "0.5B head", 896, 151936, false }, { "1.5B qkv", 1536, 2048, false },
-        { "1.5B gate_up", 1536, 8960, true }, { "1.5B down", 8960, 1536, false }, { "7B qkv", 3584, 4608, false },
-        { "7B o", 3584, 3584, false },      { "7B gate_up", 3584, 18944, true }, { "7B down", 18944, 3584, false },
+        { "0.5B qkv", 896, 1152 },   { "0.5B o", 896, 896 },    { "0.5B gate_up", 896, 9728 },
+        { "0.5B down", 4864, 896 },  { "0.5B head", 896, 151936 }, { "1.5B qkv", 1536, 2048 },
+        { "1.5B gate_up", 1536, 17920 }, { "1.5B down", 8960, 1536 }, { "7B qkv", 3584, 4608 },
+        { "7B o", 3584, 3584 },      { "7B gate_up", 3584, 37888 }, { "7B down", 18944, 3584 },
     };
     void *x = gpu_alloc(64 * 18944 * 2), *w = gpu_alloc((size_t)700 << 20), *y = gpu_alloc((size_t)64 * 151936 * 4), *work = gpu_alloc(MI_GEMM_WORKSPACE);
 
     cudaMemset(x, 0x3c, 64 * 18944 * 2), cudaMemset(w, 0x3c, (size_t)700 << 20);
     printf("# us (TB/s of the weights) for 8, 16, 32, 64 rows; then cuBLASLt's us\n");
     for (size_t i = 0; i < G_N_ELEMENTS(m); i++) {
-        const double bytes = (double)m[i].in * m[i].out * (1 + m[i].gated) * 2;
+        const double bytes = (double)m[i].in * m[i].out * 2;
         printf("# %-14s", m[i].name);
         for (int how = 0; how < 2; how++)
             for (int rows = 8; rows <= 64; rows *= 2) {

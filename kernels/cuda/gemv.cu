@@ -1,5 +1,6 @@
 /* gemv.cu - how the kernel of gemv.cuh is laid out, and its launchers. */
 #include "gemv.cuh"
+#include "skinny.h"
 
 using namespace mi_gemv;
 
@@ -101,6 +102,8 @@ static Kernel kernel_for(const MiGemvPlan *p)
 
 extern "C" int mi_cuda_gemv_lay_out(MiGemvPlan *p)
 {
+    if (p->rows > MI_GEMV_FEW_ROWS)
+        return mi_skinny::lay_out(p);
     const int warps = p->team * p->teams, tiles = p->stage_rows / 2, block_units = paired(p) ? p->teams : 2 * p->teams;
 
     if (warps < 1 || warps > MAX_WARPS || p->grid < 1 || p->team * STEPS * STEP_CHUNKS * 8 < p->in)
@@ -173,17 +176,22 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
         cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device) ||
         cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
         return cudaGetLastError();
+    if (p->rows > MI_GEMV_FEW_ROWS)
+        return major != 9 || p->dtype != MI_BF16 || p->in < 8 || p->in % 8 || p->rows > MI_GEMV_MAX_ROWS || p->out < 1 ||
+                       p->norm_dim
+                   ? (int)cudaErrorNotSupported
+                   : mi_skinny::plan(p, sms, most);
     p->team = (steps + STEPS - 1) / STEPS;
     if ((p->norm_dim &&
          (p->kind != MI_GEMV_QKV || p->rows != 1 || p->norm_dim < 2 || p->norm_dim % 2 || p->out % p->norm_dim)) ||
         major != 9 || p->dtype != MI_BF16 || p->in < 8 || p->in % 8 || p->team > MAX_WARPS || p->rows < 1 ||
-        p->rows > MI_GEMV_MAX_ROWS || p->out < 1)
+        p->out < 1)
         return cudaErrorNotSupported;
     p->teams = p->team >= 8 ? 1 : 8 / p->team;
     p->stage_rows = 2;
     p->grid = p->stages = p->flight = 1;
     p->ahead = p->pace = 0;
-    p->cluster = 1;
+    p->cluster = p->split = 1;
     /* Registers hold the weights of small matrices beside everything else; o takes more time to end than q, k and v. */
     p->direct = p->rows == 1 && !p->norm_dim &&
                 ((p->kind == MI_GEMV_QKV && bytes < 8 << 20) || (p->kind == MI_GEMV_RESIDUAL && bytes < 3 << 20));
@@ -193,6 +201,11 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
         choose_ring(p, sms, most, bytes);
     }
     return regions_of(p).end > most ? (int)cudaErrorNotSupported : mi_cuda_gemv_lay_out(p);
+}
+
+extern "C" MiGemvLater mi_cuda_gemv_later(const MiGemvPlan *p, const void *w, int64_t most)
+{
+    return p->rows > MI_GEMV_FEW_ROWS ? mi_skinny::later(p, w, most) : MiGemvLater{};
 }
 
 /* ---- launching -------------------------------------------------------------------- */
@@ -248,6 +261,8 @@ static int start(void *stream, const MiGemvPlan *p, const Args &a)
 {
     if (a.rows < 1 || a.rows > p->rows)
         return a.rows ? cudaErrorInvalidValue : cudaSuccess;
+    if (p->rows > MI_GEMV_FEW_ROWS)
+        return mi_skinny::start(stream, p, a);
     const dim3 block((a.warps + !p->direct) * 32);
     return p->norm_dim
                ? mi_launch_clusters(kernel_for(p), dim3(p->grid), block, (unsigned)p->cluster, p->smem, stream, a)

@@ -23,7 +23,15 @@ typedef enum {
     MI_GEMV_HEAD,     /* logits = n W', with the largest of what each block computed */
 } MiGemvKind;
 
-enum { MI_GEMV_MAX_ROWS = 4 };
+/* Up to FEW rows gemv.cuh computes, beyond that skinny.cuh. */
+enum { MI_GEMV_FEW_ROWS = 4, MI_GEMV_MAX_ROWS = 32, MI_GEMV_LATER = 3 };
+
+/* Weights that a later kernel reads, for the second-level cache: the first `bytes` of every `stride`, n times. */
+typedef struct {
+    const void *at;
+    int64_t     stride;
+    int32_t     bytes, n; /* bytes: a multiple of 16 */
+} MiGemvLater;
 
 /* How a kernel is laid out; mi_cuda_gemv_plan() fills what is below the line. */
 typedef struct {
@@ -36,7 +44,8 @@ typedef struct {
     /* ---- */
     bool    direct;     /* weights straight into registers, one tile a team */
     int32_t grid;       /* blocks */
-    int32_t cluster;    /* blocks that share a head that is normed; else 1 */
+    int32_t cluster;    /* blocks that share a head that is normed, or what they fetch of x; else 1 */
+    int32_t split;      /* parts of the columns of x, which blocks of a cluster take; else 1 */
     int32_t team;       /* warps that share a tile of two rows of W */
     int32_t teams;      /* in a block */
     int32_t stage_rows; /* of W in one stage of the ring: 1, or 2 * a power of two that divides teams */
@@ -45,10 +54,15 @@ typedef struct {
     int32_t ahead;      /* stages behind a full ring that go to the second-level cache */
     int32_t pace;       /* clocks between two of them */
     int32_t smem;       /* bytes a block */
+    /* ---- a caller's, beyond a few rows: what to fetch while the kernels before this one run */
+    MiGemvLater later[MI_GEMV_LATER];
 } MiGemvPlan;
 
 /* LOAD.  cudaErrorNotSupported: not on this card, or not this shape. */
 int mi_cuda_gemv_plan(MiGemvPlan *);
+/* What a kernel after this one should find in the second-level cache of the weights w, as the block that reads them
+ * goes through them; at most so many bytes of each block's. */
+MiGemvLater mi_cuda_gemv_later(const MiGemvPlan *, const void *w, int64_t most);
 /* LOAD.  After a caller changed the layout: smem, and what the driver must know. */
 int mi_cuda_gemv_lay_out(MiGemvPlan *);
 

@@ -42,13 +42,12 @@ struct Target {
     MiDType dtype;
 };
 
-template <typename T> __device__ __forceinline__ Target target_of(const Args &a, int tile, int m)
+template <typename T> __device__ __forceinline__ Target target_at(const Args &a, int tile, int m, unsigned slot)
 {
     const Pair e = pair_of(a, tile);
     Target     t = {a.y, m * a.y_stride + e.head * a.head_dim, 0, MI_BF16};
 
     if (e.part) {
-        const unsigned slot = m < a.rows ? a.kv.slots[m] : -1;
         const unsigned block = slot / (unsigned)a.kv.block_size;
         t.to = (int)slot < 0 ? NULL : e.part == 1 ? a.kv.k : a.kv.v;
         t.first = block * a.kv.stride_block + (slot - block * a.kv.block_size) * a.kv.stride_token +
@@ -58,6 +57,11 @@ template <typename T> __device__ __forceinline__ Target target_of(const Args &a,
     t.second = t.first + e.second;
     t.first += e.first;
     return t;
+}
+
+template <typename T> __device__ __forceinline__ Target target_of(const Args &a, int tile, int m)
+{
+    return target_at<T>(a, tile, m, m < a.rows ? a.kv.slots[m] : -1);
 }
 
 template <typename T, int KIND> __device__ __forceinline__ float2 residual_of(const Args &a, int unit, int m, bool two)

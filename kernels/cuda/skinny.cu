@@ -1,254 +1,251 @@
-#include "skinny.h"
-#include "device.cuh"
+/* skinny.cu - how the kernel of skinny.cuh is laid out, and its launcher. */
+#include "skinny.cuh"
 
-#include <cooperative_groups.h>
+#include <algorithm>
 
-namespace cg = cooperative_groups;
-
-enum {
-    TILE = 64,    /* rows of W a block takes: 16 for each of its four warps */
-    CHUNK = 128,  /* columns of a stage */
-    THREADS = 128,
-    ROW_BYTES = CHUNK * 2,
-    W_BYTES = TILE * ROW_BYTES,
-};
-
-/* NT: groups of 8 tokens. */
-template <int NT> struct Shape {
-    static constexpr int tokens = NT * 8, stage = W_BYTES + tokens * ROW_BYTES, stages = NT <= 4 ? 4 : 3;
-    static constexpr int bytes = stages * stage;
-    static constexpr int sum_stride = tokens + 1; /* of a row's sums: no two rows of a warp in one bank */
-};
-
-/* ---- pieces ---------------------------------------------------------------------------- */
-
-#if __CUDA_ARCH__ >= 900
-
-/* 16 bytes, or 16 zeros where there is nothing. */
-__device__ __forceinline__ void copy16(unsigned dst, const void *src, bool there)
+namespace mi_skinny
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(there ? 16 : 0) : "memory");
+
+/* ---- the layout ------------------------------------------------------------------- */
+
+static bool paired(const MiGemvPlan *p) { return p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_QKV; }
+static bool normed(const MiGemvPlan *p) { return paired(p) || p->kind == MI_GEMV_HEAD; }
+
+static int sixteens(const MiGemvPlan *p) { return p->rows <= 16 ? 1 : 2; }
+static int pieces(const MiGemvPlan *p) { return 4 * sixteens(p); } /* of a group's sums */
+static int steps_of(const MiGemvPlan *p) { return (p->in + STEP - 1) / STEP; }
+/* What is dealt out to the blocks that have the same columns. */
+static int pairs_of(const MiGemvPlan *p) { return p->kind == MI_GEMV_GATED ? p->out : (p->out + 1) / 2; }
+
+/* Of the block that has most. */
+static int most_tiles(const MiGemvPlan *p)
+{
+    const int blocks = p->grid / p->split;
+    return ((pairs_of(p) + blocks - 1) / blocks + TILE_PAIRS - 1) / TILE_PAIRS;
 }
-__device__ __forceinline__ void copy16_once(unsigned dst, const void *src, bool there, uint64_t policy)
-{
-    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(dst), "l"(src), "r"(there ? 16 : 0),
-                 "l"(policy)
-                 : "memory");
-}
-__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+static int most_groups(const MiGemvPlan *p) { return (most_tiles(p) + 1) / 2; }
 
-/* Eight rows' 16-byte pieces at one column fall into eight different bank groups. */
-__device__ __forceinline__ unsigned swizzled(unsigned base, int row, int piece)
+static int most_steps(const MiGemvPlan *p) { return (steps_of(p) + p->split - 1) / p->split; }
+static int column_bytes(const MiGemvPlan *p) { return std::min(most_steps(p) * STEP, p->in) * 2; }
+static int pitch_of(const MiGemvPlan *p) { return (column_bytes(p) + 63) / 128 * 128 + 64; }
+static int stage_bytes(const MiGemvPlan *p) { return TILE_ROWS * pitch_of(p); }
+
+/* Projections back to the residual are one kernel whether columns are in parts or not: together, the kernels of a step
+ * must fit the instruction caches. */
+static bool exchanges(const MiGemvPlan *p) { return p->split > 1 || !normed(p); }
+
+/* Groups after which parts of the columns exchange sums: all where that is little. */
+static int round_of(const MiGemvPlan *p)
 {
-    return base + (unsigned)(row * ROW_BYTES + ((piece ^ (row & 7)) << 4));
+    return !exchanges(p) || most_groups(p) <= 8 ? most_groups(p) : 4;
 }
 
-__device__ __forceinline__ void load_matrices(unsigned *r, unsigned at)
+typedef struct {
+    int gains, xs, known, bests, exchange, exchange_bytes, end;
+} Regions;
+
+static Regions regions_of(const MiGemvPlan *p)
 {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(at)
-                 : "memory");
+    const int owned = (most_groups(p) * pieces(p) + p->split - 1) / p->split;
+    Regions   r;
+
+    r.gains = START + p->stages * stage_bytes(p);
+    r.xs = (r.gains + (normed(p) ? 2 * column_bytes(p) : 0) + 127) / 128 * 128;
+    r.known = r.xs + std::max(sixteens(p) * 16 * pitch_of(p), 2 * p->team * pieces(p) * 256);
+    r.bests = r.known + (p->kind == MI_GEMV_QKV ? owned * 512 : 0);
+    r.exchange = r.bests + (p->kind == MI_GEMV_HEAD ? p->team * pieces(p) / 2 * 256 : 0);
+    r.exchange_bytes =
+        !exchanges(p) ? 0 : (round_of(p) * pieces(p) + p->split - 1) / p->split * p->split * 256;
+    r.end = r.exchange + (round_of(p) < most_groups(p) ? 2 : 1) * r.exchange_bytes;
+    return r;
 }
 
-__device__ __forceinline__ void multiply(float *c, const unsigned *a, unsigned b0, unsigned b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
+/* ---- the kernels ------------------------------------------------------------------- */
 
-/* Row r of the tile in W; -1: there is none.  Gated, 32 rows of the gate stand before their 32 others. */
-__device__ __forceinline__ int row_of(const MiSkinny &a, int tile, int r)
-{
-    const int half = TILE / 2, i = a.gated ? tile * half + r % half : tile * TILE + r;
-    return i >= a.out ? -1 : a.gated && r >= half ? a.out + i : i;
-}
+typedef void (*Kernel)(Wide);
 
-__device__ __forceinline__ void load_w(const MiSkinny &a, unsigned to, int tile, int chunk, uint64_t policy)
+/* Steps of columns that a warp keeps: few, so that two blocks have room on a multiprocessor, else as many as it can. */
+constexpr int FEW_KEPT = 4, MOST_KEPT = 7, MOST_SMEM = 227 << 10;
+
+static int kept(const MiGemvPlan *p) { return most_steps(p) > FEW_KEPT * MOST_WARPS ? MOST_KEPT : FEW_KEPT; }
+
+template <int KIND> static Kernel kernel_of(const MiGemvPlan *p)
 {
-#pragma unroll
-    for (int i = 0; i < TILE * 16 / THREADS; i++) {
-        const int  at = i * THREADS + threadIdx.x, r = at / 16, piece = at % 16, col = chunk * CHUNK + piece * 8;
-        const int  row = row_of(a, tile, r);
-        const bool there = row >= 0 && col < a.in;
-        copy16_once(swizzled(to, r, piece), (const bf16 *)a.w + (there ? (int64_t)row * a.in + col : 0), there, policy);
+    const bool one = sixteens(p) == 1;
+
+    if constexpr (KIND == MI_GEMV_RESIDUAL) {
+        if (kept(p) == FEW_KEPT)
+            return one ? skinny<KIND, 1, FEW_KEPT, true> : skinny<KIND, 2, FEW_KEPT, true>;
+        return one ? skinny<KIND, 1, MOST_KEPT, true> : skinny<KIND, 2, MOST_KEPT, true>;
+    } else {
+        if (kept(p) > FEW_KEPT)
+            return NULL;
+        if (p->split > 1)
+            return one ? skinny<KIND, 1, FEW_KEPT, true> : skinny<KIND, 2, FEW_KEPT, true>;
+        return one ? skinny<KIND, 1, FEW_KEPT, false> : skinny<KIND, 2, FEW_KEPT, false>;
     }
 }
 
-template <int NT> __device__ __forceinline__ void load_x(const MiSkinny &a, unsigned to, int chunk)
+static Kernel kernel_for(const MiGemvPlan *p)
 {
-#pragma unroll
-    for (int i = 0; i < NT * 8 * 16 / THREADS; i++) {
-        const int  at = i * THREADS + threadIdx.x, t = at / 16, piece = at % 16, col = chunk * CHUNK + piece * 8;
-        const bool there = t < a.rows && col < a.in;
-        copy16(swizzled(to, t, piece), (const bf16 *)a.x + (there ? t * a.x_stride + col : 0), there);
+    switch (p->kind) {
+    case MI_GEMV_PLAIN:
+    case MI_GEMV_RESIDUAL:
+        return kernel_of<MI_GEMV_RESIDUAL>(p);
+    case MI_GEMV_GATED:
+        return kernel_of<MI_GEMV_GATED>(p);
+    case MI_GEMV_QKV:
+        return kernel_of<MI_GEMV_QKV>(p);
+    case MI_GEMV_HEAD:
+        return kernel_of<MI_GEMV_HEAD>(p);
     }
+    return NULL;
 }
 
-template <int NT> __device__ __forceinline__ void multiply_chunk(float (*acc)[4], unsigned w, unsigned x)
+/* Warps that keep all of x; eight share the ends well. */
+static int warps_of(const MiGemvPlan *p)
 {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-
-#pragma unroll
-    for (int k = 0; k < CHUNK / 16; k++) {
-        unsigned p[4], q[4];
-        load_matrices(p, swizzled(w, warp * 16 + lane % 16, 2 * k + lane / 16));
-#pragma unroll
-        for (int t = 0; t < NT; t += 2) {
-            /* two groups of tokens at once; a single one reads its rows twice */
-            const int token = NT == 1 ? lane % 8 : t * 8 + lane % 8 + lane / 16 * 8;
-            load_matrices(q, swizzled(x, token, 2 * k + lane / 8 % 2));
-            multiply(acc[t], p, q[0], q[1]);
-            if (NT > 1)
-                multiply(acc[t + 1], p, q[2], q[3]);
-        }
-    }
+    return std::max((most_steps(p) + kept(p) - 1) / kept(p), std::min(most_steps(p), 8));
 }
 
-/* ---- the kernel ------------------------------------------------------------------------- */
+static bool power_of_2(int n) { return n > 0 && (n & (n - 1)) == 0; }
 
-/* What the cluster's blocks have for one row and token, added up in order. */
-template <int NT> __device__ __forceinline__ float total(cg::cluster_group &cluster, float *sums, int blocks, int row, int token)
+int lay_out(MiGemvPlan *p)
 {
-    float y = 0;
-    for (int i = 0; i < blocks; i++)
-        y += cluster.map_shared_rank(sums, i)[row * Shape<NT>::sum_stride + token];
-    return y;
+    if (!power_of_2(p->split) || !power_of_2(p->cluster) || p->split > MOST_PARTS || p->cluster > 8 || p->cluster < p->split ||
+        p->grid < p->cluster || p->grid % p->cluster || steps_of(p) < p->split)
+        return cudaErrorInvalidValue;
+    p->team = warps_of(p);
+    p->teams = 1;
+    p->stage_rows = TILE_ROWS;
+    p->stages = std::min(p->stages, most_tiles(p));
+    p->flight = std::min(p->flight, p->stages);
+    p->smem = regions_of(p).end;
+    const Kernel k = kernel_for(p);
+    if (!k || p->team > (kept(p) == MOST_KEPT ? 11 : MOST_WARPS) || p->stages < std::min(2, most_tiles(p)) || p->stages > 64 ||
+        p->flight < 1 || p->smem > MOST_SMEM)
+        return cudaErrorInvalidValue;
+    return mi_allow_smem(k, p->smem);
 }
 
-template <int NT> static __global__ void __launch_bounds__(THREADS) skinny(const __grid_constant__ MiSkinny a)
+/* Clusters that run at once with a block on each multiprocessor: those of a cluster are neighbours. */
+static int clusters_at_once(const MiGemvPlan *p, int sms, int most)
 {
-    using S = Shape<NT>;
-    extern __shared__ __align__(128) unsigned char smem[];
-    cg::cluster_group cluster = cg::this_cluster();
-    const int         parts = (int)cluster.num_blocks(), part = (int)cluster.block_rank(), tile = blockIdx.x / parts;
-    const int         chunks = (a.in + CHUNK - 1) / CHUNK, first = chunks * part / parts, n = chunks * (part + 1) / parts - first;
-    const int         lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const unsigned    base = shared_address(smem);
-    const uint64_t    policy = evict_first_policy();
-    float             acc[NT][4] = {};
+    cudaLaunchConfig_t  c = {};
+    cudaLaunchAttribute a = {};
+    int                 n = 0;
 
-    let_successor_start();
-    for (int s = 0; s < S::stages - 1; s++) {
-        if (s < n)
-            load_w(a, base + s * S::stage, tile, first + s, policy);
-        copies_commit();
+    if (p->cluster == 1)
+        return sms;
+    c.gridDim = dim3(sms / p->cluster * p->cluster);
+    c.blockDim = dim3((p->team + 1) * 32);
+    c.dynamicSmemBytes = most / 4 * 3;
+    a.id = cudaLaunchAttributeClusterDimension;
+    a.val.clusterDim.x = p->cluster;
+    a.val.clusterDim.y = a.val.clusterDim.z = 1;
+    c.attrs = &a;
+    c.numAttrs = 1;
+    if (mi_allow_smem(kernel_for(p), MOST_SMEM) || cudaOccupancyMaxActiveClusters(&n, kernel_for(p), &c)) {
+        (void)cudaGetLastError();
+        return 0;
     }
-    wait_for_predecessor();
-    for (int s = 0; s < S::stages - 1; s++) {
-        if (s < n)
-            load_x<NT>(a, base + s * S::stage + W_BYTES, first + s);
-        copies_commit();
-    }
-    for (int i = 0; i < n; i++) {
-        const int next = i + S::stages - 1;
-        copies_wait<S::stages - 2>();
-        __syncthreads();
-        if (next < n) {
-            load_w(a, base + next % S::stages * S::stage, tile, first + next, policy);
-            load_x<NT>(a, base + next % S::stages * S::stage + W_BYTES, first + next);
-        }
-        copies_commit();
-        multiply_chunk<NT>(acc, base + i % S::stages * S::stage, base + i % S::stages * S::stage + W_BYTES);
-    }
-    copies_wait<0>();
-    __syncthreads();
-
-    float *sums = (float *)smem; /* [TILE][tokens], where the stages were */
-#pragma unroll
-    for (int t = 0; t < NT; t++)
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            sums[(warp * 16 + lane / 4 + k / 2 * 8) * S::sum_stride + t * 8 + lane % 4 * 2 + k % 2] = acc[t][k];
-    cluster.sync();
-
-    const int rows = a.gated ? TILE / 2 : TILE, mine = (rows + parts - 1) / parts;
-    for (int i = threadIdx.x; i < mine * a.rows; i += THREADS) {
-        const int r = part * mine + i % mine, token = i / mine, row = r < rows ? row_of(a, tile, r) : -1;
-        if (row < 0)
-            continue;
-        const int64_t at = token * a.y_stride + row;
-        float         y = total<NT>(cluster, sums, parts, r, token);
-        if (a.gated) {
-            const float g = to_float(from_float<bf16>(y)), u = to_float(from_float<bf16>(total<NT>(cluster, sums, parts, r + rows, token)));
-            y = to_float(from_float<bf16>(g / (1 + __expf(-g)))) * u; /* rounded where the separate operations are */
-        }
-        if (a.bias)
-            y += a.bias[row];
-        if (a.residual)
-            y += to_float(((const bf16 *)a.residual)[at]);
-        if (a.f32)
-            ((float *)a.y)[at] = y;
-        else
-            ((bf16 *)a.y)[at] = from_float<bf16>(y);
-    }
-    cluster.sync(); /* nobody leaves while its sums are read */
+    return std::min(n, sms / p->cluster);
 }
 
-#else
-template <int NT> static __global__ void skinny(const __grid_constant__ MiSkinny a) {}
-#endif
-
-/* ---- launching ------------------------------------------------------------------------------ */
-
-extern "C" int mi_cuda_skinny_prepare(int64_t in, int64_t out)
+/* The rules are measurements on an H100 of a whole step: docs/performance.md. */
+int plan(MiGemvPlan *p, int sms, int most)
 {
-    int device, major = 0, e;
+    const int64_t bytes = (int64_t)p->out * p->in * (p->kind == MI_GEMV_GATED ? 4 : 2);
+    const bool    head = p->kind == MI_GEMV_HEAD;
 
-    if (in % 8 || in <= 0 || in > 1 << 20 || out <= 0 || out > 1 << 24)
+    p->direct = false;
+    p->ahead = 0;
+    p->pace = 400;
+    p->split = 1;
+    /* So many KB of x a block: exchanging sums costs more than fetching twice as much. */
+    const bool wide = sixteens(p) > 1;
+    const int  room = head ? 128 : wide && paired(p) ? 100 : wide && p->kind == MI_GEMV_RESIDUAL ? 80 : 60;
+    while (p->split < MOST_PARTS &&
+           (kept(p) > FEW_KEPT || column_bytes(p) * 16 * sixteens(p) > room << 10))
+        p->split *= 2;
+    p->cluster = std::min(8, steps_of(p));
+    while (!power_of_2(p->cluster))
+        p->cluster--;
+    p->split = std::min(p->split, p->cluster);
+    p->team = warps_of(p);
+    if (!kernel_for(p))
         return cudaErrorNotSupported;
-    if ((e = cudaGetDevice(&device)) || (e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device)))
-        return e;
-    if (major < 9)
+    const int clusters = clusters_at_once(p, sms, most);
+    if (clusters < 1)
         return cudaErrorNotSupported;
-    if ((e = mi_allow_smem(skinny<1>, Shape<1>::bytes)) || (e = mi_allow_smem(skinny<2>, Shape<2>::bytes)) ||
-        (e = mi_allow_smem(skinny<4>, Shape<4>::bytes)))
-        return e;
-    return mi_allow_smem(skinny<8>, Shape<8>::bytes);
+    const int shares = p->cluster / p->split, each = (pairs_of(p) + clusters * shares - 1) / (clusters * shares);
+    p->grid = (pairs_of(p) + each * shares - 1) / (each * shares) * p->cluster;
+    /* A ring as deep as leaves the kernel before and the one after a place beside it; those that have no neighbours
+     * take what helps. */
+    const bool alone = head || p->kind == MI_GEMV_PLAIN;
+    const bool gated = p->kind == MI_GEMV_GATED, large = gated && wide && column_bytes(p) > 2048;
+    const int  limit = alone || large ? most - 1024 : (p->kind == MI_GEMV_QKV ? 110 : gated ? 150 : 165) << 10;
+    const int  stage = stage_bytes(p);
+    p->stages = std::min(most_tiles(p), head ? 6 : alone ? 8 : 64);
+    while (p->stages > 2 && regions_of(p).end > limit)
+        p->stages--;
+    const bool whole = p->stages >= most_tiles(p);
+    const int  under_way = head                                    ? 60 << 10
+                           : whole || bytes < 6 << 20              ? 15 << 10
+                           : gated && wide && bytes < 24 << 20 ? 75 << 10
+                                                                   : 30 << 10;
+    p->flight = std::max(under_way / stage, whole ? 1 : 2);
+    return regions_of(p).end > most ? (int)cudaErrorNotSupported : lay_out(p);
 }
 
-/* Blocks of a cluster: as many as share the columns out until every SM has something to read. */
-static int parts_of(int tiles, int in)
+MiGemvLater later(const MiGemvPlan *p, const void *w, int64_t most)
 {
-    const int chunks = (in + CHUNK - 1) / CHUNK;
-    int       parts = 1;
+    const int     blocks = p->grid / p->split, each = (pairs_of(p) + blocks - 1) / blocks;
+    const int64_t row = (int64_t)p->in * 2, rows = p->kind == MI_GEMV_GATED ? p->out : p->out / 2 * 2;
+    MiGemvLater   l = {};
 
-    while (parts < 8 && tiles * parts * 2 <= 288 && parts < chunks)
-        parts *= 2;
-    return parts;
+    l.at = w;
+    l.stride = each * row * (p->kind == MI_GEMV_GATED ? 1 : 2);
+    l.bytes = (int32_t)(std::min(most, l.stride) / 16 * 16);
+    l.n = (int32_t)(rows * row / l.stride); /* the last block's may be shorter: not that one */
+    return l;
 }
 
-template <int NT> static int launch(void *stream, const MiSkinny &a, int tiles, int parts)
+/* ---- launching -------------------------------------------------------------------- */
+
+int start(void *stream, const MiGemvPlan *p, const Args &args)
 {
-    cudaLaunchConfig_t    c = {};
-    cudaLaunchAttribute   with[2] = {};
+    const Regions r = regions_of(p);
+    const int     blocks = p->grid / p->split;
+    Wide          a = {};
 
-    c.gridDim = dim3((unsigned)(tiles * parts));
-    c.blockDim = dim3(THREADS);
-    c.dynamicSmemBytes = Shape<NT>::bytes;
-    c.stream = (cudaStream_t)stream;
-    with[0].id = cudaLaunchAttributeClusterDimension;
-    with[0].val.clusterDim.x = (unsigned)parts;
-    with[0].val.clusterDim.y = with[0].val.clusterDim.z = 1;
-    with[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    with[1].val.programmaticStreamSerializationAllowed = 1;
-    c.attrs = with;
-    c.numAttrs = mi_overlaps() ? 2 : 1;
-    const cudaError_t error = cudaLaunchKernelEx(&c, skinny<NT>, a);
-    if (error)
-        (void)cudaGetLastError(); /* else who asks next is told of it */
-    return error;
+    (Args &)a = args;
+    a.each = pairs_of(p) / blocks;
+    a.more = pairs_of(p) % blocks;
+    a.warps = p->team;
+    a.stages = p->stages;
+    a.stage_bytes = stage_bytes(p);
+    a.flight = p->flight;
+    a.known = r.known;
+    a.xs = a.parts = r.xs;
+    a.steps = steps_of(p);
+    while (1 << a.split < p->split)
+        a.split++;
+    while (1 << (a.split + a.share) < p->cluster)
+        a.share++;
+    for (int i = 0; i < 1 << a.share; i++)
+        a.sharers |= 1 << (i << a.split);
+    a.pitch = pitch_of(p);
+    a.round = round_of(p);
+    a.rounds = (most_groups(p) + a.round - 1) / a.round;
+    a.gains = r.gains;
+    a.bests = r.bests;
+    a.exchange = r.exchange;
+    a.exchange_bytes = r.exchange_bytes;
+    for (int i = 0; i < MI_GEMV_LATER; i++)
+        a.later[i] = p->later[i];
+    return mi_launch_clusters(kernel_for(p), dim3(p->grid), dim3((p->team + 1) * 32), (unsigned)p->cluster, p->smem, stream,
+                              a);
 }
 
-extern "C" int mi_cuda_skinny(void *stream, const MiSkinny *a)
-{
-    const int per = a->gated ? TILE / 2 : TILE, tiles = (a->out + per - 1) / per, parts = parts_of(tiles, a->in);
-
-    return a->rows <= 8    ? launch<1>(stream, *a, tiles, parts)
-           : a->rows <= 16 ? launch<2>(stream, *a, tiles, parts)
-           : a->rows <= 32 ? launch<4>(stream, *a, tiles, parts)
-           : a->rows <= 64 ? launch<8>(stream, *a, tiles, parts)
-                           : cudaErrorInvalidValue;
-}
+} // namespace mi_skinny

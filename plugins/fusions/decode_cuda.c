@@ -1,8 +1,8 @@
 /* decode_cuda.c - the linears of a decode step with what comes before and after
  * them, for NVIDIA cards from Hopper on.
  *
- * Up to MI_GEMV_MAX_ROWS rows of bf16 and weights of layout "plain"; a bucket of
- * more rows, another dtype or another card takes the operations themselves. */
+ * Up to MI_GEMV_MAX_ROWS rows of bf16 and weights of layout "plain"; a bucket of more
+ * rows, another dtype or another card takes the fusions of prefill_cuda.c or the operations. */
 #include <cuda/gemv.h>
 #include <cuda/refused.h>
 #include <miniinfer/plugin.h>
@@ -288,6 +288,103 @@ static const MiFusion gated = {
     .op = &gated_op,
 };
 
+/* ---- o, add, norm, gate, up, silu, mul, down, add ------------------------------------------ */
+
+/* Three kernels as above; the first, which waits for attention, knows what the other two read. */
+enum { BACK_O, BACK_ADD, BACK_NORM, BACK_GATE, BACK_UP, BACK_SILU, BACK_MUL, BACK_DOWN, BACK_LAST };
+static const MiPattern back_pattern[] = {
+    [BACK_O] = {"linear", {0}},
+    [BACK_ADD] = {"add", {0, 1 + BACK_O}},
+    [BACK_NORM] = {"rmsnorm", {1 + BACK_ADD}},
+    [BACK_GATE] = {"linear", {1 + BACK_NORM}},
+    [BACK_UP] = {"linear", {1 + BACK_NORM}},
+    [BACK_SILU] = {"silu", {1 + BACK_GATE}},
+    [BACK_MUL] = {"mul", {1 + BACK_SILU, 1 + BACK_UP}},
+    [BACK_DOWN] = {"linear", {1 + BACK_MUL}},
+    [BACK_LAST] = {"add", {1 + BACK_ADD, 1 + BACK_DOWN}},
+    {NULL, {0}},
+};
+
+/* What is fetched ahead leaves room for keys and values in a second-level cache of 50 MB. */
+enum { MOST_AHEAD = 24 << 20 };
+
+typedef struct {
+    MiGemvPlan o, gated, down;
+    size_t     act; /* where in the workspace its rows begin, after those of the residual */
+} Back;
+
+static Back back_plans(const MiArgs *at)
+{
+    return (Back){.o = residual_plan(at), .gated = gated_plan(at + BACK_NORM), .down = residual_plan(at + BACK_DOWN)};
+}
+
+static bool back_match(const MiArgs *at, MiShape shape)
+{
+    const MiTensor *x = &at[BACK_O].in[0], *r = &at[BACK_ADD].in[0], *y = &at[BACK_LAST].out[0];
+    const MiTensor *h = &at[BACK_NORM].in[0], *act = &at[BACK_MUL].out[0];
+    const Back      b = back_plans(at);
+
+    return shape.n_tokens > MI_GEMV_FEW_ROWS && packed(x) && r->ndim == 2 && packed(r) && y->ndim == 2 && packed(y) &&
+           h->ndim == 2 && packed(h) && act->ndim == 2 && packed(act) && !has_bias(&at[BACK_GATE]) &&
+           !has_bias(&at[BACK_UP]) && possible(b.o) && possible(b.gated) && possible(b.down);
+}
+
+static bool back_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    const MiTensor *h = &call->at[BACK_NORM].in[0], *act = &call->at[BACK_MUL].out[0];
+    Back           *b = g_new(Back, 1);
+
+    (void)ctx;
+    *b = back_plans(call->at);
+    *state = b;
+    b->act = (size_t)(h->shape[0] * h->shape[1]) * mi_dtype_size(h->dtype);
+    b->act = (b->act + 255) / 256 * 256;
+    *workspace = b->act + (size_t)(act->shape[0] * act->shape[1]) * mi_dtype_size(act->dtype);
+    return launched(mi_cuda_gemv_plan(&b->o), error) && launched(mi_cuda_gemv_plan(&b->gated), error) &&
+           launched(mi_cuda_gemv_plan(&b->down), error);
+}
+
+static bool back_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    const MiArgs *at = call->at;
+    const Back   *b = state;
+    const void   *gate = at[BACK_GATE].weight[0].tensor.data, *up = at[BACK_UP].weight[0].tensor.data;
+    const void   *down = at[BACK_DOWN].weight[0].tensor.data;
+    MiGemvPlan    o = b->o;
+    MiTensor      h = at[BACK_NORM].in[0], act = at[BACK_MUL].out[0];
+    const int64_t blocks = b->gated.grid / b->gated.split;
+
+    if (!h.data) /* nobody else reads it */
+        h.data = call->workspace;
+    if (!act.data)
+        act.data = (char *)call->workspace + b->act;
+    o.later[0] = mi_cuda_gemv_later(&b->gated, gate, MOST_AHEAD / 2 / blocks);
+    o.later[1] = mi_cuda_gemv_later(&b->gated, up, MOST_AHEAD / 2 / blocks);
+    if (o.later[0].bytes == o.later[0].stride)
+        o.later[2] = mi_cuda_gemv_later(&b->down, down, MOST_AHEAD / 2 / blocks);
+    return launched(mi_cuda_gemv_residual(ctx->stream, &o, at[BACK_O].in[0], at[BACK_O].weight[0].tensor.data,
+                                          at[BACK_O].weight[1].tensor.data, at[BACK_ADD].in[0], h),
+                    error) &&
+           launched(mi_cuda_gemv_gated(ctx->stream, &b->gated, h, norm_of(&at[BACK_NORM]), gate, up, act), error) &&
+           launched(mi_cuda_gemv_residual(ctx->stream, &b->down, act, down, at[BACK_DOWN].weight[1].tensor.data, h,
+                                          at[BACK_LAST].out[0]),
+                    error);
+}
+
+static const MiOp back_op = {
+    .struct_size = sizeof back_op,
+    .prepare = back_prepare,
+    .run = back_run,
+    .release = g_free,
+};
+static const MiFusion back = {
+    .struct_size = sizeof back,
+    .pattern = back_pattern,
+    .layouts = layouts,
+    .match = back_match,
+    .op = &back_op,
+};
+
 /* ---- output rows, norm, head, and perhaps the draw ------------------------------------------ */
 
 enum { ROWS, HEAD_NORM, HEAD, DRAW };
@@ -372,5 +469,5 @@ MI_PLUGIN("decode_cuda", "0.1", "Linears of a decode step with their neighbours 
           MI_FEATURE_FUSION("norm_qkv_rope", "cuda", &qkv, NULL),
           MI_FEATURE_FUSION("norm_qkv_norm_rope", "cuda", &qkv_normed, NULL),
           MI_FEATURE_FUSION("linear_residual", "cuda", &residual, NULL),
-          MI_FEATURE_FUSION("norm_gate_up", "cuda", &gated, NULL), MI_FEATURE_FUSION("norm_head", "cuda", &head, NULL),
+          MI_FEATURE_FUSION("norm_gate_up", "cuda", &gated, NULL), MI_FEATURE_FUSION("o_mlp", "cuda", &back, NULL), MI_FEATURE_FUSION("norm_head", "cuda", &head, NULL),
           MI_FEATURE_FUSION("norm_head_greedy", "cuda", &greedy, NULL));

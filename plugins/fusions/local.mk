@@ -8,7 +8,7 @@ if MI_CUDA
 plugins += plugins/fusion_prefill_cuda.so
 endif
 plugins_fusion_prefill_cuda_so_SOURCES = plugins/fusions/prefill_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm.h \
-	kernels/cuda/gemm_bias.cu kernels/cuda/prefill.cu kernels/cuda/prefill.h kernels/cuda/skinny.cu kernels/cuda/skinny.h \
+	kernels/cuda/gemm_bias.cu kernels/cuda/prefill.cu kernels/cuda/prefill.h \
 	plugins/linear/tune_cuda.c plugins/linear/tune_cuda.h
 plugins_fusion_prefill_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS) -I$(top_srcdir)/plugins
 plugins_fusion_prefill_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
@@ -18,7 +18,8 @@ if MI_CUDA
 plugins += plugins/fusion_decode_cuda.so
 endif
 plugins_fusion_decode_cuda_so_SOURCES  = plugins/fusions/decode_cuda.c kernels/cuda/gemv.cu kernels/cuda/gemv.cuh \
-	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h
+	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h kernels/cuda/skinny.cu \
+	kernels/cuda/skinny.cuh kernels/cuda/skinny_parts.cuh kernels/cuda/skinny.h
 plugins_fusion_decode_cuda_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_decode_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_decode_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)

@@ -1,26 +1,23 @@
 /* prefill_cuda.c - a layer's large products as one each: q, k and v together,
  * gate and up together, an output projection with the residual it is added to.
  *
- * Taken for more rows than the kernels of a single sequence's step are made for; bf16
- * and f16.  Few rows of bf16 are our own kernel's, more are cuBLASLt's.  A joined product lies in the workspace until the kernel behind it has turned
- * heads and filled the cache, or multiplied the gate with the rest. */
+ * Taken for more rows than the kernels of decode_cuda.c are made for, and for what they do
+ * not take; bf16 and f16.  A joined product lies in the workspace until the kernel
+ * behind it has turned heads and filled the cache, or multiplied the gate with the rest. */
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
 #include <cuda/prefill.h>
 #include <cuda/refused.h>
-#include <cuda/skinny.h>
 #include <cuda_runtime_api.h>
 #include <linear/tune_cuda.h>
 #include <miniinfer/plugin.h>
 
-enum { MIN_ROWS = MI_GEMV_MAX_ROWS + 1 };
+enum { MIN_ROWS = MI_GEMV_FEW_ROWS + 1 };
 
 static const char *const layouts[] = { "plain", NULL };
 
 typedef struct {
     MiGemm *gemm;
-    int64_t out;    /* columns of the product */
-    bool    skinny; /* few rows are done by our own kernel */
     size_t  joined; /* bytes of the workspace before the product's own */
 } State;
 
@@ -64,35 +61,15 @@ static bool prepare_joined(MiContext *ctx, const MiCall *call, int n, bool own_o
         return false;
     }
     tune_cuda(ctx, s->gemm, MIN_ROWS - 1, x->shape[0], own_output);
-    s->out = out;
-    s->skinny = x->dtype == MI_BF16 && mi_cuda_skinny_prepare(call->at[0].weight[0].tensor.shape[1], out) == 0;
     *state = s;
     *workspace = s->joined + MI_GEMM_WORKSPACE;
     return true;
-}
-
-static bool is_few(const State *s, const MiTensor *x)
-{
-    return s->skinny && mi_cuda_skinny_wins(x->shape[0], x->stride[0], s->out);
-}
-
-/* gated: y has half of the product's columns. */
-static bool run_few(const State *s, MiContext *ctx, const MiCall *call, const void *residual, void *y, bool gated, GError **error)
-{
-    const MiTensor *x = &call->at[0].in[0];
-    const int64_t   out = gated ? s->out / 2 : s->out;
-    const MiSkinny  a = { .x = x->data, .w = call->at[0].weight[0].tensor.data, .residual = residual, .y = y,
-                          .x_stride = x->stride[0], .y_stride = out, .rows = (int32_t)x->shape[0],
-                          .in = (int32_t)call->at[0].weight[0].tensor.shape[1], .out = (int32_t)out, .gated = gated };
-    return cuda_ok(mi_cuda_skinny(ctx->stream, &a), "product of few rows", error);
 }
 
 static bool run_joined(const State *s, MiContext *ctx, const MiCall *call, const void *residual, void *y, GError **error)
 {
     const MiTensor *x = &call->at[0].in[0];
 
-    if (is_few(s, x))
-        return run_few(s, ctx, call, residual, y, false, error);
     return status_ok(mi_cuda_gemm(s->gemm, ctx->stream, x->data, call->at[0].weight[0].tensor.data, residual, y, x->shape[0],
                                   (char *)call->workspace + s->joined), "product", error);
 }
@@ -158,8 +135,6 @@ static bool gated_run(void *state, MiContext *ctx, const MiCall *call, GError **
 {
     const MiTensor *y = &call->at[3].out[0];
 
-    if (is_few(state, &call->at[0].in[0]))
-        return run_few(state, ctx, call, NULL, y->data, true, error);
     return run_joined(state, ctx, call, NULL, call->workspace, error) &&
            cuda_ok(mi_cuda_silu_mul(ctx->stream, call->workspace, y->data, y->shape[0], y->shape[1], y->dtype), "gating", error);
 }

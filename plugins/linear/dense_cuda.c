@@ -6,7 +6,6 @@
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
 #include <cuda/refused.h>
-#include <cuda/skinny.h>
 #include <cuda_runtime_api.h>
 #include <linear/tune_cuda.h>
 #include <miniinfer/plugin.h>
@@ -58,11 +57,13 @@ static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *optio
 
 /* ---- run -------------------------------------------------------------------- */
 
+/* Of so many rows at most; what has more is cuBLASLt's. */
+static const int32_t most_rows[] = { MI_GEMV_FEW_ROWS, 16 };
+enum { N_PLANS = G_N_ELEMENTS(most_rows) };
+
 typedef struct {
     MiGemm    *gemm;
-    MiGemvPlan few;   /* how few rows are done */
-    bool       reads;  /* few is possible */
-    bool       skinny; /* so is mi_cuda_skinny() */
+    MiGemvPlan plan[N_PLANS]; /* rows 0: not possible */
 } Part;
 
 typedef struct {
@@ -95,14 +96,15 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
             release(s);
             return false;
         }
-        p->few = (MiGemvPlan){ .kind = MI_GEMV_PLAIN, .dtype = ctx->dtype, .rows = MI_GEMV_MAX_ROWS,
-                               .in = (int32_t)w->shape[1], .out = (int32_t)w->shape[0] };
-        p->reads = w->shape[1] % 8 == 0 && ctx->dtype == MI_BF16 && in_one_piece(x, w->shape[1]) &&
-                   mi_cuda_gemv_plan(&p->few) == 0;
-        p->skinny = ctx->dtype == MI_BF16 && x->stride[0] % 8 == 0 && mi_cuda_skinny_prepare(w->shape[1], w->shape[0]) == 0;
+        for (int k = 0; k < N_PLANS && ctx->dtype == MI_BF16 && in_one_piece(x, w->shape[1]); k++) {
+            p->plan[k] = (MiGemvPlan){ .kind = MI_GEMV_PLAIN, .dtype = ctx->dtype, .rows = most_rows[k],
+                                       .in = (int32_t)w->shape[1], .out = (int32_t)w->shape[0] };
+            if (mi_cuda_gemv_plan(&p->plan[k]) != 0)
+                p->plan[k].rows = 0;
+        }
     }
     for (int i = 0; i < call->n; i++)
-        tune_cuda(ctx, s->part[i].gemm, MI_GEMV_MAX_ROWS, call->at[i].out[0].shape[0], false);
+        tune_cuda(ctx, s->part[i].gemm, MI_GEMV_FEW_ROWS, call->at[i].out[0].shape[0], false);
     *state = s;
     *workspace = MI_GEMM_WORKSPACE;
     return true;
@@ -122,14 +124,9 @@ static bool run_one(Part *p, MiContext *ctx, const MiCall *call, const MiArgs *a
     const void     *w = a->weight[0].tensor.data;
     const float    *bias = a->weight[1].tensor.data;
 
-    if (p->reads && y->shape[0] <= MI_GEMV_MAX_ROWS)
-        return cuda_ok(mi_cuda_gemv(ctx->stream, &p->few, *x, w, bias, *y), error);
-    if (p->skinny && mi_cuda_skinny_wins(y->shape[0], a->weight[0].tensor.shape[1], a->weight[0].tensor.shape[0])) {
-        const MiSkinny s = { .x = x->data, .w = w, .bias = bias, .y = y->data, .x_stride = x->stride[0], .y_stride = y->stride[0],
-                             .rows = (int32_t)y->shape[0], .in = (int32_t)a->weight[0].tensor.shape[1],
-                             .out = (int32_t)a->weight[0].tensor.shape[0], .f32 = y->dtype == MI_F32 };
-        return cuda_ok(mi_cuda_skinny(ctx->stream, &s), error);
-    }
+    for (int k = 0; k < N_PLANS; k++)
+        if (y->shape[0] <= p->plan[k].rows)
+            return cuda_ok(mi_cuda_gemv(ctx->stream, &p->plan[k], *x, w, bias, *y), error);
     const int status = mi_cuda_gemm(p->gemm, ctx->stream, x->data, w, NULL, y->data, y->shape[0], call->workspace);
     if (status) {
         g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "cuBLASLt: %s", mi_cuda_gemm_error(status));
