@@ -2,6 +2,7 @@
 #include "cmd.h"
 #include "interrupt.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* What the core's sections say is a front end's default, too. */
@@ -55,6 +56,19 @@ static bool serve(MiSession *s, const MiFeature *f, GError **error)
     return ok;
 }
 
+/* With -v: what the engine did, and what its cache spared it. */
+static void report(const MiSession *s)
+{
+    MiStats is;
+
+    s->engine->api->stats(s->engine, &is);
+    fprintf(stderr, "%" G_GUINT64_FORMAT " requests in %" G_GUINT64_FORMAT " steps: %" G_GUINT64_FORMAT " tokens in, %"
+            G_GUINT64_FORMAT " out\n", is.requests, is.steps, is.tokens_in, is.tokens_out);
+    fprintf(stderr, "of %" G_GUINT64_FORMAT " tokens of prompts the cache had %" G_GUINT64_FORMAT " (%.1f %%); %"
+            G_GUINT64_FORMAT " preemptions\n", is.prompt_tokens, is.found_tokens,
+            100 * (double)is.found_tokens / (double)MAX(is.prompt_tokens, 1), is.preemptions);
+}
+
 /* own_signals: the front end handles Ctrl-C itself, as an editor of lines must. */
 static int run(MiCommandLine *cl, const char *name, bool own_signals)
 {
@@ -66,8 +80,9 @@ static int run(MiCommandLine *cl, const char *name, bool own_signals)
         mi_interrupt_start();
     if (mi_session_open(&s, cl, MI_WITH_PLUGINS, &error) &&
         (f = mi_registry_find(s.registry, MI_KIND_FRONTEND, name, "*", &error)) && inherit_all(&s, f, &error) &&
-        mi_session_deepen(&s, MI_WITH_ENGINE, &error))
-        serve(&s, f, &error);
+        mi_session_deepen(&s, MI_WITH_ENGINE, &error) &&
+        (serve(&s, f, &error), s.verbose))
+        report(&s);
     mi_session_close(&s);
     const int status = mi_cmd_report(error);
     return status ? status : !own_signals && mi_interrupted() ? 130 : 0;

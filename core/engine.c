@@ -31,6 +31,7 @@ typedef struct {
     int64_t     room; /* positions of the cache when nothing runs */
     MiFlight   *flying[MI_FLIGHTS]; /* steps under way, oldest first */
     int         n_flying;
+    uint64_t    n_prompt, n_found, n_preempted; /* as in MiStats */
     int64_t     landed_us; /* when the last one was done */
     MiPaced     step;      /* what is known of the next to land */
     MiTemplate *template;
@@ -151,14 +152,17 @@ static void fail_stuck(Engine *e)
 
 /* ---- a step ----------------------------------------------------------------------- */
 
-static void mark_started(const MiFlight *f)
+static void mark_started(Engine *e, const MiFlight *f)
 {
     for (int i = 0; i < f->step.shape.n_seqs; i++) {
         MiRequested *q = requested(f->step.seqs[i]);
+        q->placed = true;
         if (q->started_us)
             continue;
         q->started_us = g_get_monotonic_time();
         q->n_found = q->pub.n_cached;
+        e->n_prompt += (uint64_t)q->pub.n_prompt;
+        e->n_found += (uint64_t)q->n_found;
     }
 }
 
@@ -170,7 +174,7 @@ static bool launch(Engine *e)
 
     if (!((const MiScheduler *)e->a->scheduler->vtable)->next(e->scheduler, &f->step))
         return false;
-    mark_started(f);
+    mark_started(e, f);
     if (mi_runner_launch(e->runner, f, &error)) {
         e->flying[e->n_flying++] = f;
         e->step.first |= f->first;
@@ -210,7 +214,7 @@ static void land(Engine *e)
 
 /* A sequence that lost its place must not take another while its last token is on its way: it stands
  * in a slot that somebody else may have by then.  What that slot knew of it is told anew. */
-static bool lost_in_flight(const Engine *e)
+static bool lost_in_flight(Engine *e)
 {
     bool lost = false;
 
@@ -220,11 +224,13 @@ static bool lost_in_flight(const Engine *e)
             continue;
         q->n_told = 0;
         lost = lost || q->n_flights;
+        e->n_preempted += q->placed;
+        q->placed = false;
     }
     return lost;
 }
 
-/* Locked.  Who runs, who waits, and what is taken of the cache. */
+/* Locked.  Who runs, who waits, and what is taken of the cache, found there and lost. */
 static void count(Engine *e)
 {
     const MiScheduler *s = e->a->scheduler->vtable;
@@ -233,6 +239,9 @@ static void count(Engine *e)
     e->stats.running = (int32_t)e->known->len - e->stats.waiting;
     e->stats.kv_room = e->limits.cache->room(e->limits.kv);
     e->stats.kv_used = e->room - e->stats.kv_room;
+    e->stats.prompt_tokens = e->n_prompt;
+    e->stats.found_tokens = e->n_found;
+    e->stats.preemptions = e->n_preempted;
 }
 
 static void one_step(Engine *e)
@@ -483,7 +492,7 @@ static bool start_scheduler(Engine *e, GError **error)
     e->limits = (MiLimits){ .max_seqs = a->max_seqs, .max_tokens = a->max_tokens, .prefill_step = a->prefill_step,
                             .cache = a->cache->vtable, .kv = mi_runner_cache(e->runner), .ctx = &a->ctx.pub,
                             .clock = g_get_monotonic_time };
-    e->room = e->limits.cache->room(e->limits.kv);
+    e->stats.kv_room = e->room = e->limits.cache->room(e->limits.kv);
     a->longest = (int32_t)MIN(a->max_len, e->room);
     return (e->scheduler = s->create(&e->limits, a->scheduler_options, error)) != NULL;
 }

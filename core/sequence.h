@@ -20,6 +20,7 @@ typedef struct {
     int32_t  n_asked;  /* like n_scored, counting those of steps under way */
     int32_t  n_scored; /* tokens of the prompt whose log probability was delivered, not counting the first */
     int32_t  n_found; /* positions that the cache had when it was first scheduled */
+    bool     placed; /* it was in a step, and nobody has noticed that it lost its place */
     bool     prompt_logprobs, cancelled, finished, gone; /* gone: the engine only waits for its steps */
     uint32_t links;               /* those whose parameters ask for something */
     void    *rows[MI_MAX_LINKS];  /* its parameters, by link; NULL: the link has none */

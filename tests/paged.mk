@@ -4,3 +4,10 @@ tests_test_pages_SOURCES  = tests/test_pages.c plugins/cache/pages.c plugins/cac
 	plugins/prefix/chain.h $(TEST_COMMON)
 tests_test_pages_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_pages_LDADD    = $(TEST_LDADD)
+test_programs += tests/test_paged tests/test_paged_remote
+tests_test_paged_SOURCES  = tests/test_paged.c $(TEST_COMMON)
+tests_test_paged_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_paged_LDADD    = $(TEST_LDADD)
+tests_test_paged_remote_SOURCES  = tests/test_paged.c tests/remote.c tests/remote.h $(TEST_COMMON)
+tests_test_paged_remote_CPPFLAGS = $(TEST_CPPFLAGS) -DMI_TEST_REMOTE
+tests_test_paged_remote_LDADD    = $(TEST_LDADD)

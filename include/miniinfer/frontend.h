@@ -66,8 +66,10 @@ typedef struct {
 typedef struct {
     int32_t  running, waiting; /* sequences: that take part in steps; that do not yet */
     uint64_t requests, tokens_in, tokens_out, steps;
-    int64_t  kv_used, kv_room; /* positions */
+    int64_t  kv_used, kv_room; /* positions; those that nobody needs but are kept, in case, count as room */
     int64_t  host_us; /* that the engine's thread spent on steps, its waiting for the device left out */
+    uint64_t prompt_tokens, found_tokens; /* of all that were started; of them those that the cache had already */
+    uint64_t preemptions; /* sequences that lost their place for others */
 } MiStats;
 
 typedef struct MiEngine MiEngine;

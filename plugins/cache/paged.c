@@ -290,7 +290,7 @@ static void fill_padding(Paged *p, int i)
 /* One piece for each row, or, where many changed, one over all of them. */
 static bool send_rows(Paged *p, MiContext *ctx, int n_seqs, GError **error)
 {
-    enum { FEW = 64 };
+    enum { FEW = 24 }; /* with what else a step sends they are one piece of work for the device */
     const size_t width = (size_t)p->store.shape.max_blocks;
     int          n = 0, first = 0, last = 0;
 
