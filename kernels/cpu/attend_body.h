@@ -206,11 +206,17 @@ static void softmax_row(const MiTile *t, int row, int low, int high)
 
 static void attend(const MiTile *t, int t0, int t1)
 {
-    const int n = t1 - t0;
+    const int n = t1 - t0, size = t->kv->block_size;
     int64_t   at[MI_TILE_KEYS];
 
-    for (int j = 0; j < n; j++)
-        at[j] = mi_kv_offset(t->kv, t->seq, t->start + t0 + j, t->head);
+    /* Within a block positions are a stride apart: the layouts are asked once for each block, which is two divisions. */
+    for (int j = 0, run; j < n; j += run) {
+        const int     first = t->start + t0 + j, left = size - first % size;
+        const int64_t from = mi_kv_offset(t->kv, t->seq, first, t->head);
+        run = left < n - j ? left : n - j;
+        for (int i = 0; i < run; i++)
+            at[j + i] = from + i * t->kv->stride_token;
+    }
     (t->kv->dtype == MI_F32 ? load_f32 : t->kv->dtype == MI_F16 ? load_f16 : load_bf16)(t, at, n);
     product(t->n_rows, (n + LANES - 1) / LANES * LANES, t->q, t->wide, t->keys, MI_TILE_KEYS, t->scores, MI_TILE_KEYS,
             t->dim, NULL);
