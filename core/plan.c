@@ -89,8 +89,10 @@ static void count(MiAssembly *a)
     static const char *const names[] = { [MI_F32] = "f32", [MI_F16] = "f16", [MI_BF16] = "bf16", [MI_F8] = "f8",
                                          [MI_I8] = "i8", [MI_I32] = "i32" };
     const MiCache           *cache = a->cache->vtable;
-    g_autofree char         *kv = g_strdup_printf("cache:%s %s, %d x %d positions", a->cache->name, names[a->kv_dtype],
-                                                  a->max_seqs, a->max_len);
+    /* A pool is of another size than what its sequences may grow to. */
+    const char              *times = MI_HAS(cache, fork) ? "for up to %d x %d positions" : "%d x %d positions";
+    g_autofree char         *size = g_strdup_printf(times, a->max_seqs, a->max_len);
+    g_autofree char         *kv = g_strdup_printf("cache:%s %s, %s", a->cache->name, names[a->kv_dtype], size);
     const bool               unified = ((const MiBackend *)a->backend->vtable)->unified;
 
     g_array_set_size(a->lines, 0);

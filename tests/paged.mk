@@ -4,6 +4,10 @@ tests_test_pages_SOURCES  = tests/test_pages.c plugins/cache/pages.c plugins/cac
 	plugins/prefix/chain.h $(TEST_COMMON)
 tests_test_pages_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_pages_LDADD    = $(TEST_LDADD)
+check_PROGRAMS += tests/plugins/collide.so
+tests_plugins_collide_so_SOURCES = tests/plugins/collide.c plugins/prefix/chain.c plugins/prefix/chain.h
+tests_plugins_collide_so_LDFLAGS = $(plugin_ldflags)
+tests_plugins_collide_so_LDADD   = $(plugin_ldadd)
 test_programs += tests/test_paged tests/test_paged_remote
 tests_test_paged_SOURCES  = tests/test_paged.c $(TEST_COMMON)
 tests_test_paged_CPPFLAGS = $(TEST_CPPFLAGS)

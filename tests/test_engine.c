@@ -459,9 +459,8 @@ static void takes_what_was_planned(void **state)
     }
 }
 
-static void allocates_nothing_while_it_decodes(void **state)
+static void allocates_nothing_while_it_decodes(const char *cache)
 {
-    (void)state;
     Run     r;
     Answer  a = { .text = g_string_sized_new(65536) };
     Meeting m = { .left = 1, .count_from = 20, .count_to = 120 };
@@ -469,7 +468,7 @@ static void allocates_nothing_while_it_decodes(void **state)
 
     started(&r, "", (const char *[]){ "sampler.chain", "penalties, temperature, top_k, top_p, min_p, multinomial",
                                       "sampler.top_k", "40", "sampler.top_p", "0.9", "sampler.repetition_penalty", "1.1",
-                                      "backend.cpu.threads", "2", NULL });
+                                      "backend.cpu.threads", "2", "engine.cache", cache, "cache.paged.bytes", "4MB", NULL });
     a.meeting = &m;
     prompt(tokens, N_PROMPT, 1);
     const MiRequest q = { .tokens = tokens, .n_tokens = N_PROMPT, .max_tokens = 130, .ignore_eos = true,
@@ -477,10 +476,17 @@ static void allocates_nothing_while_it_decodes(void **state)
     assert_true(r.engine->api->submit(r.engine, &q, NULL) != 0);
     wait_all(&m);
     assert_int_equal(a.n, 130);
-    print_message("# allocations in 100 decode steps: %d\n", g_atomic_int_get(&allocations));
+    print_message("# cache %s, allocations in 100 decode steps: %d\n", cache, g_atomic_int_get(&allocations));
     assert_int_equal(g_atomic_int_get(&allocations), 0);
     answer_clear(&a);
     stop(&r);
+}
+
+static void nobody_allocates_while_decoding(void **state)
+{
+    (void)state;
+    allocates_nothing_while_it_decodes("auto");
+    allocates_nothing_while_it_decodes("paged");
 }
 
 static MiEngine *counted;
@@ -602,5 +608,5 @@ TEST_MAIN(cmocka_unit_test(nothing_changes_an_answer), cmocka_unit_test(scores_w
           cmocka_unit_test(scores_in_pieces),
           cmocka_unit_test(ends_where_it_is_told), cmocka_unit_test(holds_out_for_min_tokens),
           cmocka_unit_test(refuses_what_cannot_be), cmocka_unit_test(names_what_does_not_fit),
-          cmocka_unit_test(takes_what_was_planned), cmocka_unit_test(allocates_nothing_while_it_decodes),
+          cmocka_unit_test(takes_what_was_planned), cmocka_unit_test(nobody_allocates_while_decoding),
           cmocka_unit_test(counts_who_runs_and_waits), cmocka_unit_test(cancels_at_once) MORE);

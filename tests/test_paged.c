@@ -56,7 +56,8 @@ static void start(Run *r, const char *more)
     g_auto(GStrv)     words = g_strsplit_set(all, " ", -1);
     g_autoptr(GError) error = NULL;
 
-    *r = (Run){ .registry = load((const char *[]){ "tests/plugins/tiny.so", NULL }), .config = mi_config_new() };
+    *r = (Run){ .registry = load((const char *[]){ "tests/plugins/tiny.so", "tests/plugins/collide.so", NULL }),
+                .config = mi_config_new() };
 #ifdef MI_TEST_REMOTE
     remote_add(r->registry);
     remote_late_us = 5;
@@ -189,7 +190,7 @@ static char *stories_path(void)
 static void every_size(void)
 {
     static const int         sizes[] = { 1, 4, 16, 64 }, chunks[] = { 1, 7, 64, 512 };
-    static const char *const indexes[] = { "hash", "trie", "none" };
+    static const char *const indexes[] = { "hash", "trie", "none", "collide", "hash" };
     Answer                   want[MANY], got[MANY];
     Run                      r;
 
@@ -202,7 +203,7 @@ static void every_size(void)
     same(want, got, MANY, "batch");
     stop(&r);
     for (int i = 0; i < 4 * 4 * 2; i++) {
-        const char      *index = indexes[i % 3];
+        const char      *index = indexes[i % 5];
         g_autofree char *what = g_strdup_printf("engine.attention paged cache.paged.block_size %d engine.prefill_step %d "
                                                 "engine.max_seqs %d cache.paged.prefix %s cache.paged.bytes 2MB",
                                                 sizes[i % 4], chunks[i / 4 % 4], i / 16 ? 1 : 7, index);
@@ -293,6 +294,12 @@ static void no_size_changes_a_token(void **state) { (void)state, on_each_model(s
 static void a_quarter_will_do_with_hashes(void **state) { (void)state, on_each_model(a_quarter, "cache.paged.prefix hash"); }
 static void a_quarter_will_do_with_a_tree(void **state) { (void)state, on_each_model(a_quarter, "cache.paged.prefix trie"); }
 static void a_quarter_will_do_alone(void **state) { (void)state, on_each_model(a_quarter, "cache.paged.prefix none"); }
+static void a_quarter_will_do_where_all_collides(void **state)
+{
+    (void)state;
+    on_each_model(a_quarter, "cache.paged.prefix collide");
+}
+
 static void a_quarter_will_do_swapped(void **state)
 {
     (void)state;
@@ -300,6 +307,34 @@ static void a_quarter_will_do_swapped(void **state)
     on_each_model(a_quarter, "cache.paged.prefix hash cache.paged.swap 100kB scheduler.fcfs.preempt swap");
 }
 
-TEST_MAIN(cmocka_unit_test(no_size_changes_a_token), cmocka_unit_test(a_quarter_will_do_with_hashes),
+#ifdef MI_TEST_REMOTE
+/* On a device with its own memory the cache takes what the other parts leave, and the plan says so. */
+static void takes_what_is_free(void **state)
+{
+    (void)state;
+    g_autofree char *tiny = tiny_path();
+    Answer           got[MANY];
+    Run              r;
+
+    model_path = tiny, kv_dtype = "fp32";
+    remote_bytes = 320 << 20; /* of which 256 MiB and 1/64 are left alone */
+    start(&r, "engine.attention paged engine.max_seqs 3");
+    const size_t  taken = mi_assembly_plan(r.assembly)->device, most = remote_bytes - (remote_bytes / 64 + (256 << 20));
+    const int64_t room = room_of(&r);
+    assert_in_range(taken, most - (1 << 20), most);
+    assert_int_equal(mi_engine_allocated(r.engine), mi_assembly_plan(r.assembly)->allocated);
+    ask(&r, got, 0, MANY, 1);
+    at_rest(&r, room);
+    stop(&r);
+    remote_bytes = (size_t)1 << 40;
+    g_unlink(tiny);
+}
+#define REMOTE_TESTS cmocka_unit_test(takes_what_is_free),
+#else
+#define REMOTE_TESTS
+#endif
+
+TEST_MAIN(REMOTE_TESTS cmocka_unit_test(no_size_changes_a_token),
+          cmocka_unit_test(a_quarter_will_do_where_all_collides), cmocka_unit_test(a_quarter_will_do_with_hashes),
           cmocka_unit_test(a_quarter_will_do_with_a_tree), cmocka_unit_test(a_quarter_will_do_alone),
           cmocka_unit_test(a_quarter_will_do_swapped));
