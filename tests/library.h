@@ -60,18 +60,18 @@ static inline Miniinfer *loaded(const char *name, const char *seqs)
 /* ---- requests ------------------------------------------------------------------------- */
 enum { PROMPT = 9, PROMPTS = 24 };
 
-static inline const int32_t *prompt(int i)
-{
-    static int32_t ids[PROMPTS][PROMPT];
+static int32_t prompts[PROMPTS][PROMPT]; /* written before any thread begins */
 
-    for (int k = 0; k < PROMPT; k++)
-        ids[i][k] = (i * 31 + k * 17 + i * k) % 90;
-    return ids[i];
+static inline void make_prompts(void)
+{
+    for (int i = 0; i < PROMPTS; i++)
+        for (int k = 0; k < PROMPT; k++)
+            prompts[i][k] = (i * 31 + k * 17 + i * k) % 90;
 }
 
 static inline MiniinferRequest asked(int i, int tokens)
 {
-    return (MiniinferRequest){ .struct_size = sizeof(MiniinferRequest), .ids = prompt(i), .n_ids = PROMPT - (size_t)i % 4,
+    return (MiniinferRequest){ .struct_size = sizeof(MiniinferRequest), .ids = prompts[i], .n_ids = PROMPT - (size_t)i % 4,
                                .max_tokens = tokens, .ignore_eos = true };
 }
 
@@ -153,6 +153,7 @@ static inline int make_models(void **state)
     const char *build = getenv("MI_BUILDDIR"), *tmp = getenv("TMPDIR");
     char        command[2048];
 
+    make_prompts();
     snprintf(folder, sizeof folder, "%s/miniinfer-library-XXXXXX", tmp ? tmp : "/tmp");
     if (!build || !mkdtemp(folder))
         return -1;
