@@ -70,6 +70,7 @@ static int open_library(void)
 
 /* Asking for an algorithm for the first time reads tables, and the first product loads code: a thread does both for a
  * small product that nobody needs, while the start goes on. */
+enum { SQUARE = MI_GEMM_SIDE * MI_GEMM_SIDE * 2 }; /* bytes */
 static pthread_t warmer;
 static int       warming, device_of_warmer;
 
@@ -78,20 +79,19 @@ static void warm_up(cublasLtMatmulDesc_t product, cublasLtMatrixLayout_t side, c
     const float                     one = 1, zero = 0;
     cublasLtMatmulHeuristicResult_t found;
     cudaStream_t                    stream = NULL;
-    char                           *memory = NULL;
+    void                           *memory = NULL;
     int                             n = 0;
 
-    if (cudaMalloc((void **)&memory, 3 * 128 * 128 * 2) == cudaSuccess &&
+    if (mi_cuda_gemm_ground(&memory) == cudaSuccess &&
         cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess &&
         lt.cublasLtMatmulAlgoGetHeuristic(library, product, side, side, side, side, preference, 1, &found, &n) ==
             CUBLAS_STATUS_SUCCESS && n)
-        (void)lt.cublasLtMatmul(library, product, &one, memory, side, memory + 32768, side, &zero, memory + 65536, side,
-                                memory + 65536, side, &found.algo, NULL, 0, stream);
+        (void)lt.cublasLtMatmul(library, product, &one, memory, side, (char *)memory + SQUARE, side, &zero,
+                                (char *)memory + 2 * SQUARE, side, (char *)memory + 2 * SQUARE, side, &found.algo, NULL, 0, stream);
     if (stream) {
         (void)cudaStreamSynchronize(stream);
         (void)cudaStreamDestroy(stream);
     }
-    (void)cudaFree(memory);
 }
 
 static void *warm(void *unused)
@@ -105,7 +105,7 @@ static void *warm(void *unused)
     if (cudaSetDevice(device_of_warmer) == cudaSuccess &&
         lt.cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
         lt.cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &t, sizeof t) == CUBLAS_STATUS_SUCCESS &&
-        lt.cublasLtMatrixLayoutCreate(&side, CUDA_R_16BF, 128, 128, 128) == CUBLAS_STATUS_SUCCESS &&
+        lt.cublasLtMatrixLayoutCreate(&side, CUDA_R_16BF, MI_GEMM_SIDE, MI_GEMM_SIDE, MI_GEMM_SIDE) == CUBLAS_STATUS_SUCCESS &&
         lt.cublasLtMatmulPreferenceCreate(&preference) == CUBLAS_STATUS_SUCCESS)
         warm_up(product, side, preference);
     (void)cudaGetLastError();
@@ -250,6 +250,8 @@ static const cublasLtMatmulAlgo_t *chosen(const MiGemm *g, int class)
 }
 
 int mi_cuda_gemm_has(const MiGemm *g, int class) { return chosen(g, class) != NULL; }
+
+double mi_cuda_gemm_work(const MiGemm *g, int class) { return (double)class * (double)g->in * (double)g->out; }
 
 int mi_cuda_gemm_choose(MiGemm *g, int class, const void *algorithm, size_t bytes)
 {

@@ -39,6 +39,7 @@ const char *mi_cuda_gemm_error(int status);
 /* LOAD, the rest.  The class that so many rows belong to; 0: more than any. */
 int  mi_cuda_gemm_class(int64_t rows);
 int  mi_cuda_gemm_has(const MiGemm *, int class_); /* an algorithm was chosen for it */
+double mi_cuda_gemm_work(const MiGemm *, int class_); /* multiply-adds */
 /* Times some of the library's algorithms on the card, with memory of its own, for milliseconds.  adds: with a
  * residual.  algorithm: [MI_GEMM_ALGORITHM].  0: nothing could be found out. */
 int  mi_cuda_gemm_measure(MiGemm *, int class_, int adds, void *algorithm);
@@ -51,6 +52,9 @@ void mi_cuda_gemm_key(const MiGemm *, int class_, int adds, char *key, size_t si
 int mi_cuda_add_bias(void *stream, MiTensor y, const float *bias);
 /* Small numbers of dtype; bytes: a multiple of 4.  A cudaError_t. */
 int mi_cuda_noise(void *stream, void *p, size_t bytes, MiDType dtype);
+/* Room for three matrices of MI_GEMM_SIDE squared halves that mean nothing.  A cudaError_t. */
+enum { MI_GEMM_SIDE = 128 };
+int mi_cuda_gemm_ground(void **p);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,8 @@
 /* Below, what timing wins of a step is less than 1 % (docs/performance.md), and a start with the usual prefill_step would
  * take longer for it. */
 enum { LEAST = 1024 };
+/* Above, a card runs at the limit of its power, and what is faster alone lowers its clock. */
+#define MOST_WORK 4e11
 
 static void tune(MiContext *ctx, MiGemm *g, int class, bool adds)
 {
@@ -27,6 +29,6 @@ void tune_cuda(MiContext *ctx, MiGemm *g, int64_t least, int64_t most, bool adds
         return;
     end = end ? end : MI_GEMM_MOST;
     for (int c = MAX(mi_cuda_gemm_class(least + 1), LEAST); c <= end; c *= 2)
-        if (!mi_cuda_gemm_has(g, c))
+        if (!mi_cuda_gemm_has(g, c) && mi_cuda_gemm_work(g, c) <= MOST_WORK)
             tune(ctx, g, c, adds);
 }
