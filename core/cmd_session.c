@@ -43,11 +43,28 @@ static bool loading(void *user, uint64_t done, uint64_t total)
 }
 
 /* ---- opening ---------------------------------------------------------------- */
+/* A folder that --plugin-path names and that was refused is not only `inspect`'s to tell. */
+static void tell_refused_folders(const MiSession *s)
+{
+    const char      *path = mi_flag(s->line, "plugin-path");
+    g_auto(GStrv)    dirs = g_strsplit(path ? path : "", G_SEARCHPATH_SEPARATOR_S, 0);
+    const GPtrArray *files = mi_registry_files(s->registry);
+
+    for (guint i = 0; i < files->len && strcmp(s->line->command->name, "inspect") != 0; i++) {
+        const MiLoaded *l = files->pdata[i];
+        if (l->state == MI_FILE_SKIPPED && g_strv_contains((const char *const *)dirs, l->file))
+            g_message("--plugin-path: %s", l->why);
+    }
+}
+
 bool mi_session_open(MiSession *s, const MiCommandLine *line, MiSessionDepth depth, GError **error)
 {
     const MiWanted wanted = { NULL, mi_flag(line, "config"), mi_flag(line, "plugin-path"),
                               (const char *const *)line->settings->pdata, line->settings->len };
 
     *s = (MiSession){ .line = line, .verbose = mi_flag(line, "verbose"), .progress = loading, .user = s };
-    return mi_session_begin(s, &wanted, error) && mi_session_deepen(s, depth, error);
+    if (!mi_session_begin(s, &wanted, error))
+        return false;
+    tell_refused_folders(s);
+    return mi_session_deepen(s, depth, error);
 }
