@@ -5,6 +5,7 @@
  * Nothing is allocated in a step once its bucket has run before. */
 #include "engine.h"
 #include "chat.h"
+#include "identity.h"
 #include "runner.h"
 
 #include <string.h>
@@ -399,6 +400,12 @@ static int32_t bos(MiEngine *self)
     return t->vt && t->data.add_bos ? t->data.bos : -1;
 }
 
+static void identity(MiEngine *self, char **model, char **sampling)
+{
+    *model = mi_identity_model(engine(self)->a);
+    *sampling = mi_identity_sampling(engine(self)->a);
+}
+
 static const MiEngineApi api = {
     .struct_size = sizeof api,
     .submit = submit,
@@ -409,6 +416,7 @@ static const MiEngineApi api = {
     .piece = piece,
     .encode_chat = encode_chat,
     .bos = bos,
+    .identity = identity,
 };
 
 /* ---- start and stop ------------------------------------------------------------------------ */

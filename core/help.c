@@ -59,6 +59,7 @@ static const char *const chat_examples[] = {
 
 static const MiFlag batch_flags[] = {
     { 'o', "output", "FILE", "frontend.batch.output", "where answers go; requests answered there are skipped" },
+    { 0, "order", "finish | input", "frontend.batch.order", "answers as they finish, or in the order of the input" },
     { 0, "batch-size", "N", "engine.max_seqs", "requests worked on at once" },
     { 0, "prefill-step", "N", "engine.prefill_step", "rows of a step that prompts may take" },
     { 0, "max-length", "N", "engine.max_len", "positions of one request, prompt and answer together" },
@@ -204,9 +205,11 @@ const MiCommand mi_commands[] = {
     { "batch", "FILE", 1, 1, "answer a file of prompts or JSONL requests",
       "Each line of FILE is a prompt or, if it starts with {, a request: an object with \"prompt\", \"messages\" or "
       "\"ids\", and as it likes \"id\", \"raw\", \"max_tokens\", \"min_tokens\", \"stop\", \"ignore_eos\", \"logprobs\", "
-      "\"n\" and any parameter of the sampler chain. One JSON object a line comes out, as answers finish. Run again "
-      "after a stop it goes on where it was: ids that the output already holds are skipped. A line that cannot be read "
-      "is reported with its number and left out, and the exit status is 65.",
+      "\"n\" and any parameter of the sampler chain. One JSON object a line comes out, as answers finish or in the "
+      "order of the input. The same command run again after a stop, whatever stopped it, goes on where it was, and says how "
+      "far that is; answers of other requests, settings or another model are refused, by the digests in \"request\". A line "
+      "that cannot be read is reported with its number and left out, and the exit status is 65. On a terminal a line shows "
+      "how far it is; -v sums up what the engine did.",
       batch_flags, batch_examples },
     { "inspect", "[KIND[:NAME] | FILE.so | MODEL]", 0, 1, "list plugins and features, or look into one",
       "Without an operand every feature, one a line; skipped files with the reason.", inspect_flags,

@@ -23,6 +23,7 @@ core_libcore_a_SOURCES = \
 	core/options.c core/options.h \
 	core/pace.c core/pace.h \
 	core/parts.h core/plan.c \
+	core/identity.c core/identity.h \
 	core/image.c core/image.h \
 	core/loader.c core/loader.h \
 	core/plugin.c \

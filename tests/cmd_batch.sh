@@ -39,6 +39,60 @@ status 0 "$mi" batch in -o b.jsonl $flags --sampler.chain temperature,top_k,mult
 check "goes on where it was killed" $?
 status 0 "$mi" batch in -o b.jsonl $flags --sampler.chain temperature,top_k,multinomial --seed 1 && sort b.jsonl | cmp -s - whole
 check "does nothing twice" $?
+[ "`wc -l <err`" = 1 ] && grep -q '^miniinfer: b.jsonl: 6 of 6 answers are there$' err; check "says so in a line" $?
+head -n 2 a.jsonl >b.jsonl; echo '{"id":"else","index":0,"request":"x"}' >>b.jsonl; printf '{"id"' >>b.jsonl
+status 0 "$mi" batch in -o b.jsonl $flags --sampler.chain temperature,top_k,multinomial --seed 1 && [ "`wc -l <err`" = 1 ] &&
+	grep -q 'b.jsonl: 2 of 6 answers are there and 1 to what in does not ask, a broken last line of 5 bytes was cut off; the others follow' err
+check "and what else it found" $?
+
+# What an answer depends on: its line, the settings, the model.
+same="--sampler.chain temperature,top_k,multinomial --seed 1"
+cp a.jsonl b.jsonl
+sed 's/Once/ONCE/' in >other
+refuses 65 'other:1: not the request that b.jsonl:[1-6] answered' "$mi" batch other -o b.jsonl $flags $same; check "another line" $?
+refuses 78 'b.jsonl:[1-6]: answered with other settings' "$mi" batch in -o b.jsonl $flags --sampler.chain temperature,top_k,multinomial --seed 2
+check "another seed" $?
+refuses 78 'other settings' "$mi" batch in -o b.jsonl $flags $same --sampler.temperature 0.5; check "another temperature" $?
+refuses 78 'other settings' "$mi" batch in -o b.jsonl $flags $same -n 13; check "another length" $?
+refuses 78 'answered with another model' "$mi" batch in -o b.jsonl $flags $same --engine.dtype auto; check "another dtype" $?
+status 0 "$mi" batch in -o b.jsonl $flags $same --batch-size 2 --order input --engine.prefill_step 4 && cmp -s a.jsonl b.jsonl
+check "what changes no answer may change" $?
+{ cat in; echo 'The end'; } >longer
+status 0 "$mi" batch longer -o b.jsonl $flags $same && [ "`wc -l <b.jsonl`" = 7 ] && grep -q '6 of 7 answers' err
+check "more lines" $?
+
+# In the order of the input: the first is the longest.
+cat >long <<'LINES'
+{"prompt": "Once", "max_tokens": 60, "ignore_eos": true}
+{"prompt": "Lily", "max_tokens": 1}
+{"prompt": 7}
+{"prompt": "Tom", "max_tokens": 2, "n": 2}
+{"prompt": "The", "max_tokens": 30, "ignore_eos": true}
+LINES
+ids() { sed 's/^{"id":\([0-9]*\),"index":\([0-9]*\).*/\1.\2/' "$1" | tr '\n' ' '; }
+same="$same --batch-size 4"
+status 65 "$mi" batch long -o o.jsonl $flags $same --order input && [ "`ids o.jsonl`" = "1.0 2.0 4.0 4.1 5.0 " ]; check "in order" $?
+status 65 "$mi" batch long -o f.jsonl $flags $same && [ "`ids f.jsonl`" != "`ids o.jsonl`" ] && [ "`sort f.jsonl | cksum`" = "`sort o.jsonl | cksum`" ]
+check "as they finish" $?
+sed -n '2p;3p' o.jsonl >p.jsonl
+status 65 "$mi" batch long -o p.jsonl $flags $same --order input && grep -q '^miniinfer: long:2: .*written behind' err &&
+	[ "`ids p.jsonl`" = "2.0 4.0 1.0 4.1 5.0 " ]
+check "says where order cannot be kept" $?
+
+printf '%s\n' '{"prompt": "a", "id": "x"}' '{"prompt": "b", "id": "x"}' '{"prompt": "c", "id": 1}' d >twice
+status 65 "$mi" batch twice -o t.jsonl $flags && grep -q '^miniinfer: twice:2: its id is that of line 1, too' err && [ "`wc -l <t.jsonl`" = 3 ]
+check "an id that is there twice" $?
+
+# Ctrl-C: what is whole stays, the next run goes on.
+i=0; while [ $i -lt 400 ]; do echo "Once upon a time $i"; i=$((i + 1)); done >many
+"$mi" batch many -o s.jsonl $flags $same >out 2>err & pid=$!
+i=0; while [ $i -lt 200 ] && [ "`cat s.jsonl 2>/dev/null | wc -l`" -lt 5 ]; do sleep 0.02; i=$((i + 1)); done
+status 74 "$mi" batch many -o s.jsonl $flags $same && grep -q 's.jsonl: another batch writes to it' err; check "one at a time" $?
+kill -TERM $pid; wait $pid
+[ $? = 130 ] && there=`wc -l <s.jsonl` && [ "$there" -lt 400 ] && [ -z "`tail -c 1 s.jsonl | tr -d '\n'`" ]; check "stops in the middle" $?
+status 0 "$mi" batch many -o s.jsonl $flags $same && grep -q "s.jsonl: $there of 400 answers are there; the others follow" err &&
+	[ "`ids s.jsonl | tr ' ' '\n' | sort -u | grep -c .`" = 400 ] && [ "`wc -l <s.jsonl`" = 400 ]
+check "and goes on" $?
 echo 'dear diary' >mine
 cp mine copy
 refuses 65 'mine:1: no answer of an earlier batch' "$mi" batch in -o mine $flags && cmp -s mine copy

@@ -1,5 +1,5 @@
 test_programs += tests/test_command_line tests/test_json_out
-test_scripts  += tests/cmd_batch.sh tests/cmd_bench.sh tests/cmd_chat.sh tests/cmd_help.sh tests/cmd_model.sh tests/docs.sh tests/dummy.sh tests/quickstart.sh
+test_scripts  += tests/batch_kill.sh tests/cmd_batch.sh tests/cmd_bench.sh tests/cmd_chat.sh tests/cmd_help.sh tests/cmd_model.sh tests/docs.sh tests/dummy.sh tests/quickstart.sh
 EXTRA_DIST    += tests/cmd_chat.py tests/tap.sh
 tests_test_command_line_SOURCES  = tests/test_command_line.c $(TEST_COMMON)
 tests_test_command_line_CPPFLAGS = $(TEST_CPPFLAGS)

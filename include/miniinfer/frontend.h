@@ -95,6 +95,10 @@ typedef struct {
     int32_t *(*encode_chat)(MiEngine *, const MiVar *vars, size_t *n_ids, GError **error);
     /* The id that the model begins a text with; encode() adds none.  -1: it begins with nothing. */
     int32_t (*bos)(MiEngine *);
+    /* Optional.  What answers depend on beside what requests say: the model (its tables and settings, the beginning of
+     * each weight, dtype, template), and what the sampler chain does by default.  Texts of which only equality
+     * means something; the caller frees both. */
+    void (*identity)(MiEngine *, char **model, char **sampling);
 } MiEngineApi;
 
 struct MiEngine {

@@ -1,13 +1,13 @@
 /* batch.c - a file of prompts or JSONL requests in, one JSON object an answer out.
  *
- * A line that begins with { is a request (batch_request.c), any other a prompt
- * whose id is its line number.  Answers are written as they finish, each with
- * one write(), so that a run that was killed leaves whole lines and at most one
- * broken one at the end, which is cut off; a run that finds answers in the
- * output leaves those requests out.  A line that cannot be read or answered is
- * reported and left out of the output, so the next run tries it again.  When the
- * device fails nothing more is tried: one line says so, for all. */
+ * A line that begins with { is a request (batch_request.c), any other a prompt whose id is its line number.  Answers
+ * are written as they finish or in the order of the input (batch_output.c); a run that finds answers in the output
+ * leaves those requests out, if each is of the very line, model and settings that this run has.  A line that cannot
+ * be read or answered is reported and left out of the output, so the next run tries it again.  When the device fails
+ * nothing more is tried: one line says so, for all. */
 #define _GNU_SOURCE /* pipe2 */
+#include "batch_answer.h"
+#include "batch_output.h"
 #include "batch_request.h"
 
 #include <errno.h>
@@ -21,58 +21,48 @@
 #include <unistd.h>
 
 typedef struct {
-    const char *input, *output;
+    const char *input, *output, *order;
     bool        raw, ignore_eos;
     int32_t     max_tokens, min_tokens, in_flight;
     const char *stop, *system, *seed;
 } Options;
 
+enum { MAX_LINE = 64 << 20 /* bytes of the input's */ };
+
 typedef struct Batch Batch;
 
 /* One answer on its way.  event() fills it in the engine's thread and hands it over at its end. */
 typedef struct {
-    Batch   *batch;
-    json_t  *id;
-    char    *key;
-    int64_t  line;
-    int      index; /* of the answers to this line */
-    uint64_t request;
-    GString *text;
-    GArray  *ids, *logprobs, *tops; /* int32_t; float; MiTop[n_tops] each */
-    int      n_tops;
-    GError  *error; /* NULL: none */
-    MiFinish finish;
-    int32_t  n_prompt;
+    Batch      *batch;
+    int64_t     line, at; /* at: its number in the output */
+    uint64_t    request;
+    BatchAnswer answer;
 } Job;
 
 struct Batch {
     MiEngine    *engine;
     Options      options;
-    int          out;  /* descriptor */
-    int          in;   /* descriptor */
-    GString     *read; /* of the input, not taken yet */
+    BatchOutput  out;
+    int          in;      /* descriptor */
+    GString     *read;    /* of the input, not taken yet */
     int          wake[2]; /* a pipe: an answer is finished, or stop() was called */
-    GHashTable  *seen; /* keys of answers in the output or on their way */
-    GHashTable  *jobs; /* Job *, on their way; set */
+    char        *common;  /* the beginning of all digests */
+    GHashTable  *seen;    /* keys of the input's answers: int64_t *, the line */
+    GHashTable  *jobs;    /* Job *, on their way; set */
     GAsyncQueue *finished;
-    int64_t      line, answered, skipped, failed, tokens;
-    int64_t      began;
+    int64_t      total;   /* answers that the input wants; -1: it is no file, so nobody knows */
+    int64_t      line, numbered, answered, skipped, failed;
+    int64_t      began, shown; /* microseconds: the start, the last progress line */
+    uint64_t     drawn;        /* tokens of the engine before */
     GMutex       lock; /* of jobs, for stop(), and of the last word of event() */
-    bool         stopped;
-    char        *io_error; /* NULL: none */
-    GError      *device_error; /* NULL: none */
+    bool         stopped, told; /* told: that the output is not in order */
+    GError      *ended; /* why no more is answered: the input, the output or the device; NULL: all is well */
 };
 
 /* ---- jobs -------------------------------------------------------------------------------- */
 static void job_free(Job *j)
 {
-    json_decref(j->id);
-    g_free(j->key);
-    g_clear_error(&j->error);
-    g_string_free(j->text, TRUE);
-    g_array_unref(j->ids);
-    g_array_unref(j->logprobs);
-    g_array_unref(j->tops);
+    batch_answer_clear(&j->answer);
     g_free(j);
 }
 
@@ -87,22 +77,7 @@ static void event(void *user, const MiEvent *e)
 {
     Job *j = user;
 
-    if (e->type == MI_EVENT_TEXT && e->len)
-        g_string_append_len(j->text, e->text, (gssize)e->len);
-    if (e->type == MI_EVENT_TEXT && e->n_tokens)
-        g_array_append_vals(j->ids, e->tokens, (guint)e->n_tokens);
-    if (e->logprobs)
-        g_array_append_vals(j->logprobs, e->logprobs, (guint)e->n_tokens);
-    if (e->tops) {
-        g_array_append_vals(j->tops, e->tops, (guint)(e->n_tokens * e->n_tops));
-        j->n_tops = e->n_tops;
-    }
-    if (e->type == MI_EVENT_ERROR)
-        j->error = g_error_new_literal(MI_ERROR, e->code, e->text);
-    if (e->type == MI_EVENT_DONE) {
-        j->finish = e->finish;
-        j->n_prompt = e->n_prompt;
-    }
+    batch_answer_event(&j->answer, e);
     if (e->type == MI_EVENT_DONE || e->type == MI_EVENT_ERROR) {
         Batch *b = j->batch;
         g_mutex_lock(&b->lock); /* which whoever takes the last answer, and ends the batch, takes too */
@@ -112,11 +87,16 @@ static void event(void *user, const MiEvent *e)
     }
 }
 
+static void complain_of(const Batch *b, int64_t line, const char *message)
+{
+    fprintf(stderr, "%sminiinfer: %s:%lld: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", b->options.input,
+            (long long)line, message);
+}
+
 static void complain(Batch *b, int64_t line, const char *message)
 {
     b->failed++;
-    fprintf(stderr, "%sminiinfer: %s:%lld: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", b->options.input,
-            (long long)line, message);
+    complain_of(b, line, message);
 }
 
 /* One request's error; one of the device is everybody's. */
@@ -124,129 +104,180 @@ static void take_error(Batch *b, int64_t line, const GError *error)
 {
     if (!g_error_matches(error, MI_ERROR, MI_ERROR_DEVICE))
         complain(b, line, error->message);
-    else if (!b->device_error)
-        b->device_error = g_error_copy(error);
+    else if (!b->ended)
+        g_set_error(&b->ended, MI_ERROR, MI_ERROR_DEVICE, "%s: stopped after %lld answers, the next run goes on there: %s",
+                    b->options.input, (long long)b->answered, error->message);
 }
 
-/* ---- the output -------------------------------------------------------------------------- */
-static json_t *logprobs_of(const Job *j)
+/* The end of a job: its answer's turn, or the gap that it leaves. */
+static void put(Batch *b, const Job *j, bool answered)
 {
-    json_t *list = json_array();
+    GError *error = NULL;
 
-    for (guint i = 0; i < j->logprobs->len; i++) {
-        json_t *top = json_array();
-        for (int t = 0; t < j->n_tops; t++) {
-            const MiTop *at = &g_array_index(j->tops, MiTop, i * (guint)j->n_tops + (guint)t);
-            json_array_append_new(top, json_pack("[i, f]", at->id, (double)at->logprob));
-        }
-        json_array_append_new(list, json_pack("{s:i, s:f, s:o}", "id", g_array_index(j->ids, int32_t, i), "logprob",
-                                              (double)g_array_index(j->logprobs, float, i), "top", top));
+    b->answered += answered;
+    if (b->ended || batch_output_put(&b->out, j->at, answered ? batch_answer_line(&j->answer) : NULL, &error))
+        return;
+    b->ended = error;
+}
+
+/* ---- how far it is ------------------------------------------------------------------------ */
+enum { BAR = 24, TICK_US = 200000 };
+
+static void print_left(double seconds)
+{
+    const int64_t s = (int64_t)seconds;
+
+    if (s >= 3600)
+        fprintf(stderr, ", %lld:%02d:%02d left", (long long)(s / 3600), (int)(s / 60 % 60), (int)(s % 60));
+    else
+        fprintf(stderr, ", %d:%02d left", (int)(s / 60), (int)(s % 60));
+}
+
+/* Now and then, or `always`. */
+static void progress(Batch *b, bool always)
+{
+    const int64_t now = g_get_monotonic_time(), done = b->skipped + b->answered + b->failed;
+    const double  s = (double)(now - b->began) / 1e6, all = (double)MAX(b->total, 1);
+    MiStats       is;
+
+    if (!isatty(STDERR_FILENO) || g_strcmp0(g_getenv("TERM"), "dumb") == 0 || (!always && now < b->shown + TICK_US))
+        return;
+    b->shown = now;
+    b->engine->api->stats(b->engine, &is);
+    fputs("\r\033[K", stderr);
+    if (b->total >= 0) {
+        const int full = (int)(BAR * MIN((double)done / all, 1));
+        fprintf(stderr, "[%.*s%.*s] %.0f %%, %lld of %lld", full, "########################", BAR - full,
+                "------------------------", 100 * (double)done / all, (long long)done, (long long)b->total);
+    } else {
+        fprintf(stderr, "%lld answered", (long long)done);
     }
-    return list;
+    fprintf(stderr, ", %u on their way, %.0f tokens/s", g_hash_table_size(b->jobs),
+            s > 0 ? (double)(is.tokens_out - b->drawn) / s : 0);
+    if (b->answered && b->total > done)
+        print_left((double)(b->total - done) * s / (double)b->answered);
+    fflush(stderr);
 }
 
-static char *answer_line(const Job *j)
-{
-    g_autofree char *text = g_utf8_make_valid(j->text->str, (gssize)j->text->len);
-    json_t          *ids = json_array(), *o;
+/* ---- what was answered before --------------------------------------------------------------- */
 
-    for (guint i = 0; i < j->ids->len; i++)
-        json_array_append_new(ids, json_integer(g_array_index(j->ids, int32_t, i)));
-    o = json_pack("{s:O, s:i, s:s, s:o, s:s, s:i}", "id", j->id, "index", j->index, "text", text, "output_ids", ids,
-                  "finish_reason", j->finish == MI_FINISH_STOP ? "stop" : "length", "prompt_tokens", j->n_prompt);
-    if (j->logprobs->len)
-        json_object_set_new(o, "logprobs", logprobs_of(j));
-    char *compact = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9));
-    char *line = g_strconcat(compact, "\n", NULL);
-    free(compact);
-    json_decref(o);
-    return line;
+static BatchDefaults defaults_of(const Batch *b)
+{
+    const Options *o = &b->options;
+    return (BatchDefaults){ o->raw, o->max_tokens, o->min_tokens, o->ignore_eos, o->stop, o->system, o->seed };
 }
 
-static void write_answer(Batch *b, const Job *j)
+/* Whether the output has the answer; *error: it has one of something else. */
+static bool had(Batch *b, const char *key, int64_t line, const char *of, GError **error)
 {
-    g_autofree char *line = answer_line(j);
-    const size_t     len = strlen(line);
+    BatchEarlier *e = g_hash_table_lookup(b->out.earlier, key);
+    const char   *what = e ? batch_differs(e->of, of) : NULL;
 
-    for (size_t done = 0; done < len && !b->io_error;) {
-        const ssize_t n = write(b->out, line + done, len - done);
-        if (n < 0 && errno != EINTR)
-            b->io_error = g_strdup_printf("%s: %s", b->options.output, g_strerror(errno));
-        done += n > 0 ? (size_t)n : 0;
-    }
-    b->answered++;
-    b->tokens += j->ids->len;
+    if (!e)
+        return false;
+    e->met = true;
+    if (what && strcmp(what, "another request") == 0)
+        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s:%lld: not the request that %s:%lld answered; the input has changed, "
+                    "so give another output", b->options.input, (long long)line, b->out.path, (long long)e->line);
+    else if (what)
+        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "%s:%lld: answered with %s%s; give those, or another output", b->out.path,
+                    (long long)e->line, what, strcmp(what, "another model") == 0 ? "" : " of [sampler] or [frontend.batch]");
+    return true;
 }
 
-/* The key of a line of the output; NULL: it is none of ours. */
-static char *key_of_output(const char *line, size_t len)
+/* Remembers whose key it is: 0, or the line that had it before. */
+static int64_t claim(GHashTable *seen, const char *key, int64_t line)
 {
-    json_error_t why;
-    json_t      *o = json_loadb(line, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
-    json_t      *id = json_object_get(o, "id"), *index = json_object_get(o, "index");
-    char        *key = (json_is_string(id) || json_is_integer(id)) && json_is_integer(index)
-                           ? batch_key(id, json_integer_value(index)) : NULL;
-    json_decref(o);
-    return key;
+    const int64_t *before = g_hash_table_lookup(seen, key);
+
+    if (!before)
+        g_hash_table_insert(seen, g_strdup(key), g_memdup2(&line, sizeof line));
+    return before ? *before : 0;
 }
 
-/* What an earlier run answered; its broken last line is cut off.  False: the file is somebody else's. */
-static bool read_output(Batch *b, GError **error)
-{
-    FILE   *f = fdopen(dup(b->out), "r");
-    char   *line = NULL;
-    size_t  size = 0;
-    int64_t number = 0, whole = 0; /* bytes of whole lines */
-    ssize_t n;
-    bool    ok = f;
+static GHashTable *keys_new(void) { return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free); }
 
-    while (ok && (n = getline(&line, &size, f)) > 0) {
-        number++;
-        if (line[n - 1] != '\n')
+static size_t without_end(const char *line, size_t len)
+{
+    while (len > 0 && (line[len - 1] == '\n' || line[len - 1] == '\r'))
+        len--;
+    return len;
+}
+
+static bool survey_line(Batch *b, GHashTable *seen, const char *text, size_t len, int64_t number, GError **error)
+{
+    int     n;
+    json_t *id = len && g_utf8_validate(text, (gssize)len, NULL) ? batch_line_id(text, len, number, &n) : NULL;
+    GError *why = NULL;
+    char    of[BATCH_DIGEST];
+
+    batch_digest(b->common, text, len, of);
+    for (int i = 0; id && i < n && !why; i++) {
+        g_autofree char *key = batch_key(id, i);
+        if (claim(seen, key, number))
             break;
-        char *key = key_of_output(line, (size_t)n - 1);
-        ok = key;
-        if (key)
-            g_hash_table_add(b->seen, key);
-        else
-            g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s:%lld: no answer of an earlier batch; nothing is added to it",
-                        b->options.output, (long long)number);
-        whole += n;
+        b->total++;
+        (void)had(b, key, number, of, &why);
+    }
+    json_decref(id);
+    if (why)
+        g_propagate_error(error, why);
+    return !why;
+}
+
+/* A look at all of the input, where it is a file: how many answers it wants, and whether those of the output are its. */
+static bool survey(Batch *b, GError **error)
+{
+    g_autoptr(GHashTable) seen = keys_new();
+    struct stat           is;
+    char                 *line = NULL;
+    size_t                size = 0;
+    int64_t               number = 0;
+    ssize_t               n;
+    bool                  ok = true;
+
+    b->total = -1;
+    if (fstat(b->in, &is) != 0 || !S_ISREG(is.st_mode) || strcmp(b->options.input, "-") == 0)
+        return true;
+    FILE *f = fopen(b->options.input, "re");
+    b->total = 0;
+    while (f && ok && (n = getline(&line, &size, f)) > 0) {
+        const size_t len = without_end(line, (size_t)n);
+        line[len] = 0;
+        ok = survey_line(b, seen, line, len, ++number, error);
     }
     free(line);
     if (f)
         fclose(f);
-    if (ok && ftruncate(b->out, whole) != 0)
-        ok = (g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s: %s", b->options.output, g_strerror(errno)), false);
     return ok;
 }
 
-static bool open_output(Batch *b, GError **error)
+/* Of the output's answers, and what became of the rest. */
+static void tell_earlier(const Batch *b)
 {
-    struct stat is;
+    const guint    all = g_hash_table_size(b->out.earlier);
+    guint          met = 0;
+    GHashTableIter i;
+    gpointer       e;
 
-    if (strcmp(b->options.output, "-") == 0) {
-        b->out = dup(STDOUT_FILENO);
-        return true;
-    }
-    b->out = open(b->options.output, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    /* A device or a pipe holds no answers; reading some of them never ends. */
-    if (b->out >= 0 && fstat(b->out, &is) == 0)
-        return !S_ISREG(is.st_mode) || read_output(b, error);
-    g_set_error(error, G_FILE_ERROR, (gint)g_file_error_from_errno(errno), "%s: %s", b->options.output,
-                g_strerror(errno));
-    return false;
+    g_hash_table_iter_init(&i, b->out.earlier);
+    while (g_hash_table_iter_next(&i, NULL, &e))
+        met += ((const BatchEarlier *)e)->met;
+    if (!all && !b->out.torn)
+        return;
+    fprintf(stderr, "miniinfer: %s: ", b->out.path);
+    if (b->total < 0)
+        fprintf(stderr, "%u answers are there", all);
+    else
+        fprintf(stderr, "%u of %lld answers are there", met, (long long)b->total);
+    if (b->total >= 0 && all > met)
+        fprintf(stderr, " and %u to what %s does not ask", all - met, b->options.input);
+    if (b->out.torn)
+        fprintf(stderr, ", a broken last line of %lld bytes was cut off", (long long)b->out.torn);
+    fputs(b->total < 0 || b->total > met ? "; the others follow\n" : "\n", stderr);
 }
 
 /* ---- the loop ---------------------------------------------------------------------------- */
-static void progress(const Batch *b)
-{
-    const double s = (double)(g_get_monotonic_time() - b->began) / 1e6;
-
-    if (isatty(STDERR_FILENO) && g_strcmp0(g_getenv("TERM"), "dumb") != 0)
-        fprintf(stderr, "\r\033[K%lld answered, %u on their way, %.1f tokens/s", (long long)b->answered,
-                g_hash_table_size(b->jobs), s > 0 ? (double)b->tokens / s : 0);
-}
 
 /* Nothing more is submitted. */
 static bool stopped(Batch *b)
@@ -254,19 +285,18 @@ static bool stopped(Batch *b)
     g_mutex_lock(&b->lock);
     const bool yes = b->stopped;
     g_mutex_unlock(&b->lock);
-    return yes || b->io_error || b->device_error;
+    return yes || b->ended;
 }
 
 /* Submits one answer of the line; false with *error. */
-static bool submit(Batch *b, BatchLine *line, int index, char *key /* taken */, GError **error)
+static bool submit(Batch *b, const BatchLine *line, int index, const char *of, GError **error)
 {
-    Job     *j = g_new0(Job, 1);
-    char     seed[24];
-    MiParam *params = g_new0(MiParam, line->params->len + 2);
+    Job                *j = g_new0(Job, 1);
+    char                seed[24];
+    g_autofree MiParam *params = g_new0(MiParam, line->params->len + 2);
 
-    *j = (Job){ .batch = b, .id = json_incref(line->id), .key = key, .line = b->line, .index = index,
-                .text = g_string_new(NULL), .ids = g_array_new(FALSE, FALSE, sizeof(int32_t)),
-                .logprobs = g_array_new(FALSE, FALSE, sizeof(float)), .tops = g_array_new(FALSE, FALSE, sizeof(MiTop)) };
+    *j = (Job){ .batch = b, .line = b->line, .at = b->numbered++ };
+    batch_answer_init(&j->answer, line->id, index, of);
     memcpy(params, line->params->data, line->params->len * sizeof *params);
     if (line->seed) {
         g_snprintf(seed, sizeof seed, "%" G_GUINT64_FORMAT, line->seed + (uint64_t)index);
@@ -281,10 +311,9 @@ static bool submit(Batch *b, BatchLine *line, int index, char *key /* taken */, 
     if ((j->request = b->engine->api->submit(b->engine, &r, error)))
         g_hash_table_add(b->jobs, j);
     g_mutex_unlock(&b->lock);
-    g_free(params);
     if (j->request)
         return true;
-    g_hash_table_remove(b->seen, j->key);
+    put(b, j, false);
     job_free(j);
     return false;
 }
@@ -294,15 +323,22 @@ static void take(Batch *b, Job *j)
     g_mutex_lock(&b->lock);
     g_hash_table_remove(b->jobs, j);
     g_mutex_unlock(&b->lock);
-    if (j->error)
-        take_error(b, j->line, j->error);
-    else if (j->finish != MI_FINISH_CANCELLED)
-        write_answer(b, j);
-    progress(b);
+    if (j->answer.error)
+        take_error(b, j->line, j->answer.error);
+    if (j->answer.finish != MI_FINISH_CANCELLED) /* else its turn never comes, nor that of those behind it */
+        put(b, j, !j->answer.error);
+    progress(b, false);
     job_free(j);
 }
 
-static void take_finished(Batch *b) { take(b, g_async_queue_pop(b->finished)); }
+static void take_finished(Batch *b)
+{
+    Job *j;
+
+    while (!(j = g_async_queue_timeout_pop(b->finished, TICK_US)))
+        progress(b, false);
+    take(b, j);
+}
 
 /* More of the input, and meanwhile the answers that are finished.  False: there is no more, or nobody wants it. */
 static bool read_more(Batch *b)
@@ -313,17 +349,18 @@ static bool read_more(Batch *b)
     while (!stopped(b)) {
         Job    *j;
         ssize_t n;
-        poll(at, 2, -1);
+        poll(at, 2, g_hash_table_size(b->jobs) ? TICK_US / 1000 : -1);
         while (read(b->wake[0], bytes, sizeof bytes) > 0)
             ;
         while ((j = g_async_queue_try_pop(b->finished)))
             take(b, j);
+        progress(b, false);
         if (!at[0].revents || stopped(b))
             continue;
         if ((n = read(b->in, bytes, sizeof bytes)) > 0)
             g_string_append_len(b->read, bytes, n);
         if (n < 0 && errno != EINTR)
-            b->io_error = g_strdup_printf("%s: %s", b->options.input, g_strerror(errno));
+            g_set_error(&b->ended, MI_ERROR, MI_ERROR_IO, "%s: %s", b->options.input, g_strerror(errno));
         if (n >= 0)
             return n > 0;
     }
@@ -338,6 +375,9 @@ static char *next_line(Batch *b, size_t *len)
 
     while (!(end = memchr(b->read->str + seen, '\n', b->read->len - seen))) {
         seen = b->read->len;
+        if (seen > MAX_LINE && !b->ended)
+            g_set_error(&b->ended, MI_ERROR, MI_ERROR_MODEL, "%s:%lld: longer than %d MiB", b->options.input,
+                        (long long)b->line + 1, MAX_LINE >> 20);
         if (!read_more(b))
             break;
     }
@@ -345,53 +385,71 @@ static char *next_line(Batch *b, size_t *len)
         return NULL;
     const size_t taken = end ? (size_t)(end - b->read->str) + 1 : b->read->len;
     char        *line = g_memdup2(b->read->str, taken + 1); /* its end is 0 */
-    line[taken] = 0;
-    *len = taken;
-    while (*len > 0 && (line[*len - 1] == '\n' || line[*len - 1] == '\r'))
-        line[--*len] = 0;
+    *len = without_end(line, taken);
+    line[*len] = 0;
     g_string_erase(b->read, 0, (gssize)taken);
     return line;
 }
 
+/* One answer that the line wants: unless it is there, it is asked for. */
+static bool ask(Batch *b, const BatchLine *line, int index, const char *of, GError **error)
+{
+    g_autofree char *key = batch_key(line->id, index);
+    const int64_t    other = claim(b->seen, key, b->line);
+    GError          *why = NULL;
+
+    if (other) {
+        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "its id is that of line %lld, too", (long long)other);
+        return false;
+    }
+    if (had(b, key, b->line, of, &why)) {
+        b->ended = why;
+        b->skipped++;
+        if (b->out.held && b->numbered && !b->told)
+            complain_of(b, b->line, "is answered already, so the answers to lines before it that were not are written behind it");
+        b->told = b->numbered > 0;
+        return true;
+    }
+    while (g_hash_table_size(b->jobs) >= (guint)b->options.in_flight)
+        take_finished(b);
+    return stopped(b) || submit(b, line, index, of, error);
+}
+
 static void answer_line_of_input(Batch *b, const char *text, size_t len)
 {
-    const BatchDefaults d = { b->options.raw, b->options.max_tokens, b->options.min_tokens, b->options.ignore_eos,
-                              b->options.stop, b->options.system, b->options.seed };
+    const BatchDefaults d = defaults_of(b);
     g_autoptr(GError)   error = NULL;
     BatchLine           line;
+    char                of[BATCH_DIGEST];
 
+    batch_digest(b->common, text, len, of);
     if (!batch_line_read(&line, b->engine, text, len, b->line, &d, &error))
         complain(b, b->line, error->message);
-    for (int i = 0; !error && i < line.n && !stopped(b); i++) {
-        char *key = batch_key(line.id, i);
-        if (!g_hash_table_add(b->seen, g_strdup(key))) {
-            b->skipped++;
-            g_free(key);
-            continue;
-        }
-        while (g_hash_table_size(b->jobs) >= (guint)b->options.in_flight)
-            take_finished(b);
-        if (!submit(b, &line, i, key, &error))
+    for (int i = 0; !error && i < line.n && !stopped(b); i++)
+        if (!ask(b, &line, i, of, &error))
             take_error(b, b->line, error);
-    }
     batch_line_clear(&line);
 }
 
 static bool verdict(Batch *b, GError **error)
 {
+    const int64_t there = b->skipped + b->answered;
+
     if (isatty(STDERR_FILENO)) {
-        progress(b);
-        fprintf(stderr, "; %lld were there already\n", (long long)b->skipped);
+        progress(b, true);
+        fputc('\n', stderr);
     }
-    if (b->io_error)
-        g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s", b->io_error);
-    else if (b->device_error)
-        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "%s: stopped after %lld answers, the next run goes on there: %s",
-                    b->options.input, (long long)b->answered, b->device_error->message);
+    if (b->ended)
+        g_propagate_error(error, g_steal_pointer(&b->ended));
+    else if (b->stopped && b->total >= 0)
+        fprintf(stderr, "miniinfer: stopped: %lld of %lld answers are in %s; the same command goes on there\n", (long long)there,
+                (long long)b->total, b->out.path);
+    else if (b->stopped)
+        fprintf(stderr, "miniinfer: stopped after %lld answers\n", (long long)there);
     else if (b->failed)
         g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: %lld requests could not be answered, as reported above; %lld were",
-                    b->options.input, (long long)b->failed, (long long)b->answered);
-    return !b->io_error && !b->device_error && !b->failed;
+                    b->options.input, (long long)b->failed, (long long)there);
+    return !*error;
 }
 
 /* ---- the vtable -------------------------------------------------------------------------- */
@@ -405,14 +463,13 @@ static void destroy(void *self)
         if (b->wake[i] >= 0)
             close(b->wake[i]);
     g_string_free(b->read, TRUE);
-    if (b->out >= 0)
-        close(b->out);
+    batch_output_close(&b->out);
     g_hash_table_unref(b->seen);
     g_hash_table_unref(b->jobs);
     g_async_queue_unref(b->finished);
     g_mutex_clear(&b->lock);
-    g_free(b->io_error);
-    g_clear_error(&b->device_error);
+    g_clear_error(&b->ended);
+    g_free(b->common);
     g_free(b);
 }
 
@@ -422,19 +479,21 @@ static void *create(MiEngine *engine, const void *options, GError **error)
 
     b->engine = engine;
     b->options = *(const Options *)options;
-    b->out = b->in = b->wake[0] = b->wake[1] = -1;
+    b->out.fd = b->in = b->wake[0] = b->wake[1] = -1;
     b->read = g_string_new(NULL);
-    b->seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    b->seen = keys_new();
     b->jobs = g_hash_table_new(NULL, NULL);
     b->finished = g_async_queue_new();
     g_mutex_init(&b->lock);
+    const BatchDefaults d = defaults_of(b);
+    b->common = batch_common_digest(engine, &d);
     b->in = strcmp(b->options.input, "-") == 0 ? dup(STDIN_FILENO) : open(b->options.input, O_RDONLY | O_CLOEXEC);
     if (b->in < 0)
         g_set_error(error, G_FILE_ERROR, (gint)g_file_error_from_errno(errno), "%s: %s", b->options.input,
                     g_strerror(errno));
     else if (pipe2(b->wake, O_NONBLOCK | O_CLOEXEC) != 0)
         g_set_error(error, MI_ERROR, MI_ERROR_IO, "no pipe: %s", g_strerror(errno));
-    else if (open_output(b, error))
+    else if (batch_output_open(&b->out, b->options.output, strcmp(b->options.order, "input") == 0, error) && survey(b, error))
         return b;
     destroy(b);
     return NULL;
@@ -446,7 +505,11 @@ static bool serve(void *self, GError **error)
     char   *line;
     size_t  n;
 
+    MiStats is;
+    b->engine->api->stats(b->engine, &is);
+    b->drawn = is.tokens_out;
     b->began = g_get_monotonic_time();
+    tell_earlier(b);
     while ((line = next_line(b, &n))) {
         b->line++;
         if (n > 0)
@@ -488,7 +551,8 @@ static const MiOption options[] = {
     MI_OPTION(Options, system, "", 0, 0, "the system message around a plain prompt; empty: the template's own"),
     MI_OPTION(Options, seed, "", 0, 0, "of the first of several answers to one line, those of the others follow; empty: "
                                        "[sampler] seed, or each draws its own"),
-    MI_OPTION(Options, in_flight, "64", 1, 4096, "requests that the engine is given at once"),
+    MI_OPTION(Options, in_flight, "512", 1, 65536, "requests that the engine is given at once, to run or to wait"),
+    MI_CHOICE(Options, order, "finish", "finish, input", "answers are written as they finish, or in the order of the input"),
     MI_OPTION_END,
 };
 

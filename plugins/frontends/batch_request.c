@@ -1,5 +1,7 @@
 #include "batch_request.h"
 
+#include <miniinfer/plugin.h>
+
 #include <math.h>
 #include <string.h>
 
@@ -320,4 +322,65 @@ char *batch_key(const json_t *id, int64_t index)
 {
     return is(JSON_STRING, id) ? g_strdup_printf("s%s#%lld", json_string_value(id), (long long)index)
                               : g_strdup_printf("i%lld#%lld", (long long)json_integer_value(id), (long long)index);
+}
+
+json_t *batch_line_id(const char *line, size_t len, int64_t number, int *n)
+{
+    g_autoptr(GError) error = NULL;
+    json_error_t      why;
+    json_t           *j = line[0] == '{' ? json_loadb(line, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why) : NULL;
+    json_t           *id = json_object_get(j, "id");
+    int64_t           wanted = 1;
+
+    *n = 1;
+    if (!id && (j || line[0] != '{'))
+        id = json_integer(number);
+    else if (is(JSON_STRING, id) || is(JSON_INTEGER, id))
+        json_incref(id);
+    else
+        id = NULL;
+    if (j && json_object_get(j, "n") && whole(json_object_get(j, "n"), "n", 1, MAX_ANSWERS, &wanted, &error))
+        *n = (int)wanted;
+    json_decref(j);
+    return id;
+}
+
+/* ---- what an answer depends on ------------------------------------------------------------------ */
+static void hex_of(const char *text, size_t len, size_t letters, char *out)
+{
+    g_autofree char *all = g_compute_checksum_for_data(G_CHECKSUM_SHA256, (const guchar *)text, len);
+    g_strlcpy(out, all, letters + 1);
+}
+
+enum { COMMON = 8, LINE = 16 }; /* letters of each of the first two parts; of the last */
+
+char *batch_common_digest(MiEngine *e, const BatchDefaults *d)
+{
+    g_autofree char *model = NULL, *sampling = NULL;
+    char             of_model[COMMON + 1], of_settings[COMMON + 1];
+
+    if (MI_HAS(e->api, identity))
+        e->api->identity(e, &model, &sampling);
+    g_autofree char *settings = g_strdup_printf("%s\n%d %d %d %d\n%s\n%s\n%s", sampling ? sampling : "", d->raw, d->max_tokens,
+                                                d->min_tokens, d->ignore_eos, d->stop, d->system, d->seed);
+    hex_of(model ? model : "", model ? strlen(model) : 0, COMMON, of_model);
+    hex_of(settings, strlen(settings), COMMON, of_settings);
+    return g_strdup_printf("%s-%s", of_model, of_settings);
+}
+
+void batch_digest(const char *common, const char *line, size_t len, char out[BATCH_DIGEST])
+{
+    char of_line[LINE + 1];
+
+    hex_of(line, len, LINE, of_line);
+    g_snprintf(out, BATCH_DIGEST, "%s-%s", common, of_line);
+}
+
+const char *batch_differs(const char *digest, const char *wanted)
+{
+    if (strcmp(digest, wanted) == 0)
+        return NULL;
+    if (strlen(digest) != strlen(wanted) || strncmp(digest, wanted, COMMON) != 0)
+        return "another model";
+    return strncmp(digest, wanted, 2 * COMMON + 1) != 0 ? "other settings" : "another request";
 }

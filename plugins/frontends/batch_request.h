@@ -32,5 +32,16 @@ void batch_line_clear(BatchLine *);
 
 /* The key of an answer, equal for equal ids only; the caller frees it. */
 char *batch_key(const json_t *id, int64_t index);
+/* The same line's id, to be given up, and how many answers it wants, without a look at its prompt; NULL: it cannot
+ * be read. */
+json_t *batch_line_id(const char *line, size_t len, int64_t number, int *n);
+
+/* What answers depend on beside their lines, "model-settings": of two that differ batch_differs() says in what. */
+char *batch_common_digest(MiEngine *, const BatchDefaults *);
+/* The same with the line: what an answer keeps of its request, [17 + 1 + 16 and a 0]. */
+enum { BATCH_DIGEST = 35 };
+void batch_digest(const char *common, const char *line, size_t len, char out[BATCH_DIGEST]);
+/* NULL: in nothing. */
+const char *batch_differs(const char *digest, const char *wanted);
 
 #endif

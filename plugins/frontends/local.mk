@@ -7,7 +7,9 @@ if HAVE_EDIT
 plugins_frontend_chat_so_CPPFLAGS += -DHAVE_EDIT
 endif
 
-plugins_frontend_batch_so_SOURCES  = plugins/frontends/batch.c plugins/frontends/batch_request.c plugins/frontends/batch_request.h
+plugins_frontend_batch_so_SOURCES  = plugins/frontends/batch.c plugins/frontends/batch_answer.c \
+	plugins/frontends/batch_answer.h plugins/frontends/batch_output.c plugins/frontends/batch_output.h \
+	plugins/frontends/batch_request.c plugins/frontends/batch_request.h
 plugins_frontend_batch_so_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 plugins_frontend_batch_so_LDFLAGS  = $(plugin_ldflags)
 plugins_frontend_batch_so_LDADD    = $(JANSSON_LIBS) $(plugin_ldadd)
