@@ -3,6 +3,7 @@
  * attention (as a pair), sampler chain, scheduler.  What `auto` picked and why
  * is kept for `plan`. */
 #include "device.h"
+#include "invariant.h"
 #include "parts.h"
 
 #include <string.h>
@@ -136,6 +137,7 @@ static bool choose_dtype(MiAssembly *a, GError **error)
 }
 
 static bool exact(const MiAssembly *a) { return strcmp(a->settings.engine.dtype, "fp32") == 0; }
+static bool invariant(const MiAssembly *a) { return strcmp(a->settings.engine.deterministic, "batch") == 0; }
 
 /* ---- cache and attention ---------------------------------------------------- */
 
@@ -171,6 +173,9 @@ static char *misfit(const MiAssembly *a, const MiFeature *cache, const MiFeature
     const MiCache     *c = cache->vtable;
     const MiAttention *t = attention->vtable;
 
+    if (invariant(a) && !mi_feature_invariant(attention))
+        return g_strdup_printf("[engine] deterministic = batch: attention '%s' on %s does not promise the same bits in "
+                               "every batch", attention->name, a->backend->name);
     if (c->single && a->max_seqs > 1)
         return g_strdup_printf("cache '%s' holds one sequence and [engine] max_seqs is %d", cache->name, a->max_seqs);
     if (!g_strv_contains(t->layouts, c->layout)) {
@@ -202,6 +207,8 @@ static bool choose_pair(MiAssembly *a, GError **error)
     g_autofree char        *why = NULL;
     g_autoptr(GString)      others = g_string_new(NULL);
 
+    if (invariant(a))
+        chose(a, "deterministic", "batch", "configured");
     if ((!is_auto(e->cache) && !mi_registry_find(a->registry, MI_KIND_CACHE, e->cache, a->backend->name, error)) ||
         (!is_auto(e->attention) && !mi_registry_find(a->registry, MI_KIND_ATTENTION, e->attention, a->backend->name, error)))
         return false;
@@ -372,9 +379,9 @@ static bool choose_parts(MiAssembly *a, GError **error)
         !read_shape(a, model_only->program, error) || !choose_pair(a, error) || !choose_prefix(a, error) ||
         !choose_chain(a, error))
         return false;
-    if (!(a->weights = mi_weights_new(model_only->program, a->registry, a->config, a->backend->name,
-                                      ((const MiBackend *)a->backend->vtable)->unified, a->settings.engine.linear, exact(a),
-                                      error)))
+    const MiLinearWish linear = { a->backend->name, a->settings.engine.linear, exact(a), invariant(a) };
+    if (!(a->weights = mi_weights_new(model_only->program, a->registry, a->config,
+                                      ((const MiBackend *)a->backend->vtable)->unified, &linear, error)))
         return false;
     const char *scheduler = is_auto(a->settings.engine.scheduler) ? "fcfs" : a->settings.engine.scheduler;
     if (!(a->scheduler = mi_registry_find(a->registry, MI_KIND_SCHEDULER, scheduler, "*", error)) ||
@@ -392,7 +399,8 @@ static bool choose_parts(MiAssembly *a, GError **error)
     a->attention_spec.dtype = a->dtype;
     a->attention_spec.n_kv_heads = a->cache_spec.n_kv_heads;
     a->attention_spec.head_dim = a->cache_spec.head_dim;
-    a->parts = (MiParts){ a->registry, a->backend->name, a->attention->name, cache->append, a->weights, exact(a) };
+    a->parts = (MiParts){ a->registry, a->backend->name, a->attention->name, cache->append, a->weights, exact(a),
+                          invariant(a) };
     mi_buckets_choose(a);
     return true;
 }

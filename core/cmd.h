@@ -19,6 +19,7 @@ int mi_cmd_convert(MiCommandLine *);
 int mi_cmd_bench(MiCommandLine *);
 int mi_cmd_bench_offline(MiCommandLine *);
 int mi_cmd_verify(MiCommandLine *);
+int mi_cmd_determinism(MiCommandLine *); /* verify --determinism */
 int mi_cmd_trace(MiCommandLine *);
 
 /* Prints "miniinfer: message", frees the error, gives its exit status; NULL: 0. */

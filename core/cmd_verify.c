@@ -396,6 +396,10 @@ int mi_cmd_verify(MiCommandLine *cl)
     GError       *error = NULL;
     int           status;
 
+    if (mi_flag(cl, "determinism"))
+        return mi_cmd_determinism(cl);
+    if (mi_flag(cl, "chunks"))
+        return mi_cmd_usage(g_error_new(MI_ERROR, MI_ERROR_CONFIG, "--chunks is of --determinism"));
     mi_interrupt_start();
     if (read_flags(cl, &other, &w, &error)) {
         make_room(cl, w.batch);

@@ -151,8 +151,10 @@ static const MiFlag verify_flags[] = {
     { 0, "against", "WHAT", NULL, "the reference: fp32 (of the same device), a device (cpu), linear:NAME, attention:NAME, cache:NAME" },
     { 0, "node", "PATTERN", NULL, "only nodes whose name, feature or plugin file has this; * and ? stand for others" },
     { 0, "steps", "N", NULL, "steps after the prompt that are compared node by node (4)" },
-    { 0, "batch", "N", NULL, "sequences of such a step (1)" },
+    { 0, "batch", "N", NULL, "sequences of such a step (1); with --determinism requests (8)" },
     { 'n', "tokens", "N", NULL, "tokens of the whole answers that are compared (32); 0: none" },
+    { 0, "determinism", NULL, NULL, "compare answers alone and in batches, to the bit, with [engine] deterministic = batch" },
+    { 0, "chunks", "LIST", NULL, "with --determinism: in pieces of how many tokens prompts are read (1,7,64,512)" },
     { 0, "json", NULL, NULL, "print one JSON object" },
     { 0 },
 };
@@ -161,6 +163,7 @@ static const char *const verify_examples[] = {
     "miniinfer verify --config etc/qwen2.ini --engine.device cuda --against cpu", "a card against the processor",
     "miniinfer verify -m model.gguf --node 'model.layers.0: *' -v", "the first layer, a line for each node",
     "miniinfer verify -m model.gguf --plugin-path /my/plugins --node my_op.so --json", "the nodes that a plugin runs",
+    "miniinfer verify -m model.gguf --determinism --batch 16", "16 requests of the text get the same alone and together",
     NULL,
 };
 
@@ -239,7 +242,9 @@ const MiCommand mi_commands[] = {
       "node of both sides computes from the reference's values, rounded to the tested side's dtype, so that an error shows "
       "where it is made. A fusion is also compared with the nodes it replaced. Then the answers of both, greedy, as they "
       "are. The worst nodes are listed first, with the plugin file that runs them; the exit status is 1 when one is out of "
-      "tolerance, or a token differs that is no near tie. docs/verify.md says how to read it.",
+      "tolerance, or a token differs that is no near tie. With --determinism requests made of the text are answered alone, "
+      "then together, their prompts in pieces, after making room for others and with beginnings found in the cache; tokens and "
+      "log probabilities are compared bit for bit, and the status is 1 when one differs. docs/verify.md says how to read it.",
       verify_flags, verify_examples },
     { "trace", "", 0, 0, "where the time of a step goes",
       "Runs a prompt and some steps node by node, with a mark of the device's clock between them, and prints the time by "

@@ -17,6 +17,7 @@ core_libcore_a_SOURCES = \
 	core/graph.c core/graph.h \
 	core/help.c core/help.h \
 	core/inspect.c core/inspect.h \
+	core/invariant.c core/invariant.h \
 	core/json_out.c core/json_out.h \
 	core/model.c \
 	core/numbers.c core/numbers.h \
@@ -53,7 +54,7 @@ core_libcore_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core $(INIH_CFLAGS) -DM
 
 bin_PROGRAMS += miniinfer
 miniinfer_SOURCES  = \
-	core/cmd.h core/cmd_answer.c core/cmd_bench.c core/cmd_bench_offline.c core/cmd_common.c core/cmd_frontend.c core/cmd_inspect.c core/cmd_model.c core/cmd_perplexity.c \
+	core/cmd.h core/cmd_answer.c core/cmd_bench.c core/cmd_bench_offline.c core/cmd_common.c core/cmd_determinism.c core/cmd_frontend.c core/cmd_inspect.c core/cmd_model.c core/cmd_perplexity.c \
 	core/cmd_run.c core/cmd_session.c core/cmd_trace.c core/cmd_verify.c \
 	core/interrupt.c core/interrupt.h \
 	core/main.c \

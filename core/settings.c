@@ -37,6 +37,9 @@ static const MiOption engine[] = {
     MI_OPTION(MiEngineSettings, prefill_step, "512", 1, 1 << 16, "rows of one step that prompts may take"),
     MI_OPTION(MiEngineSettings, graphs, "true", 0, 0,
               "record the steps that decode and replay them; false: node by node, slower, the same tokens"),
+    MI_CHOICE(MiEngineSettings, deterministic, "off", "off, batch",
+              "batch: a request gets the same tokens and log probabilities, to the bit, alone and in any batch, its prompt cut "
+              "anywhere, after making room for others, with its beginning found in the cache"),
     MI_OPTION(MiEngineSettings, tuned, "auto", 0, 0,
               "where it is kept what is the fastest on this machine's card, measured at the first start with a model of a shape: "
               "auto, the user's cache folder; a file; or off: not measured"),

@@ -26,6 +26,7 @@ typedef struct {
     bool        graphs;       /* record steps and replay them, where the device can */
     int32_t     max_tokens;   /* rows of one step; 0: from prefill_step and max_seqs */
     int32_t     prefill_step; /* rows of a step that prompts may take */
+    const char *deterministic; /* "off", or "batch": the same bits in every batch */
     const char *tuned;        /* where measured choices are kept: "auto", "off", a file */
 } MiEngineSettings;
 

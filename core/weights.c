@@ -1,34 +1,44 @@
 #include "weights.h"
 #include "arena.h"
 #include "context.h"
+#include "invariant.h"
 
 #include <string.h>
 
 /* ---- choosing --------------------------------------------------------------- */
 
-static const MiFeature *choose(MiRegistry *r, const char *backend, const char *name, bool exact, const MiWeight *w,
-                               GError **error)
+/* As the wish has it: of those that read the weight's format the one of that name, or the highest rank. */
+static const MiFeature *choose(MiRegistry *r, const MiLinearWish *want, const MiWeight *w, GError **error)
 {
-    g_autoptr(GPtrArray) all = mi_registry_list(r, MI_KIND_LINEAR, backend);
-    g_autoptr(GString)   fit = g_string_new(NULL);
-    const MiFeature     *best = NULL;
+    g_autoptr(GPtrArray) all = mi_registry_list(r, MI_KIND_LINEAR, want->backend), fit = g_ptr_array_new();
+    const bool           any = strcmp(want->name, "auto") == 0, any_rank = want->invariant;
+    const MiFeature     *best = NULL, *refused = NULL;
 
-    if (strcmp(name, "auto") != 0 && !mi_registry_find(r, MI_KIND_LINEAR, name, backend, error))
+    if (!any && !mi_registry_find(r, MI_KIND_LINEAR, want->name, want->backend, error))
         return NULL;
     for (guint i = 0; i < all->len; i++) {
         const MiFeature *f = all->pdata[i];
         const MiLinear  *l = f->vtable;
+        const bool       named = !any          ? strcmp(want->name, f->name) == 0
+                                 : want->exact ? l->exact
+                                               : l->rank >= 0 || any_rank;
         if (!g_strv_contains(l->formats, w->format))
             continue;
-        g_string_append_printf(fit, "%s%s", fit->len ? ", " : "", f->name);
-        if (strcmp(name, f->name) == 0)
-            return f;
-        if (strcmp(name, "auto") == 0 && (exact ? l->exact : l->rank >= 0) && (!best || l->rank > ((const MiLinear *)best->vtable)->rank))
+        if (want->invariant && !mi_feature_invariant(f)) {
+            refused = named ? f : refused;
+            continue;
+        }
+        g_ptr_array_add(fit, (char *)(uintptr_t)f->name);
+        if (named && (!best || l->rank > ((const MiLinear *)best->vtable)->rank))
             best = f;
     }
-    if (!best)
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s is stored as %s, which linear '%s' on %s does not read; %s%s",
-                    w->name, w->format, name, backend, fit->len ? "these do: " : "none of those loaded does", fit->str);
+    g_autofree char *names = (g_ptr_array_add(fit, NULL), g_strjoinv(", ", (char **)fit->pdata));
+    if (!best && refused)
+        mi_invariant_refuse(r, refused, (const char *const *)fit->pdata, error);
+    else if (!best)
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                    "%s is stored as %s, which linear '%s' on %s does not read; %s%s", w->name, w->format, want->name,
+                    want->backend, *names ? "these do: " : "none of those loaded does", names);
     return best;
 }
 
@@ -173,8 +183,8 @@ static bool add_other(MiWeights *ws, const MiWeight *w, bool unified, MiDType dt
     return true;
 }
 
-MiWeights *mi_weights_new(const MiRecording *r, MiRegistry *registry, const MiConfig *c, const char *backend,
-                          bool unified, const char *linear, bool exact, GError **error)
+MiWeights *mi_weights_new(const MiRecording *r, MiRegistry *registry, const MiConfig *c, bool unified,
+                          const MiLinearWish *want, GError **error)
 {
     const int                    n = (int)r->nodes->len;
     g_autofree const MiFeature **of = g_new0(const MiFeature *, n);
@@ -189,7 +199,7 @@ MiWeights *mi_weights_new(const MiRecording *r, MiRegistry *registry, const MiCo
     for (int i = 0; i < n && ok; i++) {
         const MiNode *node = mi_recording_node(r, i);
         if (is_linear(node) && node->weight[0])
-            ok = (of[i] = choose(registry, backend, linear, exact, node->weight[0], error)) != NULL;
+            ok = (of[i] = choose(registry, want, node->weight[0], error)) != NULL;
     }
     for (int i = 0; i < n && ok; i++)
         if (of[i] && !g_hash_table_contains(ws->pack_of, mi_recording_node(r, i)->weight[0]->name))

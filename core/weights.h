@@ -33,10 +33,14 @@ typedef struct {
     GPtrArray  *others; /* MiWeight *: used as stored, as an embedding is */
 } MiWeights;
 
-/* linear: a name, or "auto": of those that take the weight's format the highest rank;
- * exact: only such as are the yardstick. */
-MiWeights *mi_weights_new(const MiRecording *, MiRegistry *, const MiConfig *, const char *backend, bool unified,
-                          const char *linear, bool exact, GError **error);
+typedef struct {
+    const char *backend, *name; /* "auto": of those that take the weight's format the highest rank */
+    bool        exact;          /* only such as are the yardstick */
+    bool        invariant;      /* only such as give a row the same bits in every batch; then a rank below 0 will do */
+} MiLinearWish;
+
+MiWeights *mi_weights_new(const MiRecording *, MiRegistry *, const MiConfig *, bool unified, const MiLinearWish *,
+                          GError **error);
 typedef bool MiLoadProgress(void *user, uint64_t done, uint64_t total);
 bool mi_weights_load(MiWeights *, MiContext *, MiLoadProgress *progress, void *user, GError **error);
 void mi_weights_free(MiWeights *);

@@ -51,6 +51,11 @@ typedef struct {
     bool (*run)(void *state, MiContext *, const MiCall *, GError **error);
     /* LOAD, optional.  state as prepare() left it. */
     void (*release)(void *state);
+
+    /* What a row gets has the same bits whatever other rows share its step, and however many: in every bucket, and
+     * however its prompt was cut.  Of a fusion: also where match() says no, by the nodes themselves.
+     * [engine] deterministic = batch runs nothing else. */
+    bool batch_invariant;
 } MiOp;
 
 /* A line of a pattern: an op, and for each of its inputs the line (1 is the
@@ -69,7 +74,7 @@ typedef struct {
     /* LOAD, optional.  at: the lines of the pattern that are there and one without a node, tensors without
      * data; shape: the most rows of the bucket.  False: not these, or not in this bucket. */
     bool (*match)(const MiArgs *at, MiShape shape);
-    const MiOp *op; /* only its functions are used */
+    const MiOp *op; /* only its functions and batch_invariant are used */
 } MiFusion;
 
 #endif

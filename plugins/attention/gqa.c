@@ -282,6 +282,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 static const MiOp gqa_op = {
     .struct_size = sizeof gqa_op, .n_in = 2, .n_out = 1, .attr_size = sizeof(MiAttend), .splits = true,
     .prepare = prepare, .run = run, .release = g_free,
+    .batch_invariant = true,
 };
 
 static const char *const layouts[] = { "contiguous", "tail", "paged", NULL };

@@ -34,7 +34,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
     return true;
 }
 
-static const MiOp gated_op = { .struct_size = sizeof gated_op, .run = run };
+static const MiOp gated_op = { .struct_size = sizeof gated_op, .batch_invariant = true, .run = run };
 
 static const MiPattern pattern[] = {
     { "silu", { 0 } },

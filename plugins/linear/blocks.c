@@ -234,6 +234,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 
 static const MiOp op = {
     .struct_size = sizeof op, .n_in = 1, .n_out = 1, .n_weights = 1, .prepare = prepare, .run = run,
+    .batch_invariant = true,
 };
 
 static const MiLinear blocks = {

@@ -49,7 +49,7 @@ static bool apply(MiContext *ctx, const MiCall *call, Work w)
         return apply(ctx, call, (Work){ .floats = f, __VA_ARGS__ });                        \
     }                                                                                       \
     const MiOp op_##name = {                                                                \
-        .struct_size = sizeof op_##name, .n_in = ins, .n_out = 1, .attr_size = attr,        \
+        .struct_size = sizeof op_##name, .batch_invariant = true, .n_in = ins, .n_out = 1, .attr_size = attr,        \
         .inplace = places, .splits = true, .prepare = reads_f32, .run = name##_run,         \
     };
 

@@ -80,4 +80,5 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 const MiOp op_logprobs = {
     .struct_size = sizeof op_logprobs, .n_in = 2, .n_out = 2, .attr_size = sizeof(MiLogprobs), .prepare = prepare,
     .run = run,
+    .batch_invariant = true,
 };

@@ -92,11 +92,14 @@ static bool softmax_run(void *state, MiContext *ctx, const MiCall *call, GError 
 const MiOp op_rmsnorm = {
     .struct_size = sizeof op_rmsnorm, .n_in = 1, .n_out = 1, .n_weights = 1, .attr_size = sizeof(MiNorm), .inplace = 1,
     .prepare = reads_f32, .run = rmsnorm_run,
+    .batch_invariant = true,
 };
 const MiOp op_layernorm = {
     .struct_size = sizeof op_layernorm, .n_in = 1, .n_out = 1, .n_weights = 1, .attr_size = sizeof(MiNorm),
     .inplace = 1, .prepare = reads_f32, .run = layernorm_run,
+    .batch_invariant = true,
 };
 const MiOp op_softmax = {
     .struct_size = sizeof op_softmax, .n_in = 1, .n_out = 1, .inplace = 1, .prepare = reads_f32, .run = softmax_run,
+    .batch_invariant = true,
 };

@@ -177,14 +177,18 @@ static bool rope_run(void *state, MiContext *ctx, const MiCall *call, GError **e
 
 const MiOp op_embed = {
     .struct_size = sizeof op_embed, .n_in = 0, .n_out = 1, .n_weights = 1, .prepare = embed_prepare, .run = embed_run,
+    .batch_invariant = true,
 };
 const MiOp op_output_rows = {
     .struct_size = sizeof op_output_rows, .n_in = 1, .n_out = 1, .prepare = reads_f32, .run = output_rows_run,
+    .batch_invariant = true,
 };
 const MiOp op_kv_append = {
     .struct_size = sizeof op_kv_append, .n_in = 2, .n_out = 1, .splits = true, .prepare = reads_f32, .run = append_run,
+    .batch_invariant = true,
 };
 const MiOp op_rope = {
     .struct_size = sizeof op_rope, .n_in = 2, .n_out = 1, .attr_size = sizeof(MiRotate), .inplace = 1, .splits = true,
     .prepare = rope_prepare, .run = rope_run,
+    .batch_invariant = true,
 };

@@ -12,6 +12,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 
 static const MiOp greedy_op = {
     .struct_size = sizeof greedy_op, .n_in = 1, .n_out = 1, .prepare = check_logits, .run = run,
+    .batch_invariant = true,
 };
 
 static const MiSampler greedy = { .struct_size = sizeof greedy, .draws = true, .op = &greedy_op };

@@ -66,6 +66,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 
 static const MiOp multinomial_op = {
     .struct_size = sizeof multinomial_op, .n_in = 1, .n_out = 1, .prepare = prepare, .run = run,
+    .batch_invariant = true,
 };
 
 static const MiSampler multinomial = {

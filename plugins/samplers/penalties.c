@@ -59,6 +59,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 
 static const MiOp penalties_op = {
     .struct_size = sizeof penalties_op, .n_in = 1, .n_out = 1, .inplace = 1, .prepare = prepare, .run = run,
+    .batch_invariant = true,
 };
 
 static const MiSampler penalties = {

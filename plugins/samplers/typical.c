@@ -38,6 +38,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 
 static const MiOp typical_op = {
     .struct_size = sizeof typical_op, .n_in = 1, .n_out = 1, .inplace = 1, .prepare = check_logits, .run = run,
+    .batch_invariant = true,
 };
 
 static const MiSampler typical = {
