@@ -15,3 +15,7 @@ tests_test_paged_LDADD    = $(TEST_LDADD)
 tests_test_paged_remote_SOURCES  = tests/test_paged.c tests/remote.c tests/remote.h $(TEST_COMMON)
 tests_test_paged_remote_CPPFLAGS = $(TEST_CPPFLAGS) -DMI_TEST_REMOTE
 tests_test_paged_remote_LDADD    = $(TEST_LDADD)
+test_programs += tests/test_determinism
+tests_test_determinism_SOURCES  = tests/test_determinism.c $(TEST_COMMON)
+tests_test_determinism_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_determinism_LDADD    = $(TEST_LDADD)
