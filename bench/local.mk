@@ -17,7 +17,8 @@ bench_tokenizer_SOURCES  = bench/tokenizer.c $(tokenizer_json)
 bench_tokenizer_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core -I$(top_srcdir)/plugins/formats $(JANSSON_CFLAGS)
 bench_tokenizer_LDADD    = core/libcore.a $(GLIB_LIBS) $(INIH_LIBS) $(JANSSON_LIBS) -lm
 EXTRA_DIST += bench/tokenizer_peer.py
-EXTRA_DIST += bench/shapes/qwen2-0.5b.json bench/shapes/qwen2-1.5b.json bench/shapes/qwen2-7b.json
+EXTRA_DIST += bench/shapes/qwen2-0.5b.json bench/shapes/qwen2-1.5b.json bench/shapes/qwen2-7b.json \
+	bench/shapes/qwen3-0.6b.json
 noinst_PROGRAMS += bench/scheduler bench/rhythm
 bench_scheduler_SOURCES  = bench/scheduler.c bench/scheduler_plot.c bench/scheduler_sim.c bench/scheduler_sim.h
 bench_scheduler_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core

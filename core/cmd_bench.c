@@ -4,13 +4,15 @@
  * has its first token, --tokens steps, or to the first one's end.  Every round has prompts of
  * its own, so that no cache knows them; a round before the first is not counted. */
 #include "cmd.h"
+#include "crowd.h"
 #include "interrupt.h"
 #include "json_out.h"
 #include "parts.h"
+#include "spread.h"
 #include "suggest.h"
+#include "usage.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_LIST = 16, MAX_ROUNDS = 1000, MAX_MISSED = 20 /* rounds of a measurement done again */ };
@@ -22,115 +24,40 @@ typedef struct {
 
 /* ---- one round --------------------------------------------------------------------- */
 
-typedef struct Round Round;
-
-typedef struct {
-    Round   *round;
-    uint64_t id;
-    int64_t *at; /* [max] when each token came, microseconds */
-    int      n, max;
-    int64_t  prompt_us;
-    bool     done;
-} Request;
-
-struct Round {
-    GMutex    lock;
-    GCond     more;
-    Request  *requests; /* [n] */
-    int       n, left;
-    GError   *error;
-    MiEngine *engine;
-};
-
-/* Engine thread. */
-static void event(void *user, const MiEvent *e)
-{
-    Request      *q = user;
-    Round        *r = q->round;
-    const int64_t now = g_get_monotonic_time();
-
-    g_mutex_lock(&r->lock);
-    for (int i = 0; e->type == MI_EVENT_TEXT && i < e->n_tokens && q->n < q->max; i++)
-        q->at[q->n++] = now;
-    if (e->type == MI_EVENT_ERROR && !r->error)
-        r->error = g_error_new_literal(MI_ERROR, e->code, e->text);
-    if (e->type == MI_EVENT_DONE)
-        q->prompt_us = e->prompt_us;
-    if ((e->type == MI_EVENT_DONE || e->type == MI_EVENT_ERROR) && !q->done) {
-        q->done = true;
-        r->left--;
-        g_cond_signal(&r->more);
-    }
-    g_mutex_unlock(&r->lock);
-}
-
-static void cancel_all(void *user)
-{
-    Round *r = user;
-    for (int i = 0; i < r->n; i++)
-        r->engine->api->cancel(r->engine, r->requests[i].id);
-}
-
-/* n sequences of `prompt` random ids and `tokens` drawn. */
-static bool play(Round *r, MiSession *s, GRand *random, int n, int prompt, int tokens, GError **error)
+/* n sequences of `prompt` random ids and `tokens` drawn; to be cleared even if it fails. */
+static bool play(MiCrowd *r, MiSession *s, GRand *random, int n, int prompt, int tokens, GError **error)
 {
     const int32_t       vocab = s->assembly->vocab;
     g_autofree int32_t *ids = g_new(int32_t, prompt);
     bool                ok = true;
 
-    *r = (Round){ .requests = g_new0(Request, n), .n = n, .engine = s->engine };
-    g_mutex_init(&r->lock);
-    g_cond_init(&r->more);
+    mi_crowd_init(r, s->engine, n);
     for (int i = 0; i < n && ok; i++) {
-        Request *q = &r->requests[i];
-        *q = (Request){ .round = r, .at = g_new(int64_t, tokens), .max = tokens };
         for (int k = 0; k < prompt; k++)
             ids[k] = g_rand_int_range(random, 0, vocab);
-        const MiRequest ask = { .tokens = ids, .n_tokens = (size_t)prompt, .max_tokens = tokens, .ignore_eos = true,
-                                .event = event, .user = q };
-        g_mutex_lock(&r->lock);
-        r->left++;
-        g_mutex_unlock(&r->lock);
-        ok = (q->id = s->engine->api->submit(s->engine, &ask, error)) != 0;
+        ok = mi_crowd_submit(r, i, ids, (size_t)prompt, tokens, error);
     }
     if (ok)
-        mi_interrupt_target(cancel_all, r);
+        mi_interrupt_target(mi_crowd_cancel, r);
     else
-        cancel_all(r);
-    g_mutex_lock(&r->lock);
-    r->left -= !ok; /* the one that was refused */
-    while (r->left)
-        g_cond_wait(&r->more, &r->lock);
-    g_mutex_unlock(&r->lock);
+        mi_crowd_cancel(r);
+    ok = mi_crowd_wait(r, NULL, NULL, ok ? error : NULL) && ok;
     mi_interrupt_target(NULL, NULL);
-    if (!ok || !r->error)
-        return ok;
-    g_propagate_error(error, g_steal_pointer(&r->error));
-    return false;
-}
-
-static void round_clear(Round *r)
-{
-    for (int i = 0; i < r->n; i++)
-        g_free(r->requests[i].at);
-    g_free(r->requests);
-    g_clear_error(&r->error);
-    g_mutex_clear(&r->lock);
-    g_cond_clear(&r->more);
+    return ok;
 }
 
 /* Milliseconds of a step in which every sequence drew a token. */
-static double step_ms(const Round *r, int tokens)
+static double step_ms(const MiCrowd *r, int tokens)
 {
-    const Request *q = &r->requests[0];
+    const MiAsked *q = &r->asked[0];
     int64_t        from = 0, to = INT64_MAX;
     int            first = 0, last;
 
     for (int i = 0; i < r->n; i++) {
-        if (!r->requests[i].n)
+        if (!r->asked[i].n)
             return 0;
-        from = MAX(from, r->requests[i].at[0]);
-        to = MIN(to, r->requests[i].at[r->requests[i].n - 1]);
+        from = MAX(from, r->asked[i].at[0]);
+        to = MIN(to, r->asked[i].at[r->asked[i].n - 1]);
     }
     while (first < q->n - 1 && q->at[first] < from)
         first++;
@@ -181,12 +108,6 @@ typedef struct {
     MiPace pace;             /* of the engine's thread; steps 0: it computes, too */
 } Result;
 
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Steps that may pass between the first sequence's first token and the last one's. */
 static int ramp(const MiAssembly *a, int batch, int context)
 {
@@ -203,10 +124,10 @@ static bool measure(MiSession *s, GRand *random, const Wanted *w, Result *out, G
 
     mi_engine_pace(s->engine, 0, false, 0, &before);
     for (int i = 0; i <= w->rounds && !mi_interrupted(); i++) {
-        Round      r;
+        MiCrowd    r;
         const bool ok = play(&r, s, random, out->batch, out->tokens, tokens, error);
-        ms[n] = !ok ? 0 : out->prefill ? (double)r.requests[0].prompt_us / 1e3 : step_ms(&r, w->tokens);
-        round_clear(&r);
+        ms[n] = !ok ? 0 : out->prefill ? (double)r.asked[0].prompt_us / 1e3 : step_ms(&r, w->tokens);
+        mi_crowd_clear(&r);
         if (!ok)
             return false;
         /* On a small model the first can be done before the last was submitted. */
@@ -223,8 +144,7 @@ static bool measure(MiSession *s, GRand *random, const Wanted *w, Result *out, G
         return true; /* interrupted */
     if (!s->assembly->ctx.pub.backend->unified)
         mi_engine_pace(s->engine, before.n, !out->prefill, out->prefill ? 0 : out->batch, &out->pace);
-    qsort(ms, (size_t)n, sizeof *ms, ascending);
-    out->ms = n % 2 ? ms[n / 2] : (ms[n / 2 - 1] + ms[n / 2]) / 2;
+    out->ms = mi_median(ms, n);
     out->least = ms[0];
     out->most = ms[n - 1];
     if (out->ms <= 0) {
@@ -253,6 +173,7 @@ typedef struct {
     double  bandwidth; /* bytes a second; 0: not known */
     double  ready_ms, first_ms;
     GArray *results; /* Result */
+    MiStats after;   /* of all of it */
 } Report;
 
 /* What the host did, and whether the device had to wait for it. */
@@ -293,6 +214,8 @@ static void print_table(const MiSession *s, const Report *p)
         printf("\n");
         print_pace(r);
     }
+    printf("\n");
+    mi_usage_print(stdout, &(MiStats){ 0 }, &p->after);
 }
 
 static void print_json(const MiSession *s, const Report *p)
@@ -343,6 +266,7 @@ static void print_json(const MiSession *s, const Report *p)
         mi_json_close(&j, '}');
     }
     mi_json_close(&j, ']');
+    mi_usage_json(&j, &(MiStats){ 0 }, &p->after);
     mi_json_close(&j, '}');
     mi_json_print(&j);
 }
@@ -389,7 +313,7 @@ static bool read_wanted(const MiCommandLine *cl, Wanted *w, GError **error)
         g_set_error_literal(error, MI_ERROR, MI_ERROR_CONFIG, message->str);
         return false;
     }
-    static const char *const offline[] = { "sequences", "input", "output", "seed", "plot" };
+    static const char *const offline[] = { "sequences", "input", "output", "seed", "plot", "once" };
     for (size_t i = 0; i < G_N_ELEMENTS(offline); i++)
         if (mi_flag(cl, offline[i])) {
             g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "--%s is of `bench offline`", offline[i]);
@@ -439,12 +363,12 @@ static bool run(MiSession *s, const Wanted *w, Report *p, GError **error)
 {
     const MiBackend *b = s->assembly->backend->vtable;
     GRand           *random = g_rand_new_with_seed(1);
-    Round            first;
+    MiCrowd          first;
     bool             ok = play(&first, s, random, 1, 1, 1, error);
 
-    if (ok && first.requests[0].n)
-        p->first_ms = (double)(first.requests[0].at[0] - s->began) / 1e3;
-    round_clear(&first);
+    if (ok && first.asked[0].n)
+        p->first_ms = (double)(first.asked[0].at[0] - s->began) / 1e3;
+    mi_crowd_clear(&first);
     ok = ok && (!MI_HAS(b, read_rate) || b->read_rate(s->assembly->device, &p->bandwidth, error));
     for (int c = 0; c < w->n_context && w->n_batch; c++)
         for (int i = 0; i < w->n_batch && ok && !mi_interrupted(); i++) {
@@ -461,6 +385,7 @@ static bool run(MiSession *s, const Wanted *w, Report *p, GError **error)
             g_array_append_val(p->results, r);
         }
     }
+    s->engine->api->stats(s->engine, &p->after);
     g_rand_free(random);
     return ok;
 }

@@ -4,16 +4,20 @@
  * The workload is the one that nano-vllm made a habit of: lengths and ids drawn by Python's
  * random module, so that other engines can be given the very same.  256 sequences of seed 0 are
  * 142,827 tokens in and 133,966 out. */
+#include "breakdown.h"
 #include "cmd.h"
+#include "crowd.h"
 #include "interrupt.h"
 #include "json_out.h"
 #include "parts.h"
 #include "plot.h"
+#include "spread.h"
+#include "usage.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_SEQUENCES = 1 << 16, LARGEST_ID = 10000, TICK_US = 20000, BARS = 12, BAR = 40 };
+enum { MAX_SEQUENCES = 1 << 16, LARGEST_ID = 10000, BARS = 12, BAR = 40 };
 
 /* ---- Python's random numbers -------------------------------------------------------- */
 
@@ -83,63 +87,50 @@ typedef struct {
     int         sequences, seed;
     Range       input, output;
     const char *plot; /* NULL: none */
-    bool        json;
+    bool        json, once; /* once: no second run to look into steps */
 } Wanted;
 
-typedef struct Run Run;
-
 typedef struct {
-    Run     *run;
-    uint64_t id;
     int32_t *prompt; /* [n_prompt] */
-    int32_t  n_prompt, n_want, n;
-    int64_t  submitted, first, last; /* microseconds */
-    float   *gaps;                   /* [n - 1] between tokens, ms */
-    bool     done;
+    int32_t  n_prompt, n_want;
 } Request;
 
 /* At one moment. */
 typedef struct { double seconds, running, waiting, cache, rate; } Sample;
 
-struct Run {
-    GMutex    lock;
-    GCond     more;
-    Request  *requests; /* [n] */
-    int       n, left;
-    uint64_t  tokens_in, tokens_out, drawn; /* wanted; so far */
-    uint64_t  ids;                          /* their sum, to compare with what another engine was given */
-    GError   *error;
-    MiEngine *engine;
-    GArray   *samples; /* Sample */
-    int64_t   began;
-};
+typedef struct {
+    MiCrowd  crowd;
+    Request *requests; /* [n] */
+    int      n;
+    uint64_t tokens_in, tokens_out; /* wanted */
+    uint64_t ids;                   /* their sum, to compare with what another engine was given */
+    int32_t  largest;               /* id */
+    GArray  *samples; /* Sample */
+    int64_t  began;
+} Run;
 
 static Run *run_new(const Wanted *w, MiEngine *engine, int32_t vocab)
 {
-    const int32_t largest = MIN(LARGEST_ID, vocab - 1);
-    Run          *r = g_new0(Run, 1);
-    Twister       t;
+    Run    *r = g_new0(Run, 1);
+    Twister t;
 
-    g_mutex_init(&r->lock);
-    g_cond_init(&r->more);
-    r->engine = engine;
     r->n = w->sequences;
+    r->largest = MIN(LARGEST_ID, vocab - 1);
+    mi_crowd_init(&r->crowd, engine, r->n);
     r->requests = g_new0(Request, r->n);
     r->samples = g_array_new(FALSE, FALSE, sizeof(Sample));
     seed(&t, (uint32_t)w->seed);
     for (int i = 0; i < r->n; i++) {
         Request *q = &r->requests[i];
-        q->run = r;
         q->n_prompt = between(&t, w->input.from, w->input.to);
         q->prompt = g_new(int32_t, q->n_prompt);
         for (int k = 0; k < q->n_prompt; k++)
-            r->ids += (uint64_t)(q->prompt[k] = between(&t, 0, largest));
+            r->ids += (uint64_t)(q->prompt[k] = between(&t, 0, r->largest));
         r->tokens_in += (uint64_t)q->n_prompt;
     }
     for (int i = 0; i < r->n; i++) { /* after all prompts */
         Request *q = &r->requests[i];
         q->n_want = between(&t, w->output.from, w->output.to);
-        q->gaps = g_new(float, q->n_want);
         r->tokens_out += (uint64_t)q->n_want;
     }
     return r;
@@ -147,103 +138,47 @@ static Run *run_new(const Wanted *w, MiEngine *engine, int32_t vocab)
 
 static void run_free(Run *r)
 {
-    for (int i = 0; i < r->n; i++) {
+    for (int i = 0; i < r->n; i++)
         g_free(r->requests[i].prompt);
-        g_free(r->requests[i].gaps);
-    }
     g_free(r->requests);
     g_array_unref(r->samples);
-    g_clear_error(&r->error);
-    g_mutex_clear(&r->lock);
-    g_cond_clear(&r->more);
+    mi_crowd_clear(&r->crowd);
     g_free(r);
 }
 
 /* ---- playing it ---------------------------------------------------------------------------- */
 
-/* Engine thread. */
-static void event(void *user, const MiEvent *e)
+/* The other prompts of the same lengths: a cache that remembers knows none of them. */
+static void turn_prompts(Run *r)
 {
-    Request      *q = user;
-    Run          *r = q->run;
-    const int64_t now = g_get_monotonic_time();
-
-    g_mutex_lock(&r->lock);
-    for (int i = 0; e->type == MI_EVENT_TEXT && i < e->n_tokens && q->n < q->n_want; i++) {
-        if (q->n)
-            q->gaps[q->n - 1] = (float)(now - q->last) / 1e3f;
-        else
-            q->first = now;
-        q->last = now;
-        q->n++;
-        r->drawn++;
-    }
-    if (e->type == MI_EVENT_ERROR && !r->error)
-        r->error = g_error_new_literal(MI_ERROR, e->code, e->text);
-    if ((e->type == MI_EVENT_DONE || e->type == MI_EVENT_ERROR) && !q->done) {
-        q->done = true;
-        r->left--;
-        g_cond_signal(&r->more);
-    }
-    g_mutex_unlock(&r->lock);
-}
-
-static void cancel_all(void *user)
-{
-    Run *r = user;
     for (int i = 0; i < r->n; i++)
-        r->engine->api->cancel(r->engine, r->requests[i].id);
+        for (int32_t k = 0; k < r->requests[i].n_prompt; k++)
+            r->requests[i].prompt[k] = r->largest - r->requests[i].prompt[k];
 }
 
-static bool submit(Run *r, Request *q, int n_want, GError **error)
+static bool submit(Run *r, int i, int32_t n_want, GError **error)
 {
-    const MiRequest ask = { .tokens = q->prompt, .n_tokens = (size_t)q->n_prompt, .max_tokens = n_want, .ignore_eos = true,
-                            .event = event, .user = q };
-
-    g_mutex_lock(&r->lock);
-    r->left++;
-    q->done = false;
-    q->submitted = g_get_monotonic_time();
-    g_mutex_unlock(&r->lock);
-    if ((q->id = r->engine->api->submit(r->engine, &ask, error)))
-        return true;
-    g_mutex_lock(&r->lock);
-    r->left--;
-    g_mutex_unlock(&r->lock);
-    return false;
+    return mi_crowd_submit(&r->crowd, i, r->requests[i].prompt, (size_t)r->requests[i].n_prompt, n_want, error);
 }
 
-/* Locked. */
-static void take_sample(Run *r)
+/* The crowd is locked. */
+static void take_sample(void *user)
 {
+    Run          *r = user;
+    const MiCrowd *c = &r->crowd;
     const double  now = (double)(g_get_monotonic_time() - r->began) / 1e6;
     const Sample *last = r->samples->len ? &g_array_index(r->samples, Sample, r->samples->len - 1) : NULL;
     MiStats       s;
 
-    r->engine->api->stats(r->engine, &s);
+    c->engine->api->stats(c->engine, &s);
     const int64_t positions = s.kv_used + s.kv_room;
     const Sample  sample = { now, s.running, s.waiting, positions > 0 ? 100.0 * (double)s.kv_used / (double)positions : 0,
-                             (double)r->drawn };
+                             (double)c->drawn };
     if (!last || now > last->seconds)
         g_array_append_val(r->samples, sample);
-    if (r->drawn)
-        mi_progress_line("%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " tokens, %.0f a second, %.0f s left", r->drawn,
-                         r->tokens_out, (double)r->drawn / now, (double)(r->tokens_out - r->drawn) * now / (double)r->drawn);
-}
-
-/* Until all that were submitted are done. */
-static void wait_all(Run *r, bool samples)
-{
-    g_mutex_lock(&r->lock);
-    while (r->left) {
-        const int64_t until = g_get_monotonic_time() + TICK_US;
-        while (r->left && g_cond_wait_until(&r->more, &r->lock, until)) {
-        }
-        if (samples)
-            take_sample(r);
-    }
-    g_mutex_unlock(&r->lock);
-    mi_progress_clear();
+    if (c->drawn)
+        mi_progress_line("%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " tokens, %.0f a second, %.0f s left", c->drawn,
+                         r->tokens_out, (double)c->drawn / now, (double)(r->tokens_out - c->drawn) * now / (double)c->drawn);
 }
 
 typedef struct {
@@ -251,79 +186,83 @@ typedef struct {
     GArray *first, *gaps; /* double, ms: to the first token, between tokens */
     MiStats before, after;
     MiPace  decode, prompts; /* of the engine's thread: steps without and with prompts */
+    MiBreakdown *parts; /* NULL: nobody knows */
 } Outcome;
 
-/* One request that is not counted, then all. */
-static bool play(Run *r, Outcome *o, GError **error)
+/* All of them, until the last is answered. */
+static bool play(Run *r, double *seconds, void (*tick)(void *), GError **error)
 {
-    Request *first = &r->requests[0];
-    bool     ok = submit(r, first, MIN(first->n_want, 16), error);
-    MiPace   before;
+    bool ok = true;
 
-    wait_all(r, false);
-    first->n = 0;
-    r->drawn = 0;
-    r->engine->api->stats(r->engine, &o->before);
-    mi_engine_pace(r->engine, 0, false, 0, &before);
-    mi_interrupt_target(cancel_all, r);
+    r->crowd.drawn = 0;
+    mi_interrupt_target(mi_crowd_cancel, &r->crowd);
     r->began = g_get_monotonic_time();
-    for (int i = 0; i < r->n && ok && !r->error && !mi_interrupted(); i++)
-        ok = submit(r, &r->requests[i], r->requests[i].n_want, error);
+    for (int i = 0; i < r->n && ok && !mi_interrupted(); i++)
+        ok = submit(r, i, r->requests[i].n_want, error);
     if (!ok)
-        cancel_all(r);
-    wait_all(r, true);
-    o->seconds = (double)(g_get_monotonic_time() - r->began) / 1e6;
+        mi_crowd_cancel(&r->crowd);
+    ok = mi_crowd_wait(&r->crowd, tick, r, ok ? error : NULL) && ok;
+    *seconds = (double)(g_get_monotonic_time() - r->began) / 1e6;
     mi_interrupt_target(NULL, NULL);
-    r->engine->api->stats(r->engine, &o->after);
-    mi_engine_pace(r->engine, before.n, true, 0, &o->decode);
-    mi_engine_pace(r->engine, before.n, false, 0, &o->prompts);
-    if (ok && r->error)
-        g_propagate_error(error, g_steal_pointer(&r->error));
-    return ok && !*error;
+    mi_progress_clear();
+    return ok;
 }
 
-/* ---- what came of it ------------------------------------------------------------------------ */
+static void watch(Run *r, const struct MiWatch *w) { mi_engine_watch(r->crowd.engine, w); }
 
-typedef struct { double mean, p50, p90, p99, most; double *sorted; int n; } Spread;
-
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static Spread spread_of(GArray *values)
-{
-    Spread s = { .sorted = (double *)(void *)values->data, .n = (int)values->len };
-
-    if (!s.n)
-        return s;
-    qsort(s.sorted, (size_t)s.n, sizeof *s.sorted, ascending);
-    for (int i = 0; i < s.n; i++)
-        s.mean += s.sorted[i] / s.n;
-    s.p50 = s.sorted[(s.n - 1) / 2];
-    s.p90 = s.sorted[(s.n - 1) * 9 / 10];
-    s.p99 = s.sorted[(int)((s.n - 1) * 0.99)];
-    s.most = s.sorted[s.n - 1];
-    return s;
-}
-
-static void count(const Run *r, Outcome *o)
+static void count(Run *r, Outcome *o)
 {
     for (int i = 0; i < r->n; i++) {
-        const Request *q = &r->requests[i];
-        const double   ms = (double)(q->first - q->submitted) / 1e3;
+        const MiAsked *q = &r->crowd.asked[i];
+        const double   ms = q->n ? (double)(q->at[0] - q->submitted) / 1e3 : 0;
         if (q->n)
             g_array_append_val(o->first, ms);
-        for (int k = 0; k + 1 < q->n; k++) {
-            const double gap = q->gaps[k];
+        for (int k = 1; k < q->n; k++) {
+            const double gap = (double)(q->at[k] - q->at[k - 1]) / 1e3;
             g_array_append_val(o->gaps, gap);
         }
     }
 }
 
+/* One request that is not counted, then all; then all once more, to be looked into. */
+static bool play_all(Run *r, Outcome *o, GError **error)
+{
+    MiEngine *e = r->crowd.engine;
+    double    unused;
+    MiPace    before;
+
+    turn_prompts(r);
+    if (!submit(r, 0, MIN(r->requests[0].n_want, 16), error) || !mi_crowd_wait(&r->crowd, NULL, NULL, error))
+        return false;
+    turn_prompts(r);
+    e->api->stats(e, &o->before);
+    mi_engine_pace(e, 0, false, 0, &before);
+    if (o->parts)
+        watch(r, mi_breakdown_first(o->parts));
+    bool ok = play(r, &o->seconds, take_sample, error);
+    watch(r, NULL);
+    e->api->stats(e, &o->after);
+    mi_engine_pace(e, before.n, true, 0, &o->decode);
+    mi_engine_pace(e, before.n, false, 0, &o->prompts);
+    count(r, o);
+    if (ok && !mi_interrupted() && o->parts && mi_breakdown_second(o->parts)) {
+        turn_prompts(r);
+        watch(r, mi_breakdown_second(o->parts));
+        ok = play(r, &unused, NULL, error);
+        watch(r, NULL);
+    }
+    return ok;
+}
+
+/* ---- what came of it ------------------------------------------------------------------------ */
+
+static MiSpread spread_of(const GArray *values)
+{
+    return mi_spread_of((double *)(void *)values->data, (int)values->len);
+}
+
 /* Counts in BARS equal parts of [0, p99], the rest in the last. */
-static void bars_of(const Spread *s, int *bars, double *width)
+static void bars_of(const MiSpread *s, int *bars, double *width)
 {
     *width = s->p99 > 0 ? s->p99 / (BARS - 1) : 1;
     memset(bars, 0, BARS * sizeof *bars);
@@ -331,7 +270,7 @@ static void bars_of(const Spread *s, int *bars, double *width)
         bars[MIN((int)(s->sorted[i] / *width), BARS - 1)]++;
 }
 
-static void print_spread(const char *what, const Spread *s)
+static void print_spread(const char *what, const MiSpread *s)
 {
     int    bars[BARS], largest = 1;
     double width;
@@ -352,7 +291,7 @@ static void print_spread(const char *what, const Spread *s)
 static void print_text(const MiSession *s, const Run *r, const Outcome *o)
 {
     const MiAssembly *a = s->assembly;
-    const Spread      first = spread_of(o->first), gaps = spread_of(o->gaps);
+    const MiSpread      first = spread_of(o->first), gaps = spread_of(o->gaps);
     const double      steps = (double)(o->after.steps - o->before.steps);
 
     printf("%s on %s, attention %s, cache %s, scheduler %s\n", s->engine->api->model(s->engine, NULL), a->backend->name,
@@ -367,11 +306,14 @@ static void print_text(const MiSession *s, const Run *r, const Outcome *o)
                "were the first of their kind: %.0f ms of it\n", o->decode.median_us, o->decode.p99_us, o->prompts.median_us,
                o->decode.late + o->prompts.late, o->decode.first + o->prompts.first,
                (o->decode.first_us + o->prompts.first_us) / 1e3);
+    mi_usage_print(stdout, &o->before, &o->after);
     print_spread("to the first token", &first);
     print_spread("between tokens", &gaps);
+    if (o->parts)
+        mi_breakdown_print(o->parts, stdout, o->seconds);
 }
 
-static void json_spread(MiJson *j, const char *key, const Spread *s)
+static void json_spread(MiJson *j, const char *key, const MiSpread *s)
 {
     int    bars[BARS];
     double width;
@@ -394,7 +336,7 @@ static void json_spread(MiJson *j, const char *key, const Spread *s)
 static void print_json(const MiSession *s, const Wanted *w, const Run *r, const Outcome *o)
 {
     const MiAssembly *a = s->assembly;
-    const Spread      first = spread_of(o->first), gaps = spread_of(o->gaps);
+    const MiSpread      first = spread_of(o->first), gaps = spread_of(o->gaps);
     const double      steps = (double)(o->after.steps - o->before.steps);
     MiJson            j = mi_json_new();
 
@@ -418,8 +360,11 @@ static void print_json(const MiSession *s, const Wanted *w, const Run *r, const 
     mi_json_int(&j, "late_steps", o->decode.late + o->prompts.late);
     mi_json_int(&j, "first_steps", o->decode.first + o->prompts.first);
     mi_json_float(&j, "first_steps_ms", (o->decode.first_us + o->prompts.first_us) / 1e3);
+    mi_usage_json(&j, &o->before, &o->after);
     json_spread(&j, "first_token_ms", &first);
     json_spread(&j, "between_tokens_ms", &gaps);
+    if (o->parts)
+        mi_breakdown_json(o->parts, &j, "breakdown", o->seconds);
     mi_json_close(&j, '}');
     mi_json_print(&j);
 }
@@ -485,19 +430,24 @@ static bool measure(MiSession *s, const Wanted *w, GError **error)
 {
     Run    *r = run_new(w, s->engine, s->assembly->vocab);
     Outcome o = { .first = g_array_new(FALSE, FALSE, sizeof(double)), .gaps = g_array_new(FALSE, FALSE, sizeof(double)) };
-    bool    ok = play(r, &o, error);
+    GError *why = NULL;
 
+    if (!w->once)
+        o.parts = mi_breakdown_new(s->assembly, &why);
+    bool ok = !why && play_all(r, &o, &why);
     if (ok && !mi_interrupted()) {
-        count(r, &o);
         if (w->json)
             print_json(s, w, r, &o);
         else
             print_text(s, r, &o);
-        ok = !w->plot || plot(w, s, r, &o, error);
+        ok = !w->plot || plot(w, s, r, &o, &why);
     }
     g_array_unref(o.first);
     g_array_unref(o.gaps);
+    mi_breakdown_free(o.parts);
     run_free(r);
+    if (why)
+        g_propagate_error(error, why);
     return ok;
 }
 
@@ -516,7 +466,7 @@ static bool only_own_flags(const MiCommandLine *cl, GError **error)
 
 int mi_cmd_bench_offline(MiCommandLine *cl)
 {
-    Wanted    w = { .plot = mi_flag(cl, "plot"), .json = mi_flag(cl, "json") };
+    Wanted    w = { .plot = mi_flag(cl, "plot"), .json = mi_flag(cl, "json"), .once = mi_flag(cl, "once") };
     GError   *error = NULL;
     MiSession s;
 

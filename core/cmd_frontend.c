@@ -1,6 +1,7 @@
 /* cmd_frontend.c - `chat` and `batch`: front ends, which are plugins. */
 #include "cmd.h"
 #include "interrupt.h"
+#include "usage.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -64,9 +65,7 @@ static void report(const MiSession *s)
     s->engine->api->stats(s->engine, &is);
     fprintf(stderr, "%" G_GUINT64_FORMAT " requests in %" G_GUINT64_FORMAT " steps: %" G_GUINT64_FORMAT " tokens in, %"
             G_GUINT64_FORMAT " out\n", is.requests, is.steps, is.tokens_in, is.tokens_out);
-    fprintf(stderr, "of %" G_GUINT64_FORMAT " tokens of prompts the cache had %" G_GUINT64_FORMAT " (%.1f %%); %"
-            G_GUINT64_FORMAT " preemptions\n", is.prompt_tokens, is.found_tokens,
-            100 * (double)is.found_tokens / (double)MAX(is.prompt_tokens, 1), is.preemptions);
+    mi_usage_print(stderr, &(MiStats){ 0 }, &is);
 }
 
 /* own_signals: the front end handles Ctrl-C itself, as an editor of lines must. */

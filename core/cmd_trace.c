@@ -1,18 +1,16 @@
-/* cmd_trace.c - where the time of a step goes: marks between all its nodes, by the device's own clock.
- *
- * A step begins with its tokens and can be run again: once to warm up, then some rounds, of which the
- * median counts for each node.  Where the device works by itself it is first given copies to do, long enough
- * for the host to enqueue the whole step behind them: or short nodes would be as long as their launch takes. */
+/* cmd_trace.c - where the time of a step goes, node by node (node_times.h): once to warm up, then some rounds, of which
+ * the median counts for each node. */
 #include "cmd.h"
 #include "interrupt.h"
 #include "json_out.h"
+#include "node_times.h"
 #include "side.h"
+#include "spread.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ROUNDS = 101, DELAY_BYTES = 32 << 20, MAX_DELAYS = 4096 };
+enum { MAX_ROUNDS = 101 };
 
 typedef struct {
     char  *label, *feature, *file;
@@ -30,127 +28,44 @@ typedef struct {
     int       steps, batch, rounds;
     GPtrArray *spans; /* Span * */
     GArray    *traced; /* TracedStep */
-    void     **marks; /* [n_marks] */
-    guint      n_marks;
-    void      *delay, *delay_from; /* device, pinned: [DELAY_BYTES] */
+    MiNodeTimes times;
 } Trace;
 
 /* ---- measuring ------------------------------------------------------------------------- */
 
-static bool make_marks(Trace *t, guint n, GError **error)
-{
-    MiContext *ctx = &t->side.a->ctx.pub;
-    bool (*make)(void *, void **, GError **) = MI_HAS(ctx->backend, timer_new) ? ctx->backend->timer_new : ctx->backend->event_new;
-
-    t->marks = g_renew(void *, t->marks, MAX(n, t->n_marks));
-    for (; t->n_marks < n; t->n_marks++)
-        if (!make(ctx->device, &t->marks[t->n_marks], error))
-            return false;
-    return true;
-}
-
-/* n copies, for the device to do while the host gets ahead. */
-static bool hold_up(Trace *t, int n, GError **error)
-{
-    MiContext *ctx = &t->side.a->ctx.pub;
-
-    if (n && !t->delay &&
-        (!(t->delay = ctx->alloc(ctx, MI_MEM_DEVICE, DELAY_BYTES, error)) ||
-         !(t->delay_from = ctx->alloc(ctx, MI_MEM_PINNED, DELAY_BYTES, error))))
-        return false;
-    for (int i = 0; i < n; i++)
-        if (!ctx->backend->copy(ctx->device, ctx->stream, t->delay, t->delay_from, DELAY_BYTES, error))
-            return false;
-    return true;
-}
-
-/* The whole step once, a mark before each node and one behind the last. */
-static bool round_of(Trace *t, MiSchedule *s, int delays, GError **error)
-{
-    MiContext *ctx = &t->side.a->ctx.pub;
-
-    if (!hold_up(t, delays, error) || !ctx->backend->event_record(ctx->device, t->marks[0], ctx->stream, error))
-        return false;
-    for (guint i = 0; i < s->runs->len; i++) {
-        if (MI_HAS(ctx->backend, name_range)) {
-            g_autofree char *label = mi_side_label(s, i);
-            ctx->backend->name_range(ctx->device, label);
-        }
-        if (!mi_schedule_run_one(s, i, ctx, error) ||
-            !ctx->backend->event_record(ctx->device, t->marks[i + 1], ctx->stream, error))
-            return false;
-    }
-    if (MI_HAS(ctx->backend, name_range))
-        ctx->backend->name_range(ctx->device, NULL);
-    return ctx->backend->event_wait(ctx->device, t->marks[s->runs->len], error);
-}
-
-/* How many copies take longer than the host needs to enqueue the step; 0 where enqueueing is running. */
-static bool count_delays(Trace *t, MiSchedule *s, int *out, GError **error)
-{
-    MiContext *ctx = &t->side.a->ctx.pub;
-    double     copy_us;
-
-    *out = 0;
-    if (!round_of(t, s, 0, error)) /* loads what is loaded at first use */
-        return false;
-    if (ctx->backend->unified)
-        return true;
-    const int64_t from = g_get_monotonic_time();
-    if (!round_of(t, s, 0, error))
-        return false;
-    const double host_us = (double)(g_get_monotonic_time() - from);
-    if (!hold_up(t, 1, error) || !ctx->backend->event_record(ctx->device, t->marks[0], ctx->stream, error) ||
-        !hold_up(t, 1, error) || !ctx->backend->event_record(ctx->device, t->marks[1], ctx->stream, error) ||
-        !ctx->backend->event_wait(ctx->device, t->marks[1], error) ||
-        !ctx->backend->event_elapsed(ctx->device, t->marks[0], t->marks[1], &copy_us, error))
-        return false;
-    *out = (int)MIN(1 + 1.5 * host_us / MAX(copy_us, 1), MAX_DELAYS);
-    return true;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static bool add_span(Trace *t, MiSchedule *s, guint i, double *us, TracedStep *step, GError **error)
 {
-    MiContext *ctx = &t->side.a->ctx.pub;
-    Span      *span = g_new0(Span, 1);
+    Span *span = g_new0(Span, 1);
 
     g_ptr_array_add(t->spans, span);
-    qsort(us, (size_t)t->rounds, sizeof *us, ascending);
     span->label = mi_side_label(s, i);
     span->feature = mi_schedule_feature(&t->side.a->parts, mi_schedule_at(s, i), &span->file);
     span->step = (int)t->traced->len;
-    span->us = us[t->rounds / 2];
+    span->us = mi_median(us, t->rounds);
     step->us += span->us;
-    return ctx->backend->event_elapsed(ctx->device, t->marks[0], t->marks[i], &span->begin, error);
+    return mi_node_times_begin(&t->times, i, &span->begin, error);
 }
 
 /* In place of a step's nodes. */
 static bool trace_step(void *user, MiSchedule *s, GError **error)
 {
-    Trace              *t = user;
-    MiContext          *ctx = &t->side.a->ctx.pub;
-    const guint         n = s->runs->len;
-    g_autofree double  *us = g_new(double, MAX(n, 1) * (guint)t->rounds);
-    TracedStep          step = { n ? mi_schedule_at(s, 0)->call.shape : (MiShape){ 0 }, 0 };
-    int                 delays;
+    Trace             *t = user;
+    const guint        n = s->runs->len, rounds = (guint)t->rounds;
+    g_autofree double *us = g_new(double, MAX(n, 1) * (rounds + 1));
+    double            *round = us + n * rounds;
+    TracedStep         step = { n ? mi_schedule_at(s, 0)->call.shape : (MiShape){ 0 }, 0 };
+    int                delays;
 
-    if (!make_marks(t, MAX(n + 1, 2), error) || !count_delays(t, s, &delays, error))
+    if (!mi_node_times_delays(&t->times, s, &delays, error))
         return false;
-    for (int r = 0; r < t->rounds; r++) {
-        if (!round_of(t, s, delays, error))
+    for (guint r = 0; r < rounds; r++) {
+        if (!mi_node_times_run(&t->times, s, delays, round, error))
             return false;
         for (guint i = 0; i < n; i++)
-            if (!ctx->backend->event_elapsed(ctx->device, t->marks[i], t->marks[i + 1], &us[i * (guint)t->rounds + (guint)r], error))
-                return false;
+            us[i * rounds + r] = round[i];
     }
     for (guint i = 0; i < n; i++)
-        if (!add_span(t, s, i, &us[i * (guint)t->rounds], &step, error))
+        if (!add_span(t, s, i, &us[i * rounds], &step, error))
             return false;
     g_array_append_val(t->traced, step);
     return true;
@@ -331,11 +246,12 @@ static bool run(MiSession *s, Trace *t, GError **error)
     if (!(list ? mi_cmd_ids(list, &ids, &n, error) : mi_prompt_text(s->engine, text, strlen(text), false, &ids, &n, error)))
         return false;
     mi_engine_stop(g_steal_pointer(&s->engine)); /* its weights stay: the steps are run by hand */
-    if (!MI_HAS((const MiBackend *)s->assembly->backend->vtable, event_elapsed)) {
+    if (!mi_node_times_can(&s->assembly->ctx.pub)) {
         g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "device '%s' does not tell how long its work took",
                     s->assembly->backend->name);
         return false;
     }
+    t->times = mi_node_times(&s->assembly->ctx.pub);
     if (!mi_side_open(&t->side, s->assembly, error) || !ask(t, ids, n, error))
         return false;
     while (mi_side_unfinished(&t->side) && !mi_interrupted()) {
@@ -348,14 +264,6 @@ static bool run(MiSession *s, Trace *t, GError **error)
 
 static void trace_clear(Trace *t)
 {
-    MiContext *ctx = t->side.a ? &t->side.a->ctx.pub : NULL;
-
-    for (guint i = 0; i < t->n_marks; i++)
-        ctx->backend->event_free(ctx->device, t->marks[i]);
-    if (ctx) {
-        ctx->free(ctx, MI_MEM_DEVICE, t->delay);
-        ctx->free(ctx, MI_MEM_PINNED, t->delay_from);
-    }
     for (guint i = 0; i < t->spans->len; i++) {
         Span *s = t->spans->pdata[i];
         g_free(s->label);
@@ -363,7 +271,7 @@ static void trace_clear(Trace *t)
         g_free(s->file);
         g_free(s);
     }
-    g_free(t->marks);
+    mi_node_times_clear(&t->times);
     g_ptr_array_unref(t->spans);
     g_array_unref(t->traced);
     mi_side_close(&t->side);

@@ -1,4 +1,5 @@
 #include "compare.h"
+#include "spread.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,12 +15,6 @@ static double rms_of(const float *x, int64_t n)
             finite++;
         }
     return finite ? sqrt(squares / (double)finite) : 0;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 /* rms: of the row, or of most rows where that is more; got and want are equal where they are no numbers. */
@@ -56,7 +51,7 @@ void mi_compare(const float *got, const float *want, int64_t rows, int64_t n, bo
 
     for (int64_t r = 0; r < rows; r++)
         sorted[r] = rms[r] = rms_of(want + r * n, n);
-    qsort(sorted, (size_t)rows, sizeof *sorted, ascending);
+    qsort(sorted, (size_t)rows, sizeof *sorted, mi_ascending);
     for (int64_t r = 0; r < rows; r++)
         compare_row(got + r * n, want + r * n, n, MAX(rms[r], sorted[rows / 2]), exact, d);
 }

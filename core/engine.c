@@ -240,6 +240,7 @@ static void count(Engine *e)
     e->stats.running = (int32_t)e->known->len - e->stats.waiting;
     e->stats.kv_room = e->limits.cache->room(e->limits.kv);
     e->stats.kv_used = e->room - e->stats.kv_room;
+    e->stats.kv_most = MAX(e->stats.kv_most, e->stats.kv_used);
     e->stats.prompt_tokens = e->n_prompt;
     e->stats.found_tokens = e->n_found;
     e->stats.preemptions = e->n_preempted;
@@ -505,33 +506,12 @@ static bool start_scheduler(Engine *e, GError **error)
     return (e->scheduler = s->create(&e->limits, a->scheduler_options, error)) != NULL;
 }
 
-/* Said before anything is copied, with what would help. */
-static bool fits(MiAssembly *a, GError **error)
-{
-    const MiBackend *b = a->ctx.pub.backend;
-    const size_t     wanted = a->plan.device - (a->ctx.allocated - a->ctx.pinned);
-    size_t           free, total;
-
-    if (b->unified)
-        return true;
-    if (!b->memory(a->device, &free, &total, error))
-        return false;
-    if (wanted <= free)
-        return true;
-    g_autofree char *need = g_format_size(wanted), *have = g_format_size(free), *all = g_format_size(total);
-    g_autofree char *cache = g_format_size(((const MiCache *)a->cache->vtable)->bytes(&a->cache_spec, a->cache_options));
-    g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY,
-                "the model needs %s on device '%s', where %s of %s are free; lower [engine] max_len or max_seqs (the cache takes %s)",
-                need, a->backend->name, have, all, cache);
-    return false;
-}
-
 static bool load(Engine *e, MiLoadProgress *progress, void *user, GError **error)
 {
     MiAssembly *a = e->a;
     bool        ok;
 
-    if (!fits(a, error) || !mi_context_load_begin(&a->ctx, error))
+    if (!mi_assembly_fits(a, error) || !mi_context_load_begin(&a->ctx, error))
         return false;
     ok = mi_weights_load(a->weights, &a->ctx.pub, progress, user, error);
     phase(e, "weights");
@@ -614,6 +594,15 @@ void mi_engine_pace(MiEngine *self, uint64_t since, bool decode, int n_seqs, MiP
 
     g_mutex_lock(&e->lock);
     mi_pace_sum(&e->pace, since, decode, n_seqs, out);
+    g_mutex_unlock(&e->lock);
+}
+
+void mi_engine_watch(MiEngine *self, const MiWatch *watch)
+{
+    Engine *e = engine(self);
+
+    g_mutex_lock(&e->lock);
+    mi_runner_watch(e->runner, watch);
     g_mutex_unlock(&e->lock);
 }
 

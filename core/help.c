@@ -132,6 +132,7 @@ static const MiFlag bench_flags[] = {
     { 0, "input", "N-M", NULL, "lengths of its prompts (100-1024)" },
     { 0, "output", "N-M", NULL, "lengths of its answers (100-1024)" },
     { 0, "seed", "N", NULL, "of its lengths and ids, as Python's random draws them (0)" },
+    { 0, "once", NULL, NULL, "no second run of offline, which tells what the time went into" },
     { 0, "plot", "FILE", NULL, "an SVG of what ran, waited and was drawn over time" },
     { 0, "json", NULL, NULL, "print one JSON object" },
     { 0 },
@@ -235,7 +236,7 @@ const MiCommand mi_commands[] = {
       "start. [engine] max_seqs and max_len are raised where they are too small. A decode step is set against the time that "
       "reading its weights, keys and values takes at the memory's speed, where the backend can measure that. Offline: many "
       "requests of different lengths that are all there at once, sampled at temperature 0.6; tokens/s until the last is "
-      "answered, the time to first tokens and between tokens.",
+      "answered, the time to first tokens and between tokens, and, by a second run, what the time went into.",
       bench_flags, bench_examples },
     { "verify", "", 0, 0, "compare every node with a reference",
       "Runs the program node by node on two sides, what is configured and a reference: the prompt, then some steps. Each "

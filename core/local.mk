@@ -8,7 +8,9 @@ core_libcore_a_SOURCES = \
 	core/assembly.c core/assembly.h \
 	core/buckets.c \
 	core/context.c core/context.h \
+	core/breakdown.c core/breakdown.h \
 	core/config.c core/config.h \
+	core/crowd.c core/crowd.h \
 	core/device.c core/device.h \
 	core/engine.c core/engine.h \
 	core/exit.h \
@@ -20,6 +22,7 @@ core_libcore_a_SOURCES = \
 	core/invariant.c core/invariant.h \
 	core/json_out.c core/json_out.h \
 	core/model.c \
+	core/node_times.c core/node_times.h \
 	core/numbers.c core/numbers.h \
 	core/options.c core/options.h \
 	core/pace.c core/pace.h \
@@ -39,6 +42,8 @@ core_libcore_a_SOURCES = \
 	core/schedule.c core/schedule.h \
 	core/sequence.c core/sequence.h \
 	core/side.c core/side.h \
+	core/spread.c core/spread.h \
+	core/usage.c core/usage.h \
 	core/allow.c core/verify.c core/verify.h core/verify_step.h \
 	core/tuned.c core/tuned.h \
 	core/weights.c core/weights.h \

@@ -102,6 +102,8 @@ MiBucket *mi_assembly_bucket(MiAssembly *, uint32_t links, bool logprobs, MiShap
 
 /* Lines of the plan, from what was chosen; false: there is no memory for it. */
 bool mi_assembly_count(MiAssembly *, GError **error);
+/* Whether the device has room for it, said before anything is copied, with what would help. */
+bool mi_assembly_fits(MiAssembly *, GError **error);
 
 /* Where a step's metadata lies in one block that is sent whole, `positions` last; counts when base is NULL.
  * What outlives a step, drawn and history, lies elsewhere. */

@@ -158,3 +158,23 @@ bool mi_assembly_count(MiAssembly *a, GError **error)
     a->plan.n_choices = (int)a->choices->len;
     return true;
 }
+
+bool mi_assembly_fits(MiAssembly *a, GError **error)
+{
+    const MiBackend *b = a->ctx.pub.backend;
+    const size_t     wanted = a->plan.device - (a->ctx.allocated - a->ctx.pinned);
+    size_t           free, total;
+
+    if (b->unified)
+        return true;
+    if (!b->memory(a->device, &free, &total, error))
+        return false;
+    if (wanted <= free)
+        return true;
+    g_autofree char *need = g_format_size(wanted), *have = g_format_size(free), *all = g_format_size(total);
+    g_autofree char *cache = g_format_size(((const MiCache *)a->cache->vtable)->bytes(&a->cache_spec, a->cache_options));
+    g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY,
+                "the model needs %s on device '%s', where %s of %s are free; lower [engine] max_len or max_seqs (the cache takes %s)",
+                need, a->backend->name, have, all, cache);
+    return false;
+}

@@ -28,8 +28,7 @@ struct MiRunner {
     GArray     *constants; /* Constant */
     MiFlight    flights[MI_FLIGHTS];
     int         depth, next;
-    MiRunNodes *watch; /* may be NULL */
-    void       *watcher;
+    const MiWatch *watch; /* NULL: nobody looks */
 };
 
 static MiRequested *requested(const MiSequence *s) { return s->owner; }
@@ -337,16 +336,24 @@ static void fetch(const MiRunner *r, const MiBucket *b, MiFlight *f)
 
 static bool run(MiRunner *r, MiBucket *b, MiFlight *f, bool recordable, GError **error)
 {
-    const MiMail *m = &f->mail;
-    MiContext    *ctx = &r->a->ctx.pub;
+    const MiMail         *m = &f->mail;
+    const MiOwnedContext *ctx = &r->a->ctx;
 
     fetch(r, b, f);
-    if (!r->watch)
-        return mi_graph_run(r->a, b, r->host.shape, m, recordable, &f->first, error) &&
-               ctx->backend->event_record(ctx->device, f->event, ctx->stream, error);
+    if (!f->watched)
+        return mi_graph_run(r->a, b, r->host.shape, m, recordable, &f->first, error);
     mi_schedule_shape(b->schedule, r->host.shape);
-    return mi_context_copy_all(&r->a->ctx, m->in, m->n_in, error) && r->watch(r->watcher, b->schedule, error) &&
-           mi_context_copy_all(&r->a->ctx, m->out, m->n_out, error) &&
+    return mi_context_copy_all(ctx, m->in, m->n_in, error) && r->watch->nodes(r->watch->user, b->schedule, error) &&
+           mi_context_copy_all(ctx, m->out, m->n_out, error);
+}
+
+static bool run_between_marks(MiRunner *r, MiBucket *b, MiFlight *f, bool recordable, GError **error)
+{
+    const MiContext *ctx = &r->a->ctx.pub;
+    const MiWatch   *w = r->watch;
+
+    return (!w || !w->begin || w->begin(w->user, f, error)) && run(r, b, f, recordable, error) &&
+           (!w || !w->end || w->end(w->user, f, error)) &&
            ctx->backend->event_record(ctx->device, f->event, ctx->stream, error);
 }
 
@@ -392,12 +399,13 @@ static bool enqueue(MiRunner *r, MiFlight *f, GError **error)
     if (!(b = bucket(r, links, f->logprobs, error)))
         return false;
     f->first = r->a->buckets->len != made;
-    const bool recordable = !r->watch && pad(r, b);
+    f->watched = r->watch && r->watch->nodes && (!r->watch->wants || r->watch->wants(r->watch->user, f));
+    const bool recordable = !f->watched && pad(r, b);
     if (!send_step(r, error) || !cache_of(r)->plan(r->cache, ctx, &f->step, &r->batch, error) ||
         (MI_HAS(attention, plan) && !attention->plan(r->a->attention_self, ctx, &f->step, &r->batch, error)))
         return false;
     f->mail.n_in = mi_context_take(&r->a->ctx, f->mail.in);
-    return send_rows(r, error) && run(r, b, f, recordable, error);
+    return send_rows(r, error) && run_between_marks(r, b, f, recordable, error);
 }
 
 /* Some of a step that failed may be under way, from memory that the next one writes: it is waited for.  What
@@ -431,7 +439,9 @@ bool mi_runner_launch(MiRunner *r, MiFlight *f, GError **error)
 
 bool mi_runner_wait(MiRunner *r, MiFlight *f, GError **error)
 {
-    return r->a->ctx.pub.backend->event_wait(r->a->ctx.pub.device, f->event, error);
+    const MiWatch *w = r->watch;
+    return r->a->ctx.pub.backend->event_wait(r->a->ctx.pub.device, f->event, error) &&
+           (!w || !w->done || w->done(w->user, f, error));
 }
 
 /* ---- start and stop ---------------------------------------------------------------------------- */
@@ -572,10 +582,6 @@ void mi_runner_free(MiRunner *r)
 void *mi_runner_cache(const MiRunner *r) { return r->cache; }
 void *mi_runner_arena(const MiRunner *r) { return r->arena; }
 
-void mi_runner_watch(MiRunner *r, MiRunNodes *watch, void *user)
-{
-    r->watch = watch;
-    r->watcher = user;
-}
+void mi_runner_watch(MiRunner *r, const MiWatch *watch) { r->watch = watch; }
 
 int   mi_runner_depth(const MiRunner *r) { return r->depth; }

@@ -17,6 +17,8 @@ typedef struct {
     int32_t *out_seq; /* [n_out] index in step.seqs of each output row */
     int32_t *out_slot, *out_position; /* [n_out] slot -1: a row that is scored, not drawn from */
     bool     logprobs, first; /* first: of its kind, so that something was made for it */
+    bool     watched;         /* the watch ran its nodes */
+    int      watch_mark;      /* the watch's own */
     int64_t  launched_us;
     /* After the wait, host memory: */
     const int32_t *tokens;   /* [n_out] */
@@ -36,10 +38,21 @@ void      mi_runner_free(MiRunner *);
 void     *mi_runner_cache(const MiRunner *);
 int       mi_runner_depth(const MiRunner *); /* steps under way at once */
 
-/* For commands that look inside a step (verify, trace): called in place of running its nodes,
- * when all that they read is enqueued; such a step is neither padded nor recorded.  NULL: as usual. */
+/* For commands that look inside steps (verify, trace, bench).  All optional. */
 typedef bool MiRunNodes(void *user, MiSchedule *, GError **error);
-void mi_runner_watch(MiRunner *, MiRunNodes *, void *user);
+typedef struct MiWatch {
+    /* Called in place of running a step's nodes, when all that they read is enqueued; such a step is neither padded nor
+     * recorded. */
+    MiRunNodes *nodes;
+    bool      (*wants)(void *user, const MiFlight *); /* whether nodes() runs this one; NULL: all of them */
+    /* Round what a step enqueues; when it is done. */
+    bool      (*begin)(void *user, MiFlight *, GError **error);
+    bool      (*end)(void *user, MiFlight *, GError **error);
+    bool      (*done)(void *user, const MiFlight *, GError **error);
+    void       *user;
+} MiWatch;
+/* Between steps; borrowed until the next call.  NULL: steps run as usual. */
+void mi_runner_watch(MiRunner *, const MiWatch *);
 void *mi_runner_arena(const MiRunner *);
 /* A schedule of a program of this assembly, as the runner binds its own, but for the arena. */
 void mi_runner_bind(MiRunner *, MiSchedule *, void *arena);

@@ -96,11 +96,12 @@ static bool plan(MiSide *s, MiFlight *f, GError **error)
 
 bool mi_side_step(MiSide *s, MiRunNodes *nodes, void *user, MiFlight **out, GError **error)
 {
-    MiFlight *f = *out = mi_runner_flight(s->runner);
+    MiFlight     *f = *out = mi_runner_flight(s->runner);
+    const MiWatch watch = { .nodes = nodes, .user = user };
 
-    mi_runner_watch(s->runner, nodes, user);
+    mi_runner_watch(s->runner, &watch);
     const bool ok = plan(s, f, error) && mi_runner_launch(s->runner, f, error) && mi_runner_wait(s->runner, f, error);
-    mi_runner_watch(s->runner, NULL, NULL);
+    mi_runner_watch(s->runner, NULL);
     return ok;
 }
 

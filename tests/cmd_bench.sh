@@ -66,9 +66,37 @@ if command -v python3 >/dev/null; then
 	for key, n in ('first_token_ms', 5), ('between_tokens_ms', sum(wanted) - 5):
 	    s = o[key]
 	    assert sum(s['bars']) == n and 0 <= s['p50'] <= s['p90'] <= s['p99'] <= s['most'] <= o['seconds'] * 1e3, s
+	assert o['prompt_tokens'] == o['tokens_in'] and o['found_tokens'] == o['hit_rate'] == o['preemptions'] == 0, o
+	assert max(wanted) < o['kv_most'] <= o['kv_positions'], o
 	END
 	check "offline: Python's workload" $?
+	cat >parts.py <<-'END'
+	import json, sys
+	o, second = json.load(open('out')), sys.argv[1] == 'second'
+	b = o['breakdown']
+	kinds = b['decode'], b['prompts']
+	assert sum(k['steps'] for k in kinds) == o['steps'] and b['prompts']['steps'] > 0, b
+	for k in kinds:
+	    names = [n for n in k if n.endswith('_s')]
+	    assert len(names) == 5 and abs(sum(k[n] for n in names) - k['s']) < 1e-6 and min(k[n] for n in names) >= 0, k
+	    assert k['gemm_s'] > 0 and k['attention_s'] > 0 and k['sampling_s'] > 0 and k['rest_s'] > 0 == k['layers_s'], k
+	    assert 0 < k['looked_into'] < k['steps'] if second else k['looked_into'] == k['steps'], k
+	total = sum(k['s'] for k in kinds) + b['host_exposed_s'] + b['not_accounted_s']
+	assert abs(total - o['seconds']) < 1e-6 and b['host_exposed_s'] >= 0, (total, o['seconds'])
+	if not second: # every step has its marks: nothing is left but what lies before the first and behind the last
+	    assert 0 <= b['not_accounted_s'] < 0.2 * o['seconds'], b
+	END
+	offline="bench offline -m model --sequences 20 --input 30-70 --output 20-40"
+	status 0 "$mi" $offline --json && python3 parts.py first 2>err; check "where the time went" $?
+	status 0 "${mi}_remote" $offline --json --engine.device remote --engine.max_seqs 8 --engine.prefill_step 32 && python3 parts.py second 2>err
+	check "by a second run, where the device works by itself" $?
+	status 0 "${mi}_remote" $offline --json --engine.device remote --once && ! grep -q breakdown out; check "and without" $?
+	# a second run that is told nothing by the first: the same prompts would be found
+	status 0 "${mi}_remote" $offline --json --engine.device remote --engine.cache paged --cache.paged.bytes "4 MiB" &&
+		python3 -c "import json; o = json.load(open('out')); assert o['found_tokens'] == 0 and o['breakdown']['prompts']['steps'], o" 2>err
+	check "prompts that no cache knows" $?
 else
+	skip "where the time went" "no python3"
 	skip "offline: Python's workload" "no python3"
 fi
 refuses 64 'is not of offline' "$mi" bench offline -m model --rounds 3; check "rounds of offline" $?

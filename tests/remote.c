@@ -1,4 +1,5 @@
 #include "remote.h"
+#include "pace.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -113,7 +114,14 @@ typedef struct {
     void       *dst;
     const void *src;
     size_t      bytes;
+    int64_t    *stamp; /* the moment it is reached, ns; NULL: nobody asks */
 } Work;
+
+typedef struct {
+    uint64_t at; /* work before it */
+    int64_t  ns;
+    bool     timer;
+} Event;
 
 typedef struct {
     GThread    *thread;
@@ -143,6 +151,10 @@ static void perform(Work *w)
 {
     g_autoptr(GError) error = NULL;
 
+    if (w->stamp) {
+        *w->stamp = mi_pace_now();
+        return;
+    }
     if (!works(REMOTE_WORK, NULL))
         return;
     if (w->bytes) {
@@ -360,15 +372,33 @@ static void stream_free(void *device, void *stream)
     keep(STREAMS, stream ? -1 : 0);
 }
 
-static bool event_new(void *device, void **event, GError **error)
+static bool event_of(bool timer, void **event, GError **error)
 {
-    (void)device;
     if (!works(REMOTE_EVENT, error))
         return false;
     keep(EVENTS, 1);
-    *event = g_new0(uint64_t, 1);
+    Event *e = g_new0(Event, 1);
+    e->timer = timer;
+    *event = e;
     return true;
 }
+
+static bool event_new(void *device, void **event, GError **error) { return (void)device, event_of(false, event, error); }
+static bool timer_new(void *device, void **event, GError **error) { return (void)device, event_of(true, event, error); }
+
+static bool event_elapsed(void *device, void *from, void *to, double *us, GError **error)
+{
+    const Event *a = from, *b = to;
+
+    (void)device;
+    if (!a->timer || !b->timer) {
+        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "a mark that takes no time");
+        return false;
+    }
+    *us = (double)(b->ns - a->ns) / 1e3;
+    return true;
+}
+
 static void event_free(void *device, void *event)
 {
     (void)device;
@@ -407,12 +437,15 @@ static bool copy_all(void *device, void *stream, const MiCopy *copies, int n, GE
 static bool event_record(void *device, void *event, void *stream, GError **error)
 {
     Remote *r = device;
+    Event  *e = event;
 
     (void)stream;
     if (!works(REMOTE_RECORD, error))
         return false;
+    if (e->timer)
+        enqueue(r, NULL, (Work){ .stamp = &e->ns }, false);
     g_mutex_lock(&r->lock);
-    *(uint64_t *)event = r->enqueued;
+    e->at = r->enqueued;
     g_mutex_unlock(&r->lock);
     return true;
 }
@@ -428,7 +461,7 @@ static bool event_wait(void *device, void *event, GError **error)
     Remote *r = device;
 
     g_mutex_lock(&r->lock);
-    while (r->finished < *(uint64_t *)event)
+    while (r->finished < ((const Event *)event)->at)
         g_cond_wait(&r->done, &r->lock);
     g_mutex_unlock(&r->lock);
     return works(REMOTE_WAIT, error);
@@ -489,6 +522,7 @@ static const MiBackend remote = {
     .event_new = event_new, .event_free = event_free, .copy = copy, .event_record = event_record,
     .stream_wait = stream_wait, .event_wait = event_wait, .capture_begin = capture_begin, .capture_end = capture_end,
     .replay = replay, .graph_free = graph_free, .parallel = parallel, .copy_all = copy_all,
+    .event_elapsed = event_elapsed, .timer_new = timer_new,
 };
 
 /* ---- the CPU's features, once more -------------------------------------------------- */

@@ -70,6 +70,7 @@ typedef struct {
     int64_t  host_us; /* that the engine's thread spent on steps, its waiting for the device left out */
     uint64_t prompt_tokens, found_tokens; /* of all that were started; of them those that the cache had already */
     uint64_t preemptions; /* sequences that lost their place for others */
+    int64_t  kv_most; /* the largest kv_used so far */
 } MiStats;
 
 typedef struct MiEngine MiEngine;
