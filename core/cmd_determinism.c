@@ -3,15 +3,15 @@
  * Requests made of the user's text, greedy and sampled, are answered one by one by an engine for one sequence:
  * that is what each gives alone.  Then together, their prompts cut, with too little memory, with their beginnings
  * in the cache; tokens and log probabilities are compared bit for bit.  At last without the option, for its cost. */
-#include "answer.h"
 #include "cmd.h"
+#include "determinism.h"
 #include "interrupt.h"
 #include "parts.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { TOPS = 5, ROUNDS = 2 };
+enum { ROUNDS = 3 };
 
 typedef enum { SAME, DIFFERS, NOT_RUN } Outcome;
 
@@ -24,153 +24,17 @@ typedef struct {
 
 typedef struct {
     const MiCommandLine *line;
-    int32_t  *ids; /* [n_ids] the text */
-    size_t    n_ids;
-    int       batch, tokens;
-    char     *places; /* batch, as a setting */
+    MiAsked   asked;
+    char     *places; /* for as many requests, as a setting */
     int32_t  *chunks; /* [n_chunks] */
     size_t    n_chunks;
-    bool      greedy; /* a seed or a temperature is nothing that the chain knows */
     GArray   *cases;  /* Case */
-    MiAnswer *alone;  /* [batch]; NULL: not answered yet */
+    MiAnswer *alone;  /* to all that are asked; NULL: not answered yet */
     double    with, without; /* tokens/s, all at once */
     bool      equal_without; /* and whether all was the same there */
+    char     *runs, *runs_without; /* what runs in steps, a line each */
     char     *what;   /* what was tested, a line */
 } Proof;
-
-/* ---- requests ---------------------------------------------------------------------------- */
-
-/* Every other one begins with the text, each a little shorter than the one before; the others begin within it. */
-static size_t prompt_length(const Proof *p, int i)
-{
-    return MAX(1, p->n_ids - p->n_ids * (size_t)i / (2 * (size_t)p->batch));
-}
-
-static size_t prompt(const Proof *p, int i, int32_t *out)
-{
-    const size_t n = prompt_length(p, i);
-
-    for (size_t k = 0; k < n; k++)
-        out[k] = p->ids[(k + (i % 2 ? 7 * (size_t)i : 0)) % p->n_ids];
-    return n;
-}
-
-static bool sampled(const Proof *p, int i) { return !p->greedy && i % 4 >= 2; }
-
-static void event(void *user, const MiEvent *e) { mi_answer_take(user, e); }
-
-static bool submit(const Proof *p, MiEngine *engine, int i, MiAnswer *a, GError **error)
-{
-    g_autofree int32_t *ids = g_new(int32_t, p->n_ids);
-    g_autofree char    *seed = g_strdup_printf("%d", 1000 + i);
-    const MiParam       greedy[] = { { "temperature", "0" }, { NULL, NULL } };
-    const MiParam       drawn[] = { { "temperature", "0.8" }, { "seed", seed }, { NULL, NULL } };
-    const MiRequest     q = {
-        .tokens = ids, .n_tokens = prompt(p, i, ids), .max_tokens = p->tokens, .ignore_eos = true, .logprobs = TOPS,
-        .params = p->greedy ? NULL : sampled(p, i) ? drawn : greedy, .prompt_logprobs = i == p->batch - 1,
-        .event = event, .user = a,
-    };
-    return engine->api->submit(engine, &q, error) != 0;
-}
-
-static bool wait(MiAnswer *a, GError **error)
-{
-    g_mutex_lock(&a->lock);
-    while (!a->done)
-        g_cond_wait(&a->more, &a->lock);
-    g_mutex_unlock(&a->lock);
-    if (!a->error)
-        return true;
-    if (error && !*error)
-        g_propagate_error(error, g_steal_pointer(&a->error));
-    return false;
-}
-
-static void free_answers(const Proof *p, MiAnswer *all)
-{
-    for (int i = 0; all && i < p->batch; i++)
-        mi_answer_clear(&all[i]);
-    g_free(all);
-}
-
-/* at_once: how many of them, before the first of those is waited for.  Tokens a second, of all; below 0: *error. */
-static double ask(const Proof *p, MiEngine *engine, int at_once, MiAnswer **out, GError **error)
-{
-    MiAnswer     *all = g_new(MiAnswer, p->batch);
-    const int64_t from = g_get_monotonic_time();
-    int           asked = 0, drawn = 0;
-    bool          ok = true;
-
-    for (int i = 0; i < p->batch; i++)
-        mi_answer_init(&all[i]);
-    for (int i = 0; i < p->batch && ok; i++) {
-        while (ok && asked < MIN(p->batch, i + at_once) && (ok = submit(p, engine, asked, &all[asked], error)))
-            asked++;
-        mi_progress_line("%d of %d requests", i, p->batch);
-        ok = ok && wait(&all[i], error) && !mi_interrupted();
-        drawn += (int)all[i].ids->len;
-    }
-    for (int i = 0; i < asked; i++)
-        (void)wait(&all[i], NULL);
-    mi_progress_clear();
-    *out = all;
-    return ok ? 1e6 * drawn / (double)MAX(g_get_monotonic_time() - from, 1) : -1;
-}
-
-/* ---- comparing ----------------------------------------------------------------------------- */
-
-static bool bits_differ(const GArray *a, const GArray *b, guint i)
-{
-    const guint size = g_array_get_element_size((GArray *)(uintptr_t)a);
-    return memcmp(a->data + (gsize)i * size, b->data + (gsize)i * size, size) != 0;
-}
-
-static char *values(const char *what, const GArray *a, const GArray *b, guint i)
-{
-    return g_strdup_printf("%s %.9g alone, %.9g there", what, (double)g_array_index(a, float, i),
-                           (double)g_array_index(b, float, i));
-}
-
-/* NULL: none; *token: of the answer, -1: of the prompt. */
-static char *difference(const MiAnswer *a, const MiAnswer *b, int *token)
-{
-    *token = -1;
-    if (a->prompt_logprobs->len != b->prompt_logprobs->len)
-        return g_strdup_printf("%u tokens of its prompt scored alone, %u there", a->prompt_logprobs->len,
-                               b->prompt_logprobs->len);
-    for (guint i = 0; i < a->prompt_logprobs->len; i++)
-        if (bits_differ(a->prompt_logprobs, b->prompt_logprobs, i))
-            return values("its prompt's log probability", a->prompt_logprobs, b->prompt_logprobs, i);
-    for (guint i = 0; i < MIN(a->ids->len, b->ids->len); i++) {
-        *token = (int)i;
-        if (bits_differ(a->ids, b->ids, i))
-            return g_strdup_printf("id %d alone, %d there", g_array_index(a->ids, int32_t, i),
-                                   g_array_index(b->ids, int32_t, i));
-        if (bits_differ(a->logprobs, b->logprobs, i))
-            return values("log probability", a->logprobs, b->logprobs, i);
-        for (guint t = i * (guint)a->n_tops; t < (i + 1) * (guint)a->n_tops; t++) {
-            const MiTop *x = &g_array_index(a->tops, MiTop, t), *y = &g_array_index(b->tops, MiTop, t);
-            if (bits_differ(a->tops, b->tops, t))
-                return g_strdup_printf("of the likeliest, %d at %.9g alone, %d at %.9g there", x->id,
-                                       (double)x->logprob, y->id, (double)y->logprob);
-        }
-    }
-    *token = (int)MIN(a->ids->len, b->ids->len);
-    return a->ids->len == b->ids->len ? NULL : g_strdup_printf("%u tokens alone, %u there", a->ids->len, b->ids->len);
-}
-
-static Case compared(const Proof *p, char *name, const MiAnswer *got)
-{
-    Case c = { .name = name };
-
-    for (int i = 0; i < p->batch; i++)
-        if ((c.difference = difference(&p->alone[i], &got[i], &c.token))) {
-            c.request = i;
-            c.outcome = DIFFERS;
-            break;
-        }
-    return c;
-}
 
 /* ---- engines ------------------------------------------------------------------------------- */
 
@@ -216,7 +80,7 @@ static bool encode(Proof *p, MiEngine *engine, GError **error)
         "The water is cold and the other side is far away. A boat lies between the reeds, but there is nobody who "
         "could row it, and so the fox sits down and waits for the evening.";
 
-    return p->ids || mi_prompt_text(engine, text, strlen(text), false, &p->ids, &p->n_ids, error);
+    return p->asked.ids || mi_prompt_text(engine, text, strlen(text), false, &p->asked.ids, &p->asked.n_ids, error);
 }
 
 static bool has_option(const MiOption *o, const char *key)
@@ -238,10 +102,10 @@ static bool has_param(const MiAssembly *a, const char *key)
 static void describe(Proof *p, const MiAssembly *a)
 {
     g_autoptr(GString) linears = g_string_new(NULL);
-    size_t             least = p->n_ids;
+    size_t             least = p->asked.n_ids;
 
-    for (int i = 0; i < p->batch; i++)
-        least = MIN(least, prompt_length(p, i));
+    for (int i = 0; i < p->asked.n; i++)
+        least = MIN(least, mi_asked_length(&p->asked, i));
     for (guint i = 0; i < a->weights->packs->len; i++) {
         const char *name = ((const MiPack *)a->weights->packs->pdata[i])->feature->name;
         if (!strstr(linears->str, name))
@@ -250,10 +114,33 @@ static void describe(Proof *p, const MiAssembly *a)
     p->what = g_strdup_printf("%s, linear %s, attention %s, cache %s, scheduler %s; %d requests of %zu to %zu tokens, "
                               "%d drawn for each, %s",
                               a->backend->name, linears->str, a->attention->name, a->cache->name, a->scheduler->name,
-                              p->batch, least, p->n_ids, p->tokens, p->greedy ? "greedy" : "half of them sampled");
+                              p->asked.n, least, p->asked.n_ids, p->asked.tokens,
+                              p->asked.greedy ? "greedy" : "half of them sampled");
+}
+
+/* What runs in the steps that were planned before the first request. */
+static char *runs_of(const MiAssembly *a)
+{
+    GString *all = g_string_new(NULL);
+
+    for (guint b = 0; b < a->buckets->len; b++) {
+        const MiSchedule *s = ((const MiBucket *)a->buckets->pdata[b])->schedule;
+        for (guint i = 0; i < s->runs->len; i++)
+            g_string_append_printf(all, "%s\n", mi_schedule_at(s, i)->name);
+    }
+    return g_string_free(all, FALSE);
 }
 
 /* ---- cases --------------------------------------------------------------------------------- */
+
+static Case compared(const Proof *p, char *name, const MiAnswer *got)
+{
+    Case c = { .name = name };
+
+    if ((c.difference = mi_asked_difference(&p->asked, p->alone, got, &c.request, &c.token)))
+        c.outcome = DIFFERS;
+    return c;
+}
 
 static bool alone(Proof *p, GError **error)
 {
@@ -262,9 +149,9 @@ static bool alone(Proof *p, GError **error)
     bool        ok = begin(p, &o, MI_WITH_ENGINE, more, error) && encode(p, o.session.engine, error);
 
     if (ok) {
-        p->greedy = !has_param(o.session.assembly, "seed") || !has_param(o.session.assembly, "temperature");
+        p->asked.greedy = !has_param(o.session.assembly, "seed") || !has_param(o.session.assembly, "temperature");
         describe(p, o.session.assembly);
-        ok = ask(p, o.session.engine, 1, &p->alone, error) >= 0;
+        ok = mi_asked_run(&p->asked, o.session.engine, 1, &p->alone, error) >= 0;
     }
     end(&o);
     return ok;
@@ -274,45 +161,46 @@ static bool alone(Proof *p, GError **error)
 static Case *try(Proof *p, const Opened *o, int at_once, char *name, GError **error)
 {
     MiAnswer  *got = NULL;
-    const bool ok = ask(p, o->session.engine, at_once, &got, error) >= 0;
+    const bool ok = mi_asked_run(&p->asked, o->session.engine, at_once, &got, error) >= 0;
 
     if (ok) {
         const Case c = compared(p, name, got);
         g_array_append_val(p->cases, c);
     } else
         g_free(name);
-    free_answers(p, got);
+    mi_asked_free(&p->asked, got);
     return ok ? &g_array_index(p->cases, Case, p->cases->len - 1) : NULL;
 }
 
-/* The fastest of some rounds, all at once. */
+/* The fastest of some rounds, all at once; before them one for what is done once. */
 static bool timed(Proof *p, const Opened *o, double *best, bool *equal, GError **error)
 {
     bool ok = true;
 
-    for (int i = 0; i < ROUNDS && ok; i++) {
+    for (int i = 0; i <= ROUNDS && ok; i++) {
         MiAnswer    *got = NULL;
-        const double rate = ask(p, o->session.engine, p->batch, &got, error);
+        const double rate = mi_asked_run(&p->asked, o->session.engine, p->asked.n, &got, error);
         if ((ok = rate >= 0)) {
             const Case c = compared(p, NULL, got);
             *equal = *equal && c.outcome == SAME;
             g_free(c.difference);
         }
-        *best = MAX(*best, rate);
-        free_answers(p, got);
+        *best = i ? MAX(*best, rate) : 0;
+        mi_asked_free(&p->asked, got);
     }
     return ok;
 }
 
 static bool together(Proof *p, GError **error)
 {
-    const int half = MAX(2, p->batch / 2);
+    const int half = MAX(2, p->asked.n / 2);
     bool      unused = true, ok;
     Opened    o;
 
-    ok = begin_for_all(p, &o, NULL, NULL, error) &&
-         try(p, &o, 1, g_strdup_printf("alone, in an engine for %d", p->batch), error) &&
-         try(p, &o, p->batch, g_strdup_printf("%d at once", p->batch), error) &&
+    ok = begin_for_all(p, &o, NULL, NULL, error);
+    p->runs = ok ? runs_of(o.session.assembly) : NULL;
+    ok = ok && try(p, &o, 1, g_strdup_printf("alone, in an engine for %d", p->asked.n), error) &&
+         try(p, &o, p->asked.n, g_strdup_printf("%d at once", p->asked.n), error) &&
          try(p, &o, half, g_strdup_printf("%d at once, the next when one ends", half), error) &&
          timed(p, &o, &p->with, &unused, error);
     end(&o);
@@ -324,7 +212,7 @@ static bool cut(Proof *p, int32_t chunk, GError **error)
     g_autofree char *size = g_strdup_printf("%d", chunk);
     Opened           o;
     const bool       ok = begin_for_all(p, &o, "engine.prefill_step", size, error) &&
-                          try(p, &o, p->batch, g_strdup_printf("prompts in pieces of %d", chunk), error);
+                          try(p, &o, p->asked.n, g_strdup_printf("prompts in pieces of %d", chunk), error);
 
     end(&o);
     return ok;
@@ -335,8 +223,9 @@ static bool without(Proof *p, GError **error)
     Opened o;
 
     p->equal_without = true;
-    const bool ok = begin_for_all(p, &o, "engine.deterministic", "off", error) &&
-                    timed(p, &o, &p->without, &p->equal_without, error);
+    bool ok = begin_for_all(p, &o, "engine.deterministic", "off", error);
+    p->runs_without = ok ? runs_of(o.session.assembly) : NULL;
+    ok = ok && timed(p, &o, &p->without, &p->equal_without, error);
     end(&o);
     return ok;
 }
@@ -359,7 +248,8 @@ static const MiFeature *sharing_cache(const MiAssembly *a)
     return found;
 }
 
-/* A quarter of what all take at once, but enough for the longest; a cache's own tables go on top. */
+/* A quarter of what all take at once, but so much that two prompts find room, and their answers do not; a cache's own
+ * tables go on top. */
 static size_t quarter(const Proof *p, const MiCacheSpec *c, int *longest)
 {
     const size_t vector = (size_t)c->n_kv_heads * (size_t)c->head_dim * mi_dtype_size(c->dtype);
@@ -367,13 +257,13 @@ static size_t quarter(const Proof *p, const MiCacheSpec *c, int *longest)
     size_t       need = 0;
 
     *longest = 0;
-    for (int i = 0; i < p->batch; i++) {
-        const size_t n = prompt_length(p, i) + (size_t)p->tokens;
+    for (int i = 0; i < p->asked.n; i++) {
+        const size_t n = mi_asked_length(&p->asked, i) + (size_t)p->asked.tokens;
         *longest = MAX(*longest, (int)n);
         need += n;
     }
-    return (MAX(need / 4, (size_t)*longest) + 16) * position +
-           (size_t)(*longest + 64) * (size_t)p->batch * sizeof(int32_t);
+    return MAX(need / 4, 2 * (size_t)*longest - (size_t)p->asked.tokens) * position +
+           (size_t)(*longest + (4 + *longest / 16) * p->asked.n) * sizeof(int32_t);
 }
 
 /* What is not possible with this configuration is a case that was not run; other errors stay. */
@@ -409,7 +299,7 @@ static bool found(Proof *p, const char *cache, GError **error)
     if (begin_for_all(p, &o, "engine.cache", cache, &why) &&
         try(p, &o, 1, g_strdup_printf("alone, cache %s", cache), &why)) {
         o.session.engine->api->stats(o.session.engine, &before);
-        c = try(p, &o, p->batch, g_strdup(in_cache), &why);
+        c = try(p, &o, p->asked.n, g_strdup(in_cache), &why);
     }
     if (c) {
         o.session.engine->api->stats(o.session.engine, &after);
@@ -431,7 +321,7 @@ static bool scarce(Proof *p, const char *cache, size_t bytes, int longest, GErro
     Opened           o;
     Case            *c = NULL;
 
-    if (begin(p, &o, MI_WITH_ENGINE, more, &why) && (c = try(p, &o, p->batch, g_strdup(made_room), &why))) {
+    if (begin(p, &o, MI_WITH_ENGINE, more, &why) && (c = try(p, &o, p->asked.n, g_strdup(made_room), &why))) {
         o.session.engine->api->stats(o.session.engine, &s);
         note(c, g_strdup_printf("cache %s of %s: %d lost their place", cache, size, (int)s.preemptions),
              s.preemptions > 0);
@@ -504,8 +394,10 @@ static void print(const Proof *p)
         print_case(&g_array_index(p->cases, Case, i));
     printf("\n%d the same to the bit, %d not, %d not run\n", count(p, SAME), count(p, DIFFERS), count(p, NOT_RUN));
     printf("cost: %d at once give %.1f tokens/s, with deterministic = off %.1f: %.1f %% %s; answers there are %s\n",
-           p->batch, p->with, p->without, 100 * (cost(p) < 0 ? -cost(p) : cost(p)), cost(p) < 0 ? "faster" : "slower",
+           p->asked.n, p->with, p->without, 100 * (cost(p) < 0 ? -cost(p) : cost(p)), cost(p) < 0 ? "faster" : "slower",
            p->equal_without ? "the same, too" : "others");
+    if (strcmp(p->runs, p->runs_without) == 0)
+        printf("the option changes nothing that runs here: its cost is the measurement's noise\n");
 }
 
 static void print_json(const Proof *p)
@@ -534,6 +426,7 @@ static void print_json(const Proof *p)
     mi_json_float(&j, "tokens_per_s", p->with);
     mi_json_float(&j, "tokens_per_s_off", p->without);
     mi_json_bool(&j, "same_with_off", p->equal_without);
+    mi_json_bool(&j, "same_parts_with_off", strcmp(p->runs, p->runs_without) == 0);
     mi_json_close(&j, '}');
     mi_json_print(&j);
 }
@@ -554,12 +447,12 @@ static bool read_flags(const MiCommandLine *cl, Proof *p, GError **error)
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "one of -p and --ids is enough");
         return false;
     }
-    if ((mi_flag(cl, "ids") && !mi_cmd_ids(mi_flag(cl, "ids"), &p->ids, &p->n_ids, error)) ||
+    if ((mi_flag(cl, "ids") && !mi_cmd_ids(mi_flag(cl, "ids"), &p->asked.ids, &p->asked.n_ids, error)) ||
         !mi_cmd_ids(mi_flag(cl, "chunks") ? mi_flag(cl, "chunks") : "1,7,64,512", &p->chunks, &p->n_chunks, error) ||
-        !mi_flag_int(cl, "tokens", 1, 1 << 20, 32, &p->tokens, error) ||
-        !mi_flag_int(cl, "batch", 2, 4096, 8, &p->batch, error))
+        !mi_flag_int(cl, "tokens", 1, 1 << 20, 32, &p->asked.tokens, error) ||
+        !mi_flag_int(cl, "batch", 2, 4096, 8, &p->asked.n, error))
         return false;
-    p->places = g_strdup_printf("%d", p->batch);
+    p->places = g_strdup_printf("%d", p->asked.n);
     for (size_t i = 0; i < p->n_chunks; i++)
         if (p->chunks[i] < 1) {
             g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "--chunks has %d; 1 and more are possible", p->chunks[i]);
@@ -590,10 +483,12 @@ int mi_cmd_determinism(MiCommandLine *cl)
         g_free(c->difference);
     }
     g_array_unref(p.cases);
-    free_answers(&p, p.alone);
-    g_free(p.ids);
+    mi_asked_free(&p.asked, p.alone);
+    g_free(p.asked.ids);
     g_free(p.chunks);
     g_free(p.places);
+    g_free(p.runs);
+    g_free(p.runs_without);
     g_free(p.what);
     return status;
 }

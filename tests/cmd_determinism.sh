@@ -23,7 +23,8 @@ refuses 78 "deterministic.*off, batch" "$mi" plan -m model --engine.deterministi
 # the proof
 status 0 "$mi" verify $flags && [ "`grep -c '^ok ' out`" = 10 ] && grep -q '^10 the same to the bit, 0 not, 0 not run$' out &&
 	grep -q '^ok .*after making room for others (cache paged of .*: [1-9][0-9]* lost their place)' out &&
-	grep -q '^ok .*beginnings found in the cache (cache paged: [1-9][0-9]* of [0-9]* tokens)' out && grep -q '^cost: 8 at once give ' out
+	grep -q '^ok .*beginnings found in the cache (cache paged: [1-9][0-9]* of [0-9]* tokens)' out && grep -q '^cost: 8 at once give ' out &&
+	grep -q '^the option changes nothing that runs here' out
 check "answers are the same alone, together, cut, found, after making room" $?
 status 0 "$mi" verify $flags --chunks 3,5 --batch 5 --engine.scheduler fair --sampler.chain greedy && [ "`grep -c '^ok .*in pieces of' out`" = 2 ]
 check "other pieces, another scheduler, greedy" $?

@@ -2,7 +2,7 @@
 gpu_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir)/kernels $(CUDA_CPPFLAGS)
 gpu_ldflags  = $(AM_LDFLAGS) $(CUDA_LDFLAGS) $(CUDA_LDFLAGS:-L%=-Wl,-rpath,%)
 gpu_ldadd    = kernels/libcpu.a $(GLIB_LIBS) $(CUDA_LIBS) -ldl -lm
-EXTRA_DIST += tests/gpu tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.py tests/gpu_models.sh \
+EXTRA_DIST += tests/gpu tests/gpu_determinism.sh tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.py tests/gpu_models.sh \
 	tests/gpu_steady.sh tests/gpu_transformers.py
 
 tests_gpu_ops_SOURCES  = tests/gpu_ops.c tests/gpu.h
@@ -19,6 +19,11 @@ tests_gpu_linear_SOURCES  = tests/gpu_linear.c tests/gpu.h kernels/cuda/gemm.c k
 tests_gpu_linear_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_linear_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_linear_LDADD    = $(gpu_ldadd)
+
+tests_gpu_invariant_SOURCES  = tests/gpu_invariant.c tests/gpu.h kernels/cuda/invariant.cu
+tests_gpu_invariant_CPPFLAGS = $(gpu_cppflags)
+tests_gpu_invariant_LDFLAGS  = $(gpu_ldflags)
+tests_gpu_invariant_LDADD    = $(gpu_ldadd)
 
 tests_gpu_engine_SOURCES  = tests/gpu_engine.c tests/gpu.h
 tests_gpu_engine_CPPFLAGS = $(gpu_cppflags) -I$(top_srcdir)/core
@@ -42,10 +47,10 @@ tests_gpu_calls_so_LDADD    = -ldl
 # make check runs them, too.  A new one: here, and in the list of tests/gpu.
 gpu_programs =
 if MI_CUDA
-check_PROGRAMS += tests/gpu_calls.so tests/gpu_engine tests/gpu_linear tests/gpu_ops tests/gpu_samplers
+check_PROGRAMS += tests/gpu_calls.so tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_samplers
 check_PROGRAMS += tests/plugins/lost_cuda.so tests/plugins/wrong_cuda.so
-gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_engine tests/gpu_linear tests/gpu_ops tests/gpu_samplers \
-	tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.sh tests/gpu_steady.sh
+gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_samplers \
+	tests/gpu_determinism.sh tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.sh tests/gpu_steady.sh
 # The example's plugins as their Makefile builds them, for machines that have a card and no compiler.
 check_DATA = examples/plugin/cuda/acme_add_cuda.so
 endif

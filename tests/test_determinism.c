@@ -1,11 +1,11 @@
 /* test_determinism.c - 64 requests at once give exactly what each gives alone.
  *
- * With [engine] deterministic = batch tokens and log probabilities are the same to the bit; without it they are up to a near
- * tie: for every scheduler, equal beginnings shared or not, prompts in pieces of 1, 7, 64 and 512.  With memory for a quarter
- * of what all need: the same as with plenty, somebody lost its place, and all that was used is free again.
+ * With [engine] deterministic = batch tokens and log probabilities are the same to the bit; without it they are up to a
+ * near tie: for every scheduler, equal beginnings shared or not, prompts in pieces of 1, 7, 64 and 512.  With memory for
+ * a quarter of what all need: the same as with plenty, somebody lost its place, and all that was used is free again.
  *
- * On a tiny model, and in part on stories260K where MI_MODELS has it.  MI_DETERMINISM=MODEL runs all of it on that model, with
- * 20 sets of requests instead of 3 for the scarce memory; MI_DETERMINISM_DRAWN: tokens of an answer (16). */
+ * On a tiny model, and in part on stories260K where MI_MODELS has it.  MI_DETERMINISM=MODEL runs all of it on that
+ * model, with 20 sets of requests for the scarce memory; MI_DETERMINISM_DRAWN: tokens of an answer (16). */
 #include "common.h"
 #include "engine.h"
 #include "parts.h"
@@ -148,9 +148,9 @@ static void submit(Run *r, Answer *a, Meeting *m, uint32_t seed, int which)
 
     *a = (Answer){ .meeting = m };
     prompt(a, seed, which);
-    const MiRequest q = { .tokens = a->prompt, .n_tokens = (size_t)a->n_prompt, .max_tokens = wanted(which), .client = client,
-                          .priority = which % 5, .params = sampled(which) ? drawn : greedy, .logprobs = TOPS,
-                          .ignore_eos = true, .event = on_event, .user = a };
+    const MiRequest q = { .tokens = a->prompt, .n_tokens = (size_t)a->n_prompt, .max_tokens = wanted(which),
+                          .client = client, .priority = which % 5, .params = sampled(which) ? drawn : greedy,
+                          .logprobs = TOPS, .ignore_eos = true, .event = on_event, .user = a };
     if (!r->engine->api->submit(r->engine, &q, &error))
         fail_msg("%s", error->message);
 }
@@ -188,8 +188,8 @@ static void same(const Answer *want, const Answer *got, const char *what)
     }
 }
 
-/* Where the first token differs the one that came must have been nearly as likely alone; before it log probabilities are
- * close.  Of a sampled answer: it was one of the likeliest.  Returns how many answers differ. */
+/* Where the first token differs the one that came must have been nearly as likely alone; before it log probabilities
+ * are close.  Of a sampled answer: it was one of the likeliest.  Returns how many answers differ. */
 static int nearly_same(const Answer *want, const Answer *got, const char *what)
 {
     int others = 0;
@@ -231,9 +231,10 @@ static void alone(Answer *answers)
 static void together(const Answer *want, const char *scheduler, const char *prefix, int chunk, bool to_the_bit)
 {
     static Answer    got[MANY];
-    g_autofree char *what = g_strdup_printf("engine.deterministic %s engine.scheduler %s engine.cache paged cache.paged.prefix %s "
-                                            "cache.paged.block_size %d engine.prefill_step %d engine.max_seqs %d",
-                                            to_the_bit ? "batch" : "off", scheduler, prefix, BLOCK, chunk, MANY);
+    g_autofree char *what = g_strdup_printf("engine.deterministic %s engine.scheduler %s engine.cache paged "
+                                            "cache.paged.prefix %s cache.paged.block_size %d engine.prefill_step %d "
+                                            "engine.max_seqs %d", to_the_bit ? "batch" : "off", scheduler, prefix, BLOCK,
+                                            chunk, MANY);
     const int64_t    from = g_get_monotonic_time();
     Run              r;
     int              others = 0;
@@ -275,11 +276,11 @@ static void matrix(bool whole)
 static char *bytes_for(const MiAssembly *a, int positions)
 {
     const MiCacheSpec *c = &a->cache_spec;
-    const size_t       blocks = (size_t)((positions + BLOCK - 1) / BLOCK), max_blocks = (size_t)(c->max_len / BLOCK) + 1;
-    const size_t side = blocks * BLOCK * (size_t)c->n_kv_heads * (size_t)c->head_dim * mi_dtype_size(c->dtype);
+    const size_t       blocks = (size_t)((positions + BLOCK - 1) / BLOCK), most = (size_t)(c->max_len / BLOCK) + 1;
+    const size_t       side = blocks * BLOCK * (size_t)c->n_kv_heads * (size_t)c->head_dim * mi_dtype_size(c->dtype);
 
     return g_strdup_printf("%zu", 2 * (size_t)c->n_layers * ((side + 255) / 256 * 256) +
-                                      ((size_t)c->max_tokens + (2 + max_blocks) * (size_t)c->max_seqs) * sizeof(int32_t));
+                                      ((size_t)c->max_tokens + (2 + most) * (size_t)c->max_seqs) * sizeof(int32_t));
 }
 
 static void a_quarter(uint32_t seed)
@@ -291,8 +292,8 @@ static void a_quarter(uint32_t seed)
     g_autofree char *common = g_strdup_printf("engine.deterministic batch engine.scheduler %s engine.cache paged "
                                               "cache.paged.prefix %s cache.paged.block_size %d engine.prefill_step %d "
                                               "engine.max_seqs %d scheduler.%s.preempt %s cache.paged.swap 2MB",
-                                              scheduler, sharing[seed / 2 % 2], BLOCK, pieces[seed / 3 % 4], MANY, scheduler,
-                                              preempt[seed % 3]);
+                                              scheduler, sharing[seed / 2 % 2], BLOCK, pieces[seed / 3 % 4], MANY,
+                                              scheduler, preempt[seed % 3]);
     Run              plenty, scarce;
     int              need = 0;
 
@@ -301,15 +302,16 @@ static void a_quarter(uint32_t seed)
     assert_int_equal(at_rest(&plenty).preemptions, 0);
     for (int i = 0; i < MANY; i++)
         need += want[i].n_prompt + wanted(i);
-    g_autofree char *bytes = bytes_for(plenty.assembly, need / 4), *what = g_strconcat(common, " cache.paged.bytes ", bytes, NULL);
+    g_autofree char *bytes = bytes_for(plenty.assembly, need / 4);
+    g_autofree char *what = g_strconcat(common, " cache.paged.bytes ", bytes, NULL);
     stop(&plenty);
     start(&scarce, what);
     assert_in_range(scarce.room, need / 8, need / 4 + 2 * BLOCK);
     ask(&scarce, got, 0, MANY, seed);
     same(want, got, what);
     const MiStats s = at_rest(&scarce);
-    print_message("# seed %u, %s, sharing %s, pieces of %d, %s: room for %d of %d positions, %d lost their place, all the same, "
-                  "all free again\n", seed, scheduler, sharing[seed / 2 % 2], pieces[seed / 3 % 4], preempt[seed % 3],
+    print_message("# seed %u, %s, sharing %s, pieces of %d, %s: room for %d of %d positions, %d lost their place, all the "
+                  "same, all free again\n", seed, scheduler, sharing[seed / 2 % 2], pieces[seed / 3 % 4], preempt[seed % 3],
                   (int)scarce.room, need, (int)s.preemptions);
     assert_true(s.preemptions > 0);
     stop(&scarce);
@@ -341,19 +343,20 @@ static char *stories_path(void)
 static void read_text(void)
 {
     static const char words[] =
-        "Once upon a time there was a miller who had three sons, a mill, a donkey and a cat. The sons had to grind, the donkey "
-        "had to fetch corn and carry flour away, and the cat had to catch the mice. When the miller died the eldest took the "
-        "mill, the second the donkey, and nothing was left for the youngest but the cat. He was sad and said to himself: I have "
-        "come off worst of all. My eldest brother can grind, my second can ride on his donkey, but what can I do with the cat? "
-        "I shall have a pair of gloves made of its fur, and then that is the end of it. The cat had understood it all, and said: "
-        "you need not kill me for the sake of a pair of bad gloves. Have boots made for me, so that I can go out and be seen.";
+        "Once upon a time there was a miller who had three sons, a mill, a donkey and a cat. The sons had to grind, the "
+        "donkey had to fetch corn and carry flour away, and the cat had to catch the mice. When the miller died the "
+        "eldest took the mill, the second the donkey, and nothing was left for the youngest but the cat. He was sad and "
+        "said to himself: I have come off worst of all. My eldest brother can grind, my second can ride on his donkey, "
+        "but what can I do with the cat? I shall have a pair of gloves made of its fur, and then that is the end of it. "
+        "The cat had understood it all, and said: you need not kill me for the sake of a pair of bad gloves. Have boots "
+        "made for me, so that I can go out and be seen.";
     int32_t ids[1024];
     Run     r;
 
     start(&r, "");
-    const size_t n = MIN(r.engine->api->encode(r.engine, words, strlen(words), false, ids, G_N_ELEMENTS(ids)), G_N_ELEMENTS(ids));
+    const size_t n = r.engine->api->encode(r.engine, words, strlen(words), false, ids, G_N_ELEMENTS(ids));
     stop(&r);
-    assert_true(n > 100);
+    assert_in_range(n, 100, G_N_ELEMENTS(ids));
     for (size_t i = 0; i < G_N_ELEMENTS(text); i++)
         text[i] = ids[i % n];
 }

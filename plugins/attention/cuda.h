@@ -19,6 +19,7 @@ typedef int CudaAttentionPrompts(void *stream, const MiCudaAttention *call, int 
 extern CudaAttentionPrompts *const cuda_attention_prompts;
 extern const int32_t               cuda_attention_head_dims[];
 extern const MiOp                  cuda_attention_op;
+bool  cuda_attention_prepare(MiContext *, const MiCall *, void **state, size_t *workspace, GError **error);
 void *cuda_attention_create(MiContext *ctx, const MiAttentionSpec *spec, const void *options, GError **error);
 void  cuda_attention_destroy(void *self);
 

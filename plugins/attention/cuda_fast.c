@@ -42,7 +42,7 @@ void cuda_attention_destroy(void *self)
     g_free(o);
 }
 
-static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+bool cuda_attention_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
     (void)ctx, (void)state;
     const MiTensor *q = &call->at->in[0];
@@ -72,5 +72,5 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 
 const MiOp cuda_attention_op = {
     .struct_size = sizeof cuda_attention_op, .n_in = 2, .n_out = 1, .attr_size = sizeof(MiAttend), .splits = true,
-    .prepare = prepare, .run = run,
+    .prepare = cuda_attention_prepare, .run = run,
 };

@@ -31,6 +31,7 @@ static const MiOp simple_op = {
     .splits = true,
     .prepare = prepare,
     .run = run,
+    .batch_invariant = true,
 };
 
 static const MiAttention simple = {

@@ -3,6 +3,8 @@
  * Whatever the file stores is converted once, while loading: a quantised file
  * takes more memory here than on disk.  Products of many rows are cuBLASLt's, those
  * of few our own, which read the weights at the memory's speed. */
+#include "invariant_cuda.h"
+
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
 #include <cuda/refused.h>
@@ -161,5 +163,12 @@ static const MiLinear reference = {
     .bytes = bytes, .pack = pack, .op = &dense_op,
 };
 
+/* The same matrices for [engine] deterministic = batch. */
+static const MiLinear invariant = {
+    .struct_size = sizeof invariant, .formats = formats, .layout = "plain", .rank = -2, .exact = true, .joins = true,
+    .bytes = bytes, .pack = pack, .op = &invariant_op,
+};
+
 MI_PLUGIN("dense", "0.1", "Plain matrices on a card", MI_FEATURE_LINEAR("dense", "cuda", &dense, NULL),
-          MI_FEATURE_LINEAR("reference", "cuda", &reference, NULL));
+          MI_FEATURE_LINEAR("reference", "cuda", &reference, NULL),
+          MI_FEATURE_LINEAR("invariant", "cuda", &invariant, NULL));

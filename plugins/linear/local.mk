@@ -18,6 +18,7 @@ endif
 plugins_linear_dense_cuda_so_SOURCES  = plugins/linear/dense_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm.h \
 	kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/gemv.h kernels/cuda/skinny.cu kernels/cuda/skinny.cuh \
 	kernels/cuda/skinny_parts.cuh kernels/cuda/skinny.h \
+	kernels/cuda/invariant.cu kernels/cuda/invariant.h plugins/linear/invariant_cuda.c plugins/linear/invariant_cuda.h \
 	plugins/linear/tune_cuda.c plugins/linear/tune_cuda.h
 plugins_linear_dense_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS) -I$(top_srcdir)/plugins
 plugins_linear_dense_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)

@@ -55,7 +55,7 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     }                                                                                                          \
     static const MiOp op_##name = {                                                                            \
         .struct_size = sizeof op_##name, .n_in = 1, .n_out = 1, .attr_size = sizeof(MiActivation), .inplace = 1, \
-        .splits = true, .prepare = prepare, .run = name##_run,                                                 \
+        .splits = true, .prepare = prepare, .run = name##_run, .batch_invariant = true,                        \
     };
 #define BINARY(name, function)                                                                                      \
     static bool name##_run(void *state, MiContext *ctx, const MiCall *call, GError **error)                         \
@@ -66,7 +66,7 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     }                                                                                                               \
     static const MiOp op_##name = {                                                                                 \
         .struct_size = sizeof op_##name, .n_in = 2, .n_out = 1, .inplace = 3, .splits = true, .prepare = prepare,   \
-        .run = name##_run,                                                                                          \
+        .run = name##_run, .batch_invariant = true,                                                                 \
     };
 
 UNARY(silu, MI_CUDA_SILU, 0)
@@ -110,13 +110,16 @@ static bool softmax_run(void *state, MiContext *ctx, const MiCall *call, GError 
 static const MiOp op_rmsnorm = {
     .struct_size = sizeof op_rmsnorm, .n_in = 1, .n_out = 1, .n_weights = 1, .attr_size = sizeof(MiNorm), .inplace = 1,
     .prepare = prepare, .run = rmsnorm_run,
+    .batch_invariant = true,
 };
 static const MiOp op_layernorm = {
     .struct_size = sizeof op_layernorm, .n_in = 1, .n_out = 1, .n_weights = 1, .attr_size = sizeof(MiNorm),
     .inplace = 1, .prepare = prepare, .run = layernorm_run,
+    .batch_invariant = true,
 };
 static const MiOp op_softmax = {
     .struct_size = sizeof op_softmax, .n_in = 1, .n_out = 1, .inplace = 1, .prepare = prepare, .run = softmax_run,
+    .batch_invariant = true,
 };
 
 /* ---- embed ------------------------------------------------------------------------ */
@@ -162,6 +165,7 @@ static bool embed_run(void *state, MiContext *ctx, const MiCall *call, GError **
 
 static const MiOp op_embed = {
     .struct_size = sizeof op_embed, .n_in = 0, .n_out = 1, .n_weights = 1, .prepare = embed_prepare, .run = embed_run,
+    .batch_invariant = true,
 };
 
 /* ---- output_rows, kv_append -------------------------------------------------------- */
@@ -194,10 +198,12 @@ static bool append_run(void *state, MiContext *ctx, const MiCall *call, GError *
 
 static const MiOp op_output_rows = {
     .struct_size = sizeof op_output_rows, .n_in = 1, .n_out = 1, .prepare = prepare, .run = output_rows_run,
+    .batch_invariant = true,
 };
 static const MiOp op_kv_append = {
     .struct_size = sizeof op_kv_append, .n_in = 2, .n_out = 1, .splits = true, .prepare = append_prepare,
     .run = append_run,
+    .batch_invariant = true,
 };
 
 /* ---- rope --------------------------------------------------------------------------- */
@@ -230,6 +236,7 @@ static bool rope_run(void *state, MiContext *ctx, const MiCall *call, GError **e
 static const MiOp op_rope = {
     .struct_size = sizeof op_rope, .n_in = 2, .n_out = 1, .attr_size = sizeof(MiRotate), .inplace = 1, .splits = true,
     .prepare = rope_prepare, .run = rope_run,
+    .batch_invariant = true,
 };
 
 /* ---- logprobs ------------------------------------------------------------------------ */
@@ -264,6 +271,7 @@ static bool logprobs_run(void *state, MiContext *ctx, const MiCall *call, GError
 static const MiOp op_logprobs = {
     .struct_size = sizeof op_logprobs, .n_in = 2, .n_out = 2, .attr_size = sizeof(MiLogprobs),
     .prepare = logprobs_prepare, .run = logprobs_run,
+    .batch_invariant = true,
 };
 
 #define OP(name) MI_FEATURE_OP(#name, "cuda", &op_##name, NULL)

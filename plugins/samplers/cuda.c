@@ -44,7 +44,7 @@ G_STATIC_ASSERT(sizeof(TypicalRow) == sizeof(float) && sizeof(MultinomialRow) ==
     }                                                                                                        \
     static const MiOp name##_op = {                                                                          \
         .struct_size = sizeof name##_op, .n_in = 1, .n_out = 1, .prepare = prepare_, .run = name##_run,      \
-        __VA_ARGS__                                                                                          \
+        .batch_invariant = true, __VA_ARGS__                                                                 \
     };
 
 LINK(penalties, mi_cuda_penalties(&l, call->at->rows), penalties_prepare, .inplace = 1)
