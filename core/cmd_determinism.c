@@ -248,22 +248,23 @@ static const MiFeature *sharing_cache(const MiAssembly *a)
     return found;
 }
 
-/* A quarter of what all take at once, but so much that two prompts find room, and their answers do not; a cache's own
- * tables go on top. */
+/* A quarter of what all take at once, but so much that the first two prompts, the longest, find room in blocks of usual
+ * size, and their answers do not; a cache's own tables go on top. */
 static size_t quarter(const Proof *p, const MiCacheSpec *c, int *longest)
 {
-    const size_t vector = (size_t)c->n_kv_heads * (size_t)c->head_dim * mi_dtype_size(c->dtype);
-    const size_t position = 2 * (size_t)c->n_layers * vector;
-    size_t       need = 0;
+    enum { BLOCK = 16 };
+    const MiAsked *q = &p->asked;
+    const size_t   vector = (size_t)c->n_kv_heads * (size_t)c->head_dim * mi_dtype_size(c->dtype);
+    const size_t   position = 2 * (size_t)c->n_layers * vector;
+    size_t         need = 0, two = (size_t)q->tokens / 2;
 
-    *longest = 0;
-    for (int i = 0; i < p->asked.n; i++) {
-        const size_t n = mi_asked_length(&p->asked, i) + (size_t)p->asked.tokens;
-        *longest = MAX(*longest, (int)n);
-        need += n;
-    }
-    return MAX(need / 4, 2 * (size_t)*longest - (size_t)p->asked.tokens) * position +
-           (size_t)(*longest + (4 + *longest / 16) * p->asked.n) * sizeof(int32_t);
+    for (int i = 0; i < q->n; i++)
+        need += mi_asked_length(q, i) + (size_t)q->tokens;
+    for (int i = 0; i < 2; i++)
+        two += (mi_asked_length(q, i) + BLOCK - 1) / BLOCK * BLOCK;
+    *longest = (int)(mi_asked_length(q, 0) + (size_t)q->tokens);
+    return MAX(MAX(need / 4, two), (size_t)*longest + BLOCK) * position +
+           (size_t)(*longest + (4 + *longest / BLOCK) * q->n) * sizeof(int32_t);
 }
 
 /* What is not possible with this configuration is a case that was not run; other errors stay. */

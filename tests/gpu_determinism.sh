@@ -52,8 +52,8 @@ prove() # what, model, option...
 prove "bf16" qwen
 prove "bf16, 32 at once, fair" qwen --batch 32 --engine.scheduler fair -n 24 --chunks 7,100
 prove "f16, heads of 128, each its own keys" long --engine.dtype fp16
-prove "fp32" qwen --engine.dtype fp32 --batch 4 -n 16 --chunks 7,512
-prove "attention simple, no graphs" qwen --engine.attention simple --engine.graphs false --batch 4 -n 16 --chunks 33
+prove "fp32" qwen --engine.dtype fp32 --batch 4 --chunks 7,512
+prove "attention simple, no graphs" qwen --engine.attention simple --engine.graphs false --batch 4 --chunks 33
 prove "greedy" qwen --sampler.chain greedy --batch 5 --chunks 64
 
 # that the proof can fail: the parts that are chosen without the option
