@@ -101,7 +101,7 @@ __device__ __forceinline__ void cluster_arrive()
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 
 /* y of a tile, normed over its head of q or k, which the blocks of a cluster share.  All threads but the producer's
- * come here, having arrived at the cluster's barrier once: so every block has started. */
+ * come here; all have arrived at the cluster's barrier once: so every block has started. */
 __device__ __forceinline__ void norm_head(const Args &a, int unit, bool active, char *smem, float &y0, float &y1)
 {
     const int    tid = threadIdx.x;

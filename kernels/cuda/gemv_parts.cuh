@@ -14,10 +14,10 @@ constexpr int STEP_CHUNKS = 32; /* 16-byte chunks of a step */
 constexpr int MAX_STAGES = 64, MAX_WARPS = 24;
 constexpr int SPREAD = 4; /* threads that end a tile together where sums stay spread */
 constexpr int GAINS = 2;  /* chunks of the norm's gain that a thread loads ahead */
-/* Shared memory: barriers, sums of squares, a flag; then the ring, at a multiple of 128 bytes (16 costs 5 % of
+/* Shared memory: barriers, sums of squares, the barrier that opens with the predecessor's end; then the ring, at a multiple of 128 bytes (16 costs 5 % of
  * bandwidth), then normed x, what the ends of rows need, and the teams' partial sums. */
-constexpr int EMPTY = MAX_STAGES * 8, SQUARES = 2 * MAX_STAGES * 8, FLAG = SQUARES + MAX_WARPS * 4 * 4;
-constexpr int HEADER = (FLAG + 4 + 127) / 128 * 128;
+constexpr int EMPTY = MAX_STAGES * 8, SQUARES = 2 * MAX_STAGES * 8, RELEASED = SQUARES + MAX_WARPS * 4 * 4;
+constexpr int HEADER = (RELEASED + 8 + 127) / 128 * 128;
 
 struct Args {
     const char    *w[3];
@@ -233,12 +233,23 @@ __device__ __forceinline__ void request(const Args &a, Share t, char *smem, int 
     }
 }
 
+/* As barrier_done(), but at once. */
+__device__ __forceinline__ bool barrier_open(uint64_t *b, unsigned parity)
+{
+    unsigned done;
+    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(done)
+                 : "r"(shared_address(b)), "r"(parity)
+                 : "memory");
+    return done;
+}
+
 /* One warp; its first lane requests, the others only prepare the barriers. */
 template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share t, char *smem)
 {
     const uint64_t policy = evict_first_policy();
     const int      lane = threadIdx.x % 32, n = a.stage_tiles ? (t.n + a.stage_tiles - 1) >> a.stage_shift : t.rows;
-    volatile int  *released = (volatile int *)(smem + FLAG);
+    uint64_t      *released = (uint64_t *)(smem + RELEASED);
     int            slot = 0, phase = 1, done_slot = 0, done_phase = 0;
 
     for (int i = lane; i < a.stages; i += 32) {
@@ -246,7 +257,7 @@ template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share
         barrier_init((uint64_t *)(smem + EMPTY) + i, max(a.stage_tiles, 1) * a.team);
     }
     if (lane == 0)
-        *released = 0;
+        barrier_init(released, 1);
     barrier_init_done();
     __syncwarp();
     int s = 0, next = a.stages, last = 0;
@@ -256,7 +267,7 @@ template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share
 #pragma unroll 1
         for (; s < end; s++) {
             if (pass) {
-                while (!*released && !barrier_done((uint64_t *)smem + done_slot, done_phase)) {
+                while (!barrier_open(released, 0) && !barrier_done((uint64_t *)smem + done_slot, done_phase)) {
                 }
                 if (++done_slot == a.stages) {
                     done_slot = 0;
@@ -264,7 +275,7 @@ template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share
                 }
                 /* The ring is full: what comes next, as fast as memory gives it while nobody else reads. */
                 while (s >= a.stages && !barrier_done((uint64_t *)(smem + EMPTY) + slot, phase))
-                    if (next < min(n, a.stages + a.ahead) && !*released && clock() - last > a.pace) {
+                    if (next < min(n, a.stages + a.ahead) && !barrier_open(released, 0) && clock() - last > a.pace) {
                         request<KIND>(a, t, smem, next++, -1, policy);
                         last = clock();
                     }
