@@ -14,7 +14,7 @@ tests_gpu_samplers_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_samplers_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_samplers_LDADD    = $(gpu_ldadd)
 
-tests_gpu_linear_SOURCES  = tests/gpu_linear.c tests/gpu.h kernels/cuda/gemm.c kernels/cuda/gemm_bias.cu \
+tests_gpu_linear_SOURCES  = tests/gpu_linear.c tests/gpu.h kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu \
 	kernels/cuda/gemv.cu kernels/cuda/skinny.cu
 tests_gpu_linear_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_linear_LDFLAGS  = $(gpu_ldflags)

@@ -15,7 +15,7 @@ plugins_linear_dense_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
 if MI_CUDA
 plugins += plugins/linear_dense_cuda.so
 endif
-plugins_linear_dense_cuda_so_SOURCES  = plugins/linear/dense_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm.h \
+plugins_linear_dense_cuda_so_SOURCES  = plugins/linear/dense_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h \
 	kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/gemv.h kernels/cuda/skinny.cu kernels/cuda/skinny.cuh \
 	kernels/cuda/skinny_parts.cuh kernels/cuda/skinny.h \
 	kernels/cuda/invariant.cu kernels/cuda/invariant.h plugins/linear/invariant_cuda.c plugins/linear/invariant_cuda.h \
