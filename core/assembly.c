@@ -309,7 +309,7 @@ static bool choose_sizes(MiAssembly *a, GError **error)
 
     a->max_len = e->max_len ? e->max_len : own;
     a->max_seqs = e->max_seqs;
-    a->prefill_step = MIN(e->prefill_step, MAX(a->max_len, 1));
+    a->prefill_step = (int32_t)MIN((int64_t)e->prefill_step, (int64_t)MAX(a->max_len, 1) * a->max_seqs);
     a->max_tokens = e->max_tokens ? e->max_tokens : a->prefill_step + a->max_seqs - 1;
     a->max_out = MAX(a->max_seqs, 32);
     if (model > 0 && a->max_len > model) {
