@@ -64,7 +64,7 @@ static MiBucket *add_bucket(MiAssembly *a, int variant, int size, GError **error
     if (!s)
         return NULL;
     MiBucket *b = g_new(MiBucket, 1);
-    *b = (MiBucket){ variant, size, s, g_array_new(FALSE, FALSE, sizeof(MiGraph)), false, false, false };
+    *b = (MiBucket){ variant, size, s, g_array_new(FALSE, FALSE, sizeof(MiGraph)), false, false, false, false };
     g_ptr_array_add(a->buckets, b);
     return b;
 }
@@ -123,6 +123,17 @@ bool mi_buckets_build(MiAssembly *a, GError **error)
             a->arena_bytes = MAX(a->arena_bytes, b->schedule->bytes);
         }
     return true;
+}
+
+void mi_buckets_forget(MiAssembly *a)
+{
+    for (guint i = 0; i < a->buckets->len; i++)
+        ((MiBucket *)a->buckets->pdata[i])->bound = false;
+    for (guint i = 0; i < a->variants->len; i++) {
+        const MiRecording *p = ((const MiVariant *)a->variants->pdata[i])->program;
+        for (guint k = 0; k < p->values->len; k++)
+            g_array_index(p->values, MiValue, k).device = NULL;
+    }
 }
 
 void mi_variant_free(void *p)

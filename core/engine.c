@@ -254,6 +254,8 @@ static void one_step(Engine *e)
     while (lost_in_flight(e))
         land(e);
     const bool launched = e->known->len && launch(e);
+    if (launched && e->n_flying == mi_runner_depth(e->runner))
+        e->step.first |= mi_runner_ahead(e->runner);
     if (e->n_flying && (!launched || e->n_flying == mi_runner_depth(e->runner)))
         land(e);
     else if (!launched && !e->n_flying && e->known->len)

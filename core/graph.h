@@ -4,10 +4,15 @@
 
 #include "parts.h"
 
-/* Enqueues a step of this shape: what is to be copied in, the bucket's nodes, what is to be copied out.  The first
- * time one by one, then, if `recordable` and the nodes can be, as one graph for each flight of steps.  *first:
- * something of this was done for the first time. */
-bool mi_graph_run(MiAssembly *, MiBucket *, MiShape, const MiMail *, bool recordable, bool *first, GError **error);
+/* Enqueues a step of this shape: what is to be copied in, the bucket's nodes, what is to be copied out; as one graph,
+ * made at the first time, if `recordable` and the nodes can be, else one by one.  *first: something of this was done
+ * for the first time. */
+bool mi_graph_run(MiAssembly *, MiBucket *, MiShape, int flight, const MiMail *, bool recordable, bool *first,
+                  GError **error);
+/* Each flight of steps may have a graph of its own, which need not be told at each step what to copy; -1: any has.
+ * False: it can be recorded ahead. */
+bool mi_graph_has(const MiBucket *, MiShape, int flight);
+void mi_graph_record(MiAssembly *, MiBucket *, MiShape, int flight);
 /* Frees all that was recorded. */
 void mi_graph_clear(MiAssembly *);
 

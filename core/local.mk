@@ -7,6 +7,7 @@ core_libcore_a_SOURCES = \
 	core/compare.c core/compare.h \
 	core/assembly.c core/assembly.h \
 	core/buckets.c \
+	core/constants.c core/constants.h \
 	core/context.c core/context.h \
 	core/breakdown.c core/breakdown.h \
 	core/config.c core/config.h \

@@ -34,12 +34,12 @@ typedef struct {
     int    n_in, n_out;
 } MiMail;
 
-/* A step that was recorded: everything that one shape enqueues. */
+enum { MI_FLIGHTS = 2 }; /* steps under way at most */
+
+/* A step that was recorded: the nodes of one shape. */
 typedef struct {
     MiShape shape;
-    void   *graph; /* NULL: it ran once, so that all of its code is loaded, and is recorded next time */
-    bool    bare;  /* without its mail */
-    MiMail  mail;
+    void   *of[MI_FLIGHTS]; /* for the steps of each flight; NULL: it takes another's */
 } MiGraph;
 
 /* A schedule for up to so many rows. */
@@ -47,7 +47,7 @@ typedef struct {
     int          variant, size; /* indices of variants and sizes */
     MiSchedule  *schedule;
     GArray      *graphs; /* MiGraph */
-    bool         bound, ran, eager; /* eager: something in it cannot be recorded */
+    bool         bound, ran, tried, eager; /* tried: to record; eager: something in it cannot be */
 } MiBucket;
 
 struct MiAssembly {
@@ -97,6 +97,8 @@ void       mi_variant_free(void *);
 void mi_buckets_choose(MiAssembly *);
 bool mi_buckets_build(MiAssembly *, GError **error);
 void mi_bucket_free(void *);
+/* What schedules and programs know of memory that is about to go. */
+void mi_buckets_forget(MiAssembly *);
 /* The schedule for a step; built when first needed.  NULL with *error. */
 MiBucket *mi_assembly_bucket(MiAssembly *, uint32_t links, bool logprobs, MiShape shape, GError **error);
 
@@ -108,8 +110,6 @@ bool mi_assembly_fits(MiAssembly *, GError **error);
 /* Where a step's metadata lies in one block that is sent whole, `positions` last; counts when base is NULL.
  * What outlives a step, drawn and history, lies elsewhere. */
 size_t mi_step_carve(const MiAssembly *, MiBatch *, void *base);
-
-enum { MI_FLIGHTS = 2 }; /* steps under way at most */
 
 /* Host memory for what a step gives back: tokens, and where asked for their log probabilities. */
 size_t mi_results_bytes(const MiAssembly *);

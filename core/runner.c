@@ -1,18 +1,21 @@
 /* runner.c - see runner.h.  Nothing is allocated in a step once its shape has run before. */
 #include "runner.h"
 #include "arena.h"
+#include "constants.h"
 #include "graph.h"
 
 #include <math.h>
 #include <string.h>
 
-typedef struct {
-    const void *data; /* the program's */
-    size_t      bytes;
-    void       *device;
-} Constant;
-
 typedef struct { int first, n; } Changed; /* rows of a link that the device does not have yet */
+
+/* Steps that the next ones may be: of so many rows, and of positions up to so many. */
+typedef struct {
+    uint32_t links;
+    bool     logprobs;
+    int      size; /* of the assembly's sizes */
+    int32_t  kv;
+} Expected;
 
 struct MiRunner {
     MiAssembly *a;
@@ -25,9 +28,11 @@ struct MiRunner {
     MiBatch     batch;     /* what ops see */
     MiBatch     host;      /* where the host writes: the same memory where it is shared */
     void       *host_step;
-    GArray     *constants; /* Constant */
+    MiConstants *constants;
     MiFlight    flights[MI_FLIGHTS];
     int         depth, next;
+    Expected    expected;
+    bool        settled; /* all that is expected is made */
     const MiWatch *watch; /* NULL: nobody looks */
 };
 
@@ -209,41 +214,6 @@ static const void *rows_of(void *user, const char *sampler)
     return NULL;
 }
 
-static size_t constant_bytes(const MiValue *v)
-{
-    return (size_t)v->type.n_rows * (size_t)mi_row_size(&v->type) * mi_dtype_size(v->type.dtype);
-}
-
-/* A program's constants on the device; those of another variant of it are there already. */
-static bool place_constants(MiRunner *r, MiRecording *p, GError **error)
-{
-    MiContext *ctx = &r->a->ctx.pub;
-
-    for (guint i = 1; i < p->values->len && !unified(r); i++) {
-        MiValue *v = &g_array_index(p->values, MiValue, i);
-        Constant c = { v->data, 0, NULL };
-        if (!v->data || v->device || v->base.id != (int32_t)i)
-            continue;
-        c.bytes = constant_bytes(v);
-        for (guint k = 0; k < r->constants->len && !c.device; k++) {
-            const Constant *have = &g_array_index(r->constants, Constant, k);
-            if (have->bytes == c.bytes && memcmp(have->data, c.data, c.bytes) == 0)
-                c.device = have->device;
-        }
-        if (!c.device) {
-            if (!(c.device = ctx->alloc(ctx, MI_MEM_DEVICE, mi_align(c.bytes), error)))
-                return false;
-            g_array_append_val(r->constants, c);
-            if (!ctx->upload(ctx, c.device, c.data, c.bytes, error)) {
-                ((Constant *)(void *)r->constants->data)[r->constants->len - 1].bytes = 0; /* like no other */
-                return false;
-            }
-        }
-        v->device = c.device;
-    }
-    return true;
-}
-
 void mi_runner_bind(MiRunner *r, MiSchedule *s, void *arena)
 {
     const MiBinding where = { .arena = arena, .batch = &r->batch, .kv = r->views, .attention = r->a->attention_self,
@@ -257,7 +227,7 @@ static bool bind(MiRunner *r, MiBucket *b, GError **error)
 
     if (b->bound)
         return true;
-    if (!place_constants(r, v->program, error))
+    if (!unified(r) && !mi_constants_place(r->constants, &r->a->ctx.pub, v->program, error))
         return false;
     mi_runner_bind(r, b->schedule, r->arena);
     return b->bound = true;
@@ -277,26 +247,86 @@ static MiBucket *bucket(MiRunner *r, uint32_t links, bool logprobs, GError **err
     return b && bind(r, b, error) ? b : NULL;
 }
 
+static bool records(const MiRunner *r)
+{
+    return r->a->settings.engine.graphs && MI_HAS(r->a->ctx.pub.backend, capture_begin);
+}
+
+static int32_t kv_bucket(const MiRunner *r, int32_t n)
+{
+    int32_t kv = 256;
+
+    while (kv < n)
+        kv *= 2;
+    return MIN(kv, r->a->max_len);
+}
+
 /* A step that only decodes is padded to its bucket, so that few shapes are recorded. */
 static bool pad(MiRunner *r, const MiBucket *b)
 {
     MiShape  *s = &r->host.shape;
     const int n = r->a->sizes[b->size].n_tokens, from = s->n_tokens;
-    int32_t   kv = 256;
 
-    if (!r->a->settings.engine.graphs || !MI_HAS(r->a->ctx.pub.backend, capture_begin) || b->size == r->a->n_sizes - 1 || !s->decode ||
-        s->n_out != s->n_tokens || s->n_seqs != s->n_tokens)
+    if (!records(r) || b->size == r->a->n_sizes - 1 || !s->decode || s->n_out != s->n_tokens || s->n_seqs != s->n_tokens)
         return false;
-    while (kv < s->max_kv)
-        kv *= 2;
     for (int i = from; i < n; i++) {
         writable(r->host.tokens)[i] = writable(r->host.positions)[i] = 0;
         writable(r->host.seq_start)[i + 1] = i + 1;
         writable(r->host.out_rows)[i] = i;
         writable(r->host.out_slot)[i] = writable(r->host.targets)[i] = -1;
     }
-    *s = (MiShape){ n, n, n, MIN(kv, r->a->max_len), true };
+    *s = (MiShape){ n, n, n, kv_bucket(r, s->max_kv), true };
     return true;
+}
+
+/* ---- ahead of the steps ------------------------------------------------------------------ */
+
+/* All sequences of this one, decoding. */
+static void expect(MiRunner *r, const MiFlight *f, uint32_t links)
+{
+    Expected e = { links, f->logprobs, 0, kv_bucket(r, f->shape.max_kv + 1) };
+
+    while (e.size < r->a->n_sizes - 2 && r->a->sizes[e.size].n_tokens < f->shape.n_seqs)
+        e.size++;
+    r->settled = r->settled && r->expected.links == e.links && r->expected.logprobs == e.logprobs &&
+                 r->expected.size == e.size && r->expected.kv == e.kv;
+    r->expected = e;
+}
+
+/* The schedule of such steps, then their recording, flight -1: whosever; false: both are there, or cannot be; and of
+ * an attention that plans no recording can: what it planned for is the step before. */
+static bool make(MiRunner *r, int size, int32_t kv, int flight)
+{
+    MiAssembly *a = r->a;
+    const guint made = a->buckets->len;
+    MiBucket   *b;
+
+    if (size < 0 || size > a->n_sizes - 2)
+        return false;
+    const int32_t n = a->sizes[size].n_tokens;
+    const MiShape shape = { n, n, n, MIN(kv, a->max_len), true };
+    if (!(b = mi_assembly_bucket(a, r->expected.links, r->expected.logprobs, shape, NULL)) || b->size != size)
+        return false;
+    if (made != a->buckets->len)
+        return true;
+    if (b->schedule->bytes > a->arena_bytes || mi_graph_has(b, shape, flight) || !bind(r, b, NULL))
+        return false;
+    r->batch.shape = shape;
+    mi_graph_record(a, b, shape, flight);
+    return true;
+}
+
+bool mi_runner_ahead(MiRunner *r)
+{
+    const Expected e = r->expected;
+    const bool     can = records(r) && !(r->watch && r->watch->nodes) && !MI_HAS((const MiAttention *)r->a->attention->vtable, plan);
+
+    if (can && !r->settled &&
+        (make(r, e.size, e.kv, 0) || make(r, e.size, e.kv, MI_FLIGHTS - 1) || make(r, e.size - 1, e.kv, -1) ||
+         make(r, e.size, 2 * e.kv, -1) || make(r, e.size + 1, e.kv, -1)))
+        return true;
+    r->settled = true;
+    return false;
 }
 
 /* ---- what comes out ----------------------------------------------------------------------- */
@@ -341,7 +371,7 @@ static bool run(MiRunner *r, MiBucket *b, MiFlight *f, bool recordable, GError *
 
     fetch(r, b, f);
     if (!f->watched)
-        return mi_graph_run(r->a, b, r->host.shape, m, recordable, &f->first, error);
+        return mi_graph_run(r->a, b, r->host.shape, (int)(f - r->flights), m, recordable, &f->first, error);
     mi_schedule_shape(b->schedule, r->host.shape);
     return mi_context_copy_all(ctx, m->in, m->n_in, error) && r->watch->nodes(r->watch->user, b->schedule, error) &&
            mi_context_copy_all(ctx, m->out, m->n_out, error);
@@ -405,6 +435,7 @@ static bool enqueue(MiRunner *r, MiFlight *f, GError **error)
         (MI_HAS(attention, plan) && !attention->plan(r->a->attention_self, ctx, &f->step, &r->batch, error)))
         return false;
     f->mail.n_in = mi_context_take(&r->a->ctx, f->mail.in);
+    expect(r, f, links);
     return send_rows(r, error) && run_between_marks(r, b, f, recordable, error);
 }
 
@@ -515,7 +546,7 @@ MiRunner *mi_runner_new(MiAssembly *a, GError **error)
     for (int i = 0; i < MI_MAX_LINKS; i++)
         r->sent[i] = a->max_out;
     r->depth = unified(r) || cache_of(r)->recomputes ? 1 : MI_FLIGHTS; /* who recomputes must know all tokens */
-    r->constants = g_array_new(FALSE, FALSE, sizeof(Constant));
+    r->constants = mi_constants_new();
     if (new_memory(r, error))
         return r;
     mi_runner_free(r);
@@ -537,18 +568,6 @@ static void free_flight(MiRunner *r, MiFlight *f)
     g_free(f->out_position);
 }
 
-/* What schedules and programs know of memory that is about to go. */
-static void forget_places(MiAssembly *a)
-{
-    for (guint i = 0; i < a->buckets->len; i++)
-        ((MiBucket *)a->buckets->pdata[i])->bound = false;
-    for (guint i = 0; i < a->variants->len; i++) {
-        const MiRecording *p = ((const MiVariant *)a->variants->pdata[i])->program;
-        for (guint k = 0; k < p->values->len; k++)
-            g_array_index(p->values, MiValue, k).device = NULL;
-    }
-}
-
 void mi_runner_free(MiRunner *r)
 {
     if (!r)
@@ -559,11 +578,10 @@ void mi_runner_free(MiRunner *r)
     for (int i = 0; i < MI_FLIGHTS; i++)
         free_flight(r, &r->flights[i]);
     mi_graph_clear(a);
-    forget_places(a);
+    mi_buckets_forget(a);
     if (r->cache && MI_HAS(cache_of(r), destroy))
         cache_of(r)->destroy(r->cache);
-    for (guint i = 0; i < r->constants->len; i++)
-        ctx->free(ctx, MI_MEM_DEVICE, g_array_index(r->constants, Constant, i).device);
+    mi_constants_free(r->constants, ctx);
     ctx->free(ctx, MI_MEM_DEVICE, r->arena);
     ctx->free(ctx, MI_MEM_DEVICE, r->step_memory);
     ctx->free(ctx, MI_MEM_DEVICE, r->rows);
@@ -574,14 +592,12 @@ void mi_runner_free(MiRunner *r)
         g_free(r->host_step);
         g_free(r->host_rows);
     }
-    g_array_unref(r->constants);
     g_free(r->views);
     g_free(r);
 }
 
 void *mi_runner_cache(const MiRunner *r) { return r->cache; }
 void *mi_runner_arena(const MiRunner *r) { return r->arena; }
+int   mi_runner_depth(const MiRunner *r) { return r->depth; }
 
 void mi_runner_watch(MiRunner *r, const MiWatch *watch) { r->watch = watch; }
-
-int   mi_runner_depth(const MiRunner *r) { return r->depth; }

@@ -61,6 +61,9 @@ void mi_runner_bind(MiRunner *, MiSchedule *, void *arena);
 MiFlight *mi_runner_flight(MiRunner *);
 /* Enqueues it.  A sequence of which it draws ends in a token that nobody knows yet. */
 bool mi_runner_launch(MiRunner *, MiFlight *, GError **error);
+/* Some milliseconds of work that steps to come may need, to be done while those under way run: a schedule, a recording,
+ * for as many sequences as there are, for fewer, for more positions, for more sequences.  False: there is none. */
+bool mi_runner_ahead(MiRunner *);
 /* Returns when it is done.  After an error nothing that is under way will be. */
 bool mi_runner_wait(MiRunner *, MiFlight *, GError **error);
 

@@ -493,13 +493,18 @@ static void *capture_end(void *device, void *stream, GError **error)
     return NULL;
 }
 
-static bool replay(void *device, void *stream, void *graph, GError **error)
+static bool replay(void *device, void *stream, void *graph, const MiCopy *in, int n_in, const MiCopy *out, int n_out,
+                   GError **error)
 {
     (void)stream;
     if (!works(REMOTE_REPLAY, error))
         return false;
+    for (int i = 0; i < n_in; i++)
+        enqueue(device, NULL, (Work){ .dst = in[i].dst, .src = in[i].src, .bytes = in[i].bytes }, false);
     for (guint i = 0; i < ((GPtrArray *)graph)->len; i++)
         enqueue(device, ((GPtrArray *)graph)->pdata[i], (Work){ 0 }, false);
+    for (int i = 0; i < n_out; i++)
+        enqueue(device, NULL, (Work){ .dst = out[i].dst, .src = out[i].src, .bytes = out[i].bytes }, false);
     return true;
 }
 

@@ -51,8 +51,10 @@ struct MiBackend {
     bool (*capture_begin)(void *device, void *stream, GError **error);
     /* STEP.  The recorded graph; NULL with *error when something was not capturable. */
     void *(*capture_end)(void *device, void *stream, GError **error);
-    /* ENQUEUE. */
-    bool (*replay)(void *device, void *stream, void *graph, GError **error);
+    /* ENQUEUE.  The copies in[n_in], what was recorded, the copies out[n_out], in this order; at most
+     * MI_MAX_COPIES each, none of which reads what another of its kind writes. */
+    bool (*replay)(void *device, void *stream, void *graph, const MiCopy *in, int n_in, const MiCopy *out, int n_out,
+                   GError **error);
     /* LOAD.  It may be under way. */
     void (*graph_free)(void *device, void *graph);
 

@@ -27,11 +27,30 @@ static __global__ void __launch_bounds__(THREADS) copy_all(const __grid_constant
     __threadfence(); /* the next kernel may start at its end, before all has been written back */
 }
 
-extern "C" int mi_cuda_copy_all(void *stream, const MiCudaCopies *c, int n)
+/* None is one of no bytes. */
+static dim3 grid_of(const MiCudaCopies *c, int n)
 {
-    size_t most = 0;
+    size_t most = 1;
 
     for (int i = 0; i < n; i++)
         most = c->at[i].bytes > most ? c->at[i].bytes : most;
-    return mi_launch(copy_all, dim3((unsigned)((most + SLICE - 1) / SLICE), (unsigned)n), dim3(THREADS), 0, stream, *c);
+    return dim3((unsigned)((most + SLICE - 1) / SLICE), (unsigned)(n ? n : 1));
+}
+
+extern "C" int mi_cuda_copy_all(void *stream, const MiCudaCopies *c, int n)
+{
+    return mi_launch(copy_all, grid_of(c, n), dim3(THREADS), 0, stream, *c);
+}
+
+extern "C" int mi_cuda_copy_all_set(void *run, void *node, const MiCudaCopies *c, int n)
+{
+    MiCudaCopies         none = {};
+    cudaKernelNodeParams k = {};
+    void                *args[] = {n ? (void *)c : (void *)&none};
+
+    k.func = (void *)copy_all;
+    k.gridDim = grid_of(c, n);
+    k.blockDim = dim3(THREADS);
+    k.kernelParams = args;
+    return cudaGraphExecKernelNodeSetParams((cudaGraphExec_t)run, (cudaGraphNode_t)node, &k);
 }

@@ -19,6 +19,9 @@ typedef struct {
 
 /* Bytes and addresses are multiples of 4.  A cudaError_t. */
 int mi_cuda_copy_all(void *stream, const MiCudaCopies *, int n);
+/* Of a graph that is launched from here on: what a node that mi_cuda_copy_all() recorded copies.  run: a
+ * cudaGraphExec_t; node: of the graph it was made of. */
+int mi_cuda_copy_all_set(void *run, void *node, const MiCudaCopies *, int n);
 
 #ifdef __cplusplus
 }

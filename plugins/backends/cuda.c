@@ -3,7 +3,8 @@
  * What it computes is in the other *_cuda plugins, all of one CUDA runtime and
  * one current device.  Memory is plain device memory, never managed.  A graph is
  * what one stream recorded, in the mode in which an allocation by this thread
- * fails the capture: that is how a plugin which breaks its contract is found. */
+ * fails the capture: that is how a plugin which breaks its contract is found.  It
+ * begins and ends with a kernel that copies what a replay is told to. */
 #include <cuda/copies.h>
 #include <cuda/gemm.h>
 #include <cuda/read.h>
@@ -20,8 +21,15 @@ typedef struct {
     int  index;
     bool spin;  /* while it waits */
     bool named; /* a range is open */
-    bool records, recorded; /* what is enqueued; something was */
+    cudaGraphNode_t first; /* of what is being recorded: the copies that it begins with */
 } Device;
+
+/* What it copies is told to its two nodes when that is not what it was the last time. */
+typedef struct {
+    cudaGraph_t     recorded; /* whose nodes are named */
+    cudaGraphExec_t run;
+    struct { cudaGraphNode_t node; MiCudaCopies copies; int n; } in, out;
+} Graph;
 
 static bool ok(cudaError_t e, const char *what, GError **error)
 {
@@ -157,37 +165,21 @@ static bool copy(void *device, void *stream, void *dst, const void *src, size_t 
     return use(device, error) && ok(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream), "copying", error);
 }
 
-/* Kernels may start before the one ahead of them is done and read what the step was told: of what a recording begins
- * with, the copies, they see nothing but the end. */
-static bool end_beginning(void *stream, GError **error)
+static void gather(const MiCopy *copies, int n, MiCudaCopies *out)
 {
-    enum cudaStreamCaptureStatus status;
-    const cudaGraphNode_t       *last;
-    const cudaGraphEdgeData     *edges;
-    cudaGraph_t                  graph;
-    cudaGraphNode_t              empty;
-    size_t                       n;
-
-    return ok(cudaStreamGetCaptureInfo(stream, &status, NULL, &graph, &last, &edges, &n), "asking for the recording", error) &&
-           ok(cudaGraphAddEmptyNode(&empty, graph, last, n), "dividing the recording", error) &&
-           ok(cudaStreamUpdateCaptureDependencies(stream, &empty, NULL, 1, cudaStreamSetCaptureDependencies),
-              "dividing the recording", error);
+    for (int i = 0; i < n; i++) {
+        out->at[i].dst = copies[i].dst;
+        out->at[i].src = copies[i].src;
+        out->at[i].bytes = copies[i].bytes;
+    }
 }
 
 static bool copy_all(void *device, void *stream, const MiCopy *copies, int n, GError **error)
 {
-    Device      *d = device;
-    const bool   begins = d->records && !d->recorded;
     MiCudaCopies c;
 
-    for (int i = 0; i < n; i++) {
-        c.at[i].dst = copies[i].dst;
-        c.at[i].src = copies[i].src;
-        c.at[i].bytes = copies[i].bytes;
-    }
-    d->recorded = true;
-    return use(device, error) && ok((cudaError_t)mi_cuda_copy_all(stream, &c, n), "copying", error) &&
-           (!begins || end_beginning(stream, error));
+    gather(copies, n, &c);
+    return use(device, error) && ok((cudaError_t)mi_cuda_copy_all(stream, &c, n), "copying", error);
 }
 
 static bool event_record(void *device, void *event, void *stream, GError **error)
@@ -244,42 +236,110 @@ static bool read_rate(void *device, double *bytes, GError **error)
     return good;
 }
 
+/* A node of its own for copies that are told later; *node: NULL where the recording is broken. */
+static bool record_copies(void *stream, cudaGraphNode_t *node, GError **error)
+{
+    const MiCudaCopies           none = { { { 0 } } };
+    enum cudaStreamCaptureStatus status;
+    const cudaGraphNode_t       *last;
+    const cudaGraphEdgeData     *edges;
+    size_t                       n;
+
+    if (!ok((cudaError_t)mi_cuda_copy_all(stream, &none, 1), "copying", error) ||
+        !ok(cudaStreamGetCaptureInfo(stream, &status, NULL, NULL, &last, &edges, &n), "asking for the recording", error))
+        return false;
+    *node = status == cudaStreamCaptureStatusActive && n == 1 ? *last : NULL;
+    return true;
+}
+
+/* Kernels may start before the one ahead of them is done and read what the step was told: of what a recording begins
+ * with, the copies, they see nothing but the end. */
+static bool end_beginning(void *stream, GError **error)
+{
+    enum cudaStreamCaptureStatus status;
+    const cudaGraphNode_t       *last;
+    const cudaGraphEdgeData     *edges;
+    cudaGraph_t                  graph;
+    cudaGraphNode_t              empty;
+    size_t                       n;
+
+    return ok(cudaStreamGetCaptureInfo(stream, &status, NULL, &graph, &last, &edges, &n), "asking for the recording", error) &&
+           ok(cudaGraphAddEmptyNode(&empty, graph, last, n), "dividing the recording", error) &&
+           ok(cudaStreamUpdateCaptureDependencies(stream, &empty, NULL, 1, cudaStreamSetCaptureDependencies),
+              "dividing the recording", error);
+}
+
 static bool capture_begin(void *device, void *stream, GError **error)
 {
     Device *d = device;
 
-    d->recorded = false;
-    return d->records = use(device, error) && ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
-                                                 "beginning a capture", error);
-}
-
-static void *capture_end(void *device, void *stream, GError **error)
-{
-    cudaGraph_t     graph = NULL;
-    cudaGraphExec_t run = NULL;
-
-    ((Device *)device)->records = false;
-    if (!ok(cudaStreamEndCapture(stream, &graph), "ending a capture", error))
-        return NULL;
-    if (ok(cudaGraphInstantiate(&run, graph, 0), "making a graph", error) && !ok(cudaGraphUpload(run, stream), "uploading a graph", error)) {
-        (void)cudaGraphExecDestroy(run);
-        run = NULL;
-    }
-    (void)cudaGraphDestroy(graph);
-    return run;
-}
-
-static bool replay(void *device, void *stream, void *graph, GError **error)
-{
-    (void)device;
-    return ok(cudaGraphLaunch(graph, stream), "launching a graph", error);
+    if (!use(device, error) ||
+        !ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "beginning a capture", error))
+        return false;
+    if (record_copies(stream, &d->first, error) && end_beginning(stream, error))
+        return true;
+    cudaGraph_t broken = NULL;
+    (void)cudaStreamEndCapture(stream, &broken);
+    if (broken)
+        (void)cudaGraphDestroy(broken);
+    (void)cudaGetLastError();
+    return false;
 }
 
 static void graph_free(void *device, void *graph)
 {
+    Graph *g = graph;
+
     (void)device;
-    if (graph)
-        (void)cudaGraphExecDestroy(graph);
+    if (!g)
+        return;
+    if (g->run)
+        (void)cudaGraphExecDestroy(g->run);
+    if (g->recorded)
+        (void)cudaGraphDestroy(g->recorded);
+    g_free(g);
+}
+
+static void *capture_end(void *device, void *stream, GError **error)
+{
+    Graph     *g = g_new0(Graph, 1);
+    const bool whole = record_copies(stream, &g->out.node, error);
+
+    g->in.node = ((Device *)device)->first;
+    if (ok(cudaStreamEndCapture(stream, &g->recorded), "ending a capture", whole ? error : NULL) && whole &&
+        ok(cudaGraphInstantiate(&g->run, g->recorded, 0), "making a graph", error) &&
+        ok(cudaGraphUpload(g->run, stream), "uploading a graph", error))
+        return g;
+    graph_free(device, g);
+    return NULL;
+}
+
+static bool told(const MiCudaCopies *c, int have, const MiCopy *copies, int n)
+{
+    bool same = have == n;
+
+    for (int i = 0; i < n && same; i++)
+        same = c->at[i].dst == copies[i].dst && c->at[i].src == copies[i].src && c->at[i].bytes == copies[i].bytes;
+    return same;
+}
+
+static bool replay(void *device, void *stream, void *graph, const MiCopy *in, int n_in, const MiCopy *out, int n_out,
+                   GError **error)
+{
+    Graph *g = graph;
+
+    (void)device;
+    if (!told(&g->in.copies, g->in.n, in, n_in)) {
+        gather(in, g->in.n = n_in, &g->in.copies);
+        if (!ok((cudaError_t)mi_cuda_copy_all_set(g->run, g->in.node, &g->in.copies, n_in), "telling a graph", error))
+            return false;
+    }
+    if (!told(&g->out.copies, g->out.n, out, n_out)) {
+        gather(out, g->out.n = n_out, &g->out.copies);
+        if (!ok((cudaError_t)mi_cuda_copy_all_set(g->run, g->out.node, &g->out.copies, n_out), "telling a graph", error))
+            return false;
+    }
+    return ok(cudaGraphLaunch(g->run, stream), "launching a graph", error);
 }
 
 static void name_range(void *device, const char *name)
