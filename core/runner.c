@@ -9,13 +9,8 @@
 
 typedef struct { int first, n; } Changed; /* rows of a link that the device does not have yet */
 
-/* Steps that the next ones may be: of so many rows, and of positions up to so many. */
-typedef struct {
-    uint32_t links;
-    bool     logprobs;
-    int      size; /* of the assembly's sizes */
-    int32_t  kv;
-} Expected;
+/* Steps that the next ones may be: of so many rows, an index of the assembly's sizes, and of positions up to so many. */
+typedef struct { uint32_t links; bool logprobs; int size; int32_t kv; } Expected;
 
 struct MiRunner {
     MiAssembly *a;
@@ -284,12 +279,12 @@ static bool pad(MiRunner *r, const MiBucket *b)
 /* All sequences of this one, decoding. */
 static void expect(MiRunner *r, const MiFlight *f, uint32_t links)
 {
-    Expected e = { links, f->logprobs, 0, kv_bucket(r, f->shape.max_kv + 1) };
+    const Expected *was = &r->expected;
+    Expected        e = { links, f->logprobs, 0, kv_bucket(r, f->shape.max_kv + 1) };
 
     while (e.size < r->a->n_sizes - 2 && r->a->sizes[e.size].n_tokens < f->shape.n_seqs)
         e.size++;
-    r->settled = r->settled && r->expected.links == e.links && r->expected.logprobs == e.logprobs &&
-                 r->expected.size == e.size && r->expected.kv == e.kv;
+    r->settled = r->settled && was->links == e.links && was->logprobs == e.logprobs && was->size == e.size && was->kv == e.kv;
     r->expected = e;
 }
 

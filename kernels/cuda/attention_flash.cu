@@ -8,7 +8,7 @@
  * A paged cache starts at position 0, in pages that divide a block of keys or are a multiple of it; what does not fit
  * here goes to attention_gqa.cu. */
 #include <cuda.h>
-#include <cuda/attention.cuh>
+#include <cuda/attention_tiles.cuh>
 #include <cuda/wgmma.cuh>
 
 namespace
@@ -24,91 +24,6 @@ template <int DIM, int N> struct Plan {
     static constexpr int THREADS = (GROUPS + 1) * 128;
     static constexpr int QUERY_BYTES = ROWS * CHUNKS * 128, SIDE_BYTES = KEYS * CHUNKS * 128;
     static constexpr int BYTES = 1024 + QUEUES * QUERY_BYTES + 2 * STAGES * SIDE_BYTES;
-};
-
-struct Step {
-    MiCudaAttention call;
-    int             few; /* sequences of at most so many packed rows are another kernel's */
-    int             box; /* positions that one copy brings */
-};
-
-/* ---- tiles ----------------------------------------------------------------------- */
-
-struct Tile {
-    Span s;
-    int  kv_head, first, last; /* packed rows */
-    int  base, n_blocks, low;  /* keys: where block 0 begins, how many blocks, the first that any row sees */
-};
-
-/* The sequences that have tiles, as far as there is room: a step may bring hundreds that only decode. */
-struct Listed {
-    static constexpr int MOST = 160;
-    int                  n, seq[MOST];
-
-    /* By a whole warp. */
-    __device__ void fill(const Step &step, int lane)
-    {
-        const MiCudaAttention &a = step.call;
-        const int              group = group_of(a);
-        int                    count = 0;
-
-        for (int base = 0; base < a.batch.shape.n_seqs && count < MOST; base += 32) {
-            const int  s = base + lane;
-            const bool has =
-                s < a.batch.shape.n_seqs && (a.batch.seq_start[s + 1] - a.batch.seq_start[s]) * group > step.few;
-            const unsigned all = __ballot_sync(~0u, has);
-            const int      at = count + __popc(all & ((1u << lane) - 1));
-            if (has && at < MOST)
-                seq[at] = s;
-            count += __popc(all);
-        }
-        if (lane == 0)
-            n = min(count, MOST);
-    }
-};
-
-/* Walks over a block's tiles: every role does so by itself, and finds the same. */
-template <int ROWS, int KEYS> struct Walk {
-    const Step   &step;
-    const Listed &listed;
-    int           group, at = -1, seq = -1, round = 0;
-    int           before = 0, tiles = 0; /* of the sequences before, and of this one */
-    Tile          t;
-
-    __device__ Walk(const Step &of, const Listed &l) : step(of), listed(l), group(group_of(of.call)) {}
-
-    /* Past the list, one by one. */
-    __device__ bool next_sequence()
-    {
-        seq = ++at < listed.n ? listed.seq[at] : listed.n == Listed::MOST ? seq + 1 : step.call.batch.shape.n_seqs;
-        return seq < step.call.batch.shape.n_seqs;
-    }
-
-    __device__ Keys see(int packed) const { return keys_of(step.call, t.s, packed / group); }
-
-    __device__ bool next()
-    {
-        const MiCudaAttention &a = step.call;
-        const int n = gridDim.x, index = round * n + (round % 2 ? n - 1 - (int)blockIdx.x : (int)blockIdx.x);
-
-        round++;
-        while (index >= before + tiles) {
-            before += tiles;
-            if (!next_sequence())
-                return false;
-            t.s = span_of(a, seq);
-            const int packed = t.s.rows * group;
-            tiles = packed > step.few ? (packed + ROWS - 1) / ROWS * a.kv.n_kv_heads : 0;
-        }
-        const int at = tiles / a.kv.n_kv_heads - 1 - (index - before) / a.kv.n_kv_heads;
-        t.kv_head = (index - before) % a.kv.n_kv_heads;
-        t.first = at * ROWS;
-        t.last = min(t.first + ROWS, t.s.rows * group) - 1;
-        t.low = see(t.first).first;
-        t.base = a.kv.max_blocks > 1 ? t.low / KEYS * KEYS : t.low;
-        t.n_blocks = max(0, see(t.last).end - t.base + KEYS - 1) / KEYS;
-        return true;
-    }
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -171,29 +86,46 @@ __device__ __forceinline__ void named_arrive(int id, int threads)
 
 /* ---- the warps that copy ----------------------------------------------------------- */
 
-/* A block of keys or values: boxes of 64 columns and step.box positions, of one page each. */
-template <typename P>
-__device__ __forceinline__ void copy_block(const Step &step, const CUtensorMap *map, int seq, int kv_head, int t0,
-                                           int end, unsigned to, uint64_t *full)
-{
-    const MiKvView &kv = step.call.kv;
+/* A block of keys is boxes of 64 columns and step.box positions, of one page each: a lane copies one box. */
+struct Box {
+    int at, page; /* position in the page; below 0: nothing */
 
-    barrier_expect(full, P::SIDE_BYTES);
-    for (int i = 0; i < P::KEYS; i += step.box) {
-        const int t =
-            kv.max_blocks > 1 ? min(t0 + i, end - 1) / step.box * step.box : t0 + i; /* no page past the last */
-        const int in_seq = kv.max_blocks > 1 ? t / kv.block_size : 0;
-        const int block = kv.block_table ? kv.block_table[seq * (int64_t)kv.max_blocks + in_seq] : seq;
+    /* Of the block that begins at t0, of a sequence of `end` keys; no page past its last.  The table is far away: it
+     * is asked well before the box is copied. */
+    __device__ __forceinline__ void find(const Step &step, int keys, int seq, int t0, int end)
+    {
+        const MiKvView &kv = step.call.kv;
+        const int       i = threadIdx.x % 32 * step.box, t = kv.max_blocks > 1 ? min(t0 + i, end - 1) / step.box * step.box : t0 + i;
+        const int       in_seq = kv.max_blocks > 1 ? t / kv.block_size : 0;
+
+        at = -1;
+        if (i < keys) {
+            at = t - in_seq * kv.block_size;
+            page = kv.block_table ? kv.block_table[seq * (int64_t)kv.max_blocks + in_seq] : seq;
+        }
+    }
+};
+
+template <typename P>
+__device__ __forceinline__ void copy_block(const Step &step, const CUtensorMap *map, const Box &box, int kv_head, unsigned to,
+                                           uint64_t *full)
+{
+    const int lane = threadIdx.x % 32;
+
+    if (lane == 0)
+        barrier_expect(full, P::SIDE_BYTES);
+    __syncwarp();
+    if (box.at >= 0)
 #pragma unroll
         for (int c = 0; c < P::CHUNKS; c++)
             asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, "
-                         "%3, %4, %5}], [%6];" ::"r"(to + c * P::KEYS * 128 + i * 128),
-                         "l"(map), "r"(c * 64), "r"(t - in_seq * kv.block_size), "r"(kv_head), "r"(block),
+                         "%3, %4, %5}], [%6];" ::"r"(to + c * P::KEYS * 128 + lane * step.box * 128),
+                         "l"(map), "r"(c * 64), "r"(box.at), "r"(kv_head), "r"(box.page),
                          "r"(shared_address(full))
                          : "memory");
-    }
 }
 
+/* By a whole warp. */
 template <typename P>
 __device__ void copy_keys_and_values(const Step &step, const CUtensorMap *keys, const CUtensorMap *values,
                                      const Memory<P> &m)
@@ -203,15 +135,20 @@ __device__ void copy_keys_and_values(const Step &step, const CUtensorMap *keys, 
 
     while (walk.next()) {
         const Tile &t = walk.t;
+        Box         box, next;
+        if (t.n_blocks > 0)
+            next.find(step, P::KEYS, walk.seq, t.base + (t.n_blocks - 1) * P::KEYS, t.s.len);
         for (int b = t.n_blocks - 1; b >= 0; b--, n++) {
             const Place<P::STAGES> p(n);
-            const int              t0 = t.base + b * P::KEYS;
             const unsigned         k = shared_address(m.k) + p.at * P::SIDE_BYTES,
                            v = shared_address(m.v) + p.at * P::SIDE_BYTES;
+            box = next;
+            if (b)
+                next.find(step, P::KEYS, walk.seq, t.base + (b - 1) * P::KEYS, t.s.len);
             barrier_wait(m.k_empty + p.at, p.parity ^ 1);
-            copy_block<P>(step, keys, walk.seq, t.kv_head, t0, t.s.len, k, m.k_full + p.at);
+            copy_block<P>(step, keys, box, t.kv_head, k, m.k_full + p.at);
             barrier_wait(m.v_empty + p.at, p.parity ^ 1);
-            copy_block<P>(step, values, walk.seq, t.kv_head, t0, t.s.len, v, m.v_full + p.at);
+            copy_block<P>(step, values, box, t.kv_head, v, m.v_full + p.at);
         }
     }
 }
@@ -474,9 +411,9 @@ __global__ void __launch_bounds__(Plan<DIM, N>::THREADS, 1)
     wait_for_predecessor();
     if (group == 0) {
         registers_fewer<N == 3 ? 32 : 40>(); /* of 65536: 384 or 512 threads */
-        if (threadIdx.x == 0)
+        if (threadIdx.x < 32)
             copy_keys_and_values<P>(step, &keys, &values, m);
-        else if (threadIdx.x >= 32)
+        else
             copy_queries<T, DIM, P>(step, m, threadIdx.x - 32);
     } else {
         registers_more<N == 3 ? 160 : 232>();
