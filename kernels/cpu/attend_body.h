@@ -12,6 +12,12 @@ enum { BLOCK_ROWS = 6, BLOCK_VECS = 4 }; /* 24 of 32 registers */
 enum { BLOCK_ROWS = 6, BLOCK_VECS = 2 }; /* 12 of 16 */
 #endif
 
+/* Up to so many rows scores and results are made without a copy of keys and values.
+ * AVX-512, f16, heads of 64, cycles of a tile with and without the copy: 3 rows 4000
+ * and 3200, 7 rows 6400 and 4700, 8 rows 6500 and 5800; with keys that lie in memory
+ * 3 rows 10000 and 5300. */
+enum { FEW_ROWS = 8 };
+
 /* c = keep c + a b, or a b where keep is NULL; a: [rows][depth], b: [depth][vecs * LANES]. */
 INLINE void block(const int rows, const int vecs, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
                   int64_t ldc, int depth, const float *keep)
@@ -129,6 +135,19 @@ INLINE V load_part(const MiDType dtype, const void *p, int64_t at, int n)
         x[i + (s)] = SHUFFLE(a, b, EACH_LANE(LANES, LOWER, s));                \
     }
 
+/* x[i] = LANES elements of key i, to x[i] = element i of LANES keys. */
+INLINE void turn(V *x)
+{
+    EXCHANGE(1)
+    EXCHANGE(2)
+#if LANES >= 8
+    EXCHANGE(4)
+#endif
+#if LANES == 16
+    EXCHANGE(8)
+#endif
+}
+
 /* keys[d][j] = element d of key j; keys from n on are zero. */
 INLINE void load_keys(const MiDType dtype, const MiTile *t, const int64_t *at, int n)
 {
@@ -137,14 +156,7 @@ INLINE void load_keys(const MiDType dtype, const MiTile *t, const int64_t *at, i
             V x[LANES];
             UNROLL(16) for (int i = 0; i < LANES; i++)
                 x[i] = j + i < n && d < t->dim ? load_part(dtype, t->kv->k, at[j + i] + d, t->dim - d) : all(0);
-            EXCHANGE(1)
-            EXCHANGE(2)
-#if LANES >= 8
-            EXCHANGE(4)
-#endif
-#if LANES == 16
-            EXCHANGE(8)
-#endif
+            turn(x);
             UNROLL(16) for (int i = 0; i < LANES; i++)
                 store(t->keys + (d + i) * MI_TILE_KEYS + j, x[i]);
         }
@@ -167,6 +179,92 @@ INLINE void load_values(const MiDType dtype, const MiTile *t, const int64_t *at,
 LOAD(f32, MI_F32)
 LOAD(f16, MI_F16)
 LOAD(bf16, MI_BF16)
+
+/* ---- few rows ----------------------------------------------------------------------
+ *
+ * As few as decode together are worth no copy of keys and values: squares of them go through
+ * registers and meet all rows, in the very order of additions that product() has. */
+
+/* c = keep c + a x for rows of one vector, or a x alone; a: [rows][n], x: [n]. */
+INLINE void square_rows(const int rows, const int n, const V *x, const float *a, int64_t lda, float *c, int64_t ldc,
+                        const float *keep, bool fresh)
+{
+    V sum[4];
+
+    UNROLL(4) for (int r = 0; r < rows; r++)
+        sum[r] = fresh ? all(0) : keep ? load(c + r * ldc) * keep[r] : load(c + r * ldc);
+    UNROLL(16) for (int i = 0; i < n; i++)
+        UNROLL(4) for (int r = 0; r < rows; r++)
+            sum[r] += x[i] * a[r * lda + i];
+    UNROLL(4) for (int r = 0; r < rows; r++)
+        store(c + r * ldc, sum[r]);
+}
+
+/* Four at a time: one row's additions wait for each other, and what waits fills the scheduler. */
+INLINE void square(int rows, const int n, const V *x, const float *a, int64_t lda, float *c, int64_t ldc,
+                   const float *keep, bool fresh)
+{
+    for (; rows >= 4; rows -= 4, a += 4 * lda, c += 4 * ldc, keep += keep ? 4 : 0)
+        square_rows(4, n, x, a, lda, c, ldc, keep, fresh);
+    if (rows == 3)
+        square_rows(3, n, x, a, lda, c, ldc, keep, fresh);
+    else if (rows == 2)
+        square_rows(2, n, x, a, lda, c, ldc, keep, fresh);
+    else if (rows == 1)
+        square_rows(1, n, x, a, lda, c, ldc, keep, fresh);
+}
+
+/* Keys or values that are soon read: the hardware does not see what is behind a page, a block or a head. */
+INLINE void prefetch(const MiTile *t, const void *p, const int64_t *at, int n)
+{
+    const int size = (int)mi_dtype_size(t->kv->dtype), bytes = t->dim * size;
+
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < bytes; i += 64)
+            __builtin_prefetch((const char *)p + at[j] * size + i);
+}
+
+INLINE void few_scores(const MiDType dtype, const MiTile *t, const int64_t *at, int n)
+{
+    for (int j = 0; j < n; j += LANES) {
+        prefetch(t, t->kv->v, at + j, LANES);
+        for (int d = 0; d < t->wide; d += LANES) {
+            V x[LANES];
+            UNROLL(16) for (int i = 0; i < LANES; i++)
+                x[i] = load_as(dtype, t->kv->k, at[j + i] + d);
+            turn(x);
+            square(t->n_rows, LANES, x, t->q + d, t->wide, t->scores + j, MI_TILE_KEYS, NULL, d == 0);
+        }
+    }
+}
+
+/* Of keys j .. j + n. */
+INLINE void few_values(const MiDType dtype, const MiTile *t, const int64_t *at, int j, const int n)
+{
+    for (int d = 0; d < t->wide; d += LANES) {
+        V x[LANES];
+        UNROLL(16) for (int i = 0; i < n; i++)
+            x[i] = load_as(dtype, t->kv->v, at[j + i] + d);
+        square(t->n_rows, n, x, t->scores + j, MI_TILE_KEYS, t->out + d, t->wide, j ? NULL : t->keep, false);
+    }
+}
+
+INLINE void few_outs(const MiDType dtype, const MiTile *t, const int64_t *at, int n)
+{
+    int j = 0;
+
+    for (; j + LANES <= n; j += LANES)
+        few_values(dtype, t, at, j, LANES);
+    for (; j < n; j++)
+        few_values(dtype, t, at, j, 1);
+}
+
+#define FEW(name, dtype)                                                                                  \
+    static void scores_##name(const MiTile *t, const int64_t *at, int n) { few_scores(dtype, t, at, n); } \
+    static void outs_##name(const MiTile *t, const int64_t *at, int n) { few_outs(dtype, t, at, n); }
+FEW(f32, MI_F32)
+FEW(f16, MI_F16)
+FEW(bf16, MI_BF16)
 
 /* ---- softmax ---------------------------------------------------------------------- */
 
@@ -204,12 +302,12 @@ static void softmax_row(const MiTile *t, int row, int low, int high)
     t->max[row] = now;
 }
 
-static void attend(const MiTile *t, int t0, int t1)
+/* Where n positions from t0 on lie.  Within a block they are a stride apart: the layouts are asked once
+ * for each block, which is two divisions. */
+static void places(const MiTile *t, int t0, int n, int64_t *at)
 {
-    const int n = t1 - t0, size = t->kv->block_size;
-    int64_t   at[MI_TILE_KEYS];
+    const int size = t->kv->block_size;
 
-    /* Within a block positions are a stride apart: the layouts are asked once for each block, which is two divisions. */
     for (int j = 0, run; j < n; j += run) {
         const int     first = t->start + t0 + j, left = size - first % size;
         const int64_t from = mi_kv_offset(t->kv, t->seq, first, t->head);
@@ -217,12 +315,36 @@ static void attend(const MiTile *t, int t0, int t1)
         for (int i = 0; i < run; i++)
             at[j + i] = from + i * t->kv->stride_token;
     }
-    (t->kv->dtype == MI_F32 ? load_f32 : t->kv->dtype == MI_F16 ? load_f16 : load_bf16)(t, at, n);
-    product(t->n_rows, (n + LANES - 1) / LANES * LANES, t->q, t->wide, t->keys, MI_TILE_KEYS, t->scores, MI_TILE_KEYS,
-            t->dim, NULL);
+}
+
+static void attend(const MiTile *t, int t0, int t1)
+{
+    const int     n = t1 - t0, left = t->kv->kv_len[t->seq] - t->start - t1;
+    const int     n_next = left < 0 ? 0 : left < MI_TILE_KEYS ? left : MI_TILE_KEYS;
+    const MiDType dtype = t->kv->dtype;
+    const bool    few = t->n_rows <= FEW_ROWS && t->dim == t->wide;
+    int64_t       at[MI_TILE_KEYS], next[MI_TILE_KEYS];
+
+    places(t, t0, n, at);
+    for (int j = n; j % LANES; j++) /* scores that no row sees */
+        at[j] = at[n - 1];
+    places(t, t1, n_next, next);
+    if (t0 == 0)
+        prefetch(t, t->kv->k, at, n);
+    if (few) {
+        (dtype == MI_F32 ? scores_f32 : dtype == MI_F16 ? scores_f16 : scores_bf16)(t, at, n);
+    } else {
+        (dtype == MI_F32 ? load_f32 : dtype == MI_F16 ? load_f16 : load_bf16)(t, at, n);
+        product(t->n_rows, (n + LANES - 1) / LANES * LANES, t->q, t->wide, t->keys, MI_TILE_KEYS, t->scores,
+                MI_TILE_KEYS, t->dim, NULL);
+    }
     for (int r = 0; r < t->n_rows; r++)
         softmax_row(t, r, t->first[r] - t0, (t->end[r] < t1 ? t->end[r] : t1) - t0);
-    product(t->n_rows, t->wide, t->scores, MI_TILE_KEYS, t->values, t->wide, t->out, t->wide, n, t->keep);
+    prefetch(t, t->kv->k, next, n_next);
+    if (few)
+        (dtype == MI_F32 ? outs_f32 : dtype == MI_F16 ? outs_f16 : outs_bf16)(t, at, n);
+    else
+        product(t->n_rows, t->wide, t->scores, MI_TILE_KEYS, t->values, t->wide, t->out, t->wide, n, t->keep);
 }
 
 static void merge(int n_rows, int wide, float *max, float *sum, float *out, const float *max2, const float *sum2,
