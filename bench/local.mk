@@ -1,7 +1,7 @@
 noinst_PROGRAMS += bench/bandwidth
 bench_bandwidth_SOURCES = bench/bandwidth.c
 bench_bandwidth_LDADD   = -lpthread
-EXTRA_DIST += bench/attention_peer.py bench/card.py bench/compare.py bench/process.py bench/start.py
+EXTRA_DIST += bench/attention_peer.py bench/batched.py bench/card.py bench/compare.py bench/process.py bench/start.py
 noinst_PROGRAMS += bench/prefix
 bench_prefix_SOURCES  = bench/prefix.c
 bench_prefix_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core
