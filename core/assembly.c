@@ -242,23 +242,34 @@ static bool choose_pair(MiAssembly *a, GError **error)
     return mi_config_feature(a->config, a->cache, &a->cache_options, error) && mi_config_feature(a->config, a->attention, &a->attention_options, error);
 }
 
-/* The index of equal prefixes that the cache asks for. */
+/* What the cache asks for by name; NULL: nothing, which is no error. */
+static bool choose_for_cache(MiAssembly *a, MiKind kind, const char *name, const char *what, const MiFeature **f, void **options,
+                             GError **error)
+{
+    if (!name)
+        return true;
+    if (!(*f = mi_registry_find(a->registry, kind, name, "*", error))) {
+        g_prefix_error(error, "[cache.%s] %s: ", a->cache->name, mi_kind_name(kind));
+        return false;
+    }
+    chose(a, what, (*f)->name, "the cache's");
+    return mi_config_feature(a->config, *f, options, error);
+}
+
+/* The index of equal prefixes, and what goes first of what only that knows. */
 static bool choose_prefix(MiAssembly *a, GError **error)
 {
     const MiCache *cache = a->cache->vtable;
-    const char    *name = MI_HAS(cache, prefix) ? cache->prefix(a->cache_options) : NULL;
+    const char    *prefix = MI_HAS(cache, prefix) ? cache->prefix(a->cache_options) : NULL;
+    const char    *eviction = MI_HAS(cache, eviction) ? cache->eviction(a->cache_options) : NULL;
 
-    if (!name)
-        return true;
-    if (!(a->prefix = mi_registry_find(a->registry, MI_KIND_PREFIX, name, "*", error))) {
-        g_prefix_error(error, "[cache.%s] prefix: ", a->cache->name);
+    if (!choose_for_cache(a, MI_KIND_PREFIX, prefix, "prefix index", &a->prefix, &a->prefix_options, error) ||
+        !choose_for_cache(a, MI_KIND_EVICTION, eviction, "eviction", &a->eviction, &a->eviction_options, error))
         return false;
-    }
-    chose(a, "prefix index", a->prefix->name, "the cache's");
-    a->cache_spec.prefix = a->prefix->vtable;
-    if (!mi_config_feature(a->config, a->prefix, &a->prefix_options, error))
-        return false;
+    a->cache_spec.prefix = a->prefix ? a->prefix->vtable : NULL;
     a->cache_spec.prefix_options = a->prefix_options;
+    a->cache_spec.eviction = a->eviction ? a->eviction->vtable : NULL;
+    a->cache_spec.eviction_options = a->eviction_options;
     return true;
 }
 
@@ -479,6 +490,7 @@ void mi_assembly_free(MiAssembly *a)
     mi_tuned_free(a->tuned);
     g_free(a->cache_options);
     g_free(a->prefix_options);
+    g_free(a->eviction_options);
     g_free(a->attention_options);
     g_free(a->scheduler_options);
     g_free(a->backend_options);

@@ -57,8 +57,8 @@ struct MiAssembly {
     MiSource        source;
     MiTextCoder     text;
 
-    const MiFeature *model, *backend, *cache, *prefix, *attention, *scheduler;
-    void            *cache_options, *prefix_options, *attention_options, *scheduler_options, *backend_options;
+    const MiFeature *model, *backend, *cache, *prefix, *eviction, *attention, *scheduler;
+    void            *cache_options, *prefix_options, *eviction_options, *attention_options, *scheduler_options, *backend_options;
     void            *device;
     MiOwnedContext   ctx;
     MiTuned         *tuned;

@@ -76,6 +76,8 @@ static const struct {
     NEEDS(MI_KIND_FRONTEND, MiFrontend, destroy, E(create), E(serve), E(stop), E(destroy)),
 #define P(member) M(MiPrefix, member)
     NEEDS(MI_KIND_PREFIX, MiPrefix, remove, P(create), P(destroy), P(find), P(insert), P(remove)),
+#define V(member) M(MiEviction, member)
+    NEEDS(MI_KIND_EVICTION, MiEviction, evict, V(create), V(destroy), V(idle), V(busy), V(hit), V(forget), V(evict)),
 };
 
 /* Members that come together or not at all. */

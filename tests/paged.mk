@@ -19,3 +19,7 @@ test_programs += tests/test_determinism
 tests_test_determinism_SOURCES  = tests/test_determinism.c $(TEST_COMMON)
 tests_test_determinism_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_determinism_LDADD    = $(TEST_LDADD)
+test_programs += tests/test_eviction
+tests_test_eviction_SOURCES  = tests/test_eviction.c plugins/cache/pages.c plugins/cache/pages.h $(TEST_COMMON)
+tests_test_eviction_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_eviction_LDADD    = $(TEST_LDADD)

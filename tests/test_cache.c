@@ -132,6 +132,7 @@ static World open_with(Device *d, const char *cache, const char *attention, cons
     for (; options && *options; options += 2)
         assert_true(mi_options_set(f->options, filled, options[0], options[1], NULL));
     spec.prefix = prefix ? device_find(d, MI_KIND_PREFIX, prefix) : NULL;
+    spec.eviction = prefix ? device_find(d, MI_KIND_EVICTION, "lru") : NULL;
 
     for (const char *const *l = w.attention->layouts; *l; l++)
         fits = fits || strcmp(*l, w.cache->layout) == 0;

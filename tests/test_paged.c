@@ -293,6 +293,11 @@ static void sizes(const char *unused) { (void)unused, every_size(); }
 static void no_size_changes_a_token(void **state) { (void)state, on_each_model(sizes, ""); }
 static void a_quarter_will_do_with_hashes(void **state) { (void)state, on_each_model(a_quarter, "cache.paged.prefix hash"); }
 static void a_quarter_will_do_with_a_tree(void **state) { (void)state, on_each_model(a_quarter, "cache.paged.prefix trie"); }
+static void a_quarter_will_do_where_the_least_shared_goes(void **state)
+{
+    (void)state;
+    on_each_model(a_quarter, "cache.paged.prefix trie cache.paged.eviction lfu");
+}
 static void a_quarter_will_do_alone(void **state) { (void)state, on_each_model(a_quarter, "cache.paged.prefix none"); }
 static void a_quarter_will_do_where_all_collides(void **state)
 {
@@ -337,4 +342,4 @@ static void takes_what_is_free(void **state)
 TEST_MAIN(REMOTE_TESTS cmocka_unit_test(no_size_changes_a_token),
           cmocka_unit_test(a_quarter_will_do_where_all_collides), cmocka_unit_test(a_quarter_will_do_with_hashes),
           cmocka_unit_test(a_quarter_will_do_with_a_tree), cmocka_unit_test(a_quarter_will_do_alone),
-          cmocka_unit_test(a_quarter_will_do_swapped));
+          cmocka_unit_test(a_quarter_will_do_where_the_least_shared_goes), cmocka_unit_test(a_quarter_will_do_swapped));

@@ -28,14 +28,18 @@ typedef struct {
     Pages           pages;
     const MiPrefix *prefix; /* the one that is tested; NULL: none */
     void           *index;
+    const MiEviction *eviction; /* with prefix */
+    void           *evictor;
+    bool            idle[MAX_BLOCKS]; /* as the policy was told */
     Told            told[MAX_BLOCKS];
     GRand          *rand;
     bool            cuts;  /* sequences forget positions */
+    bool            forks; /* sequences begin as copies of others */
     bool            whole; /* the index finds whole blocks only */
     Text            texts[MAX_SEQS];
     uint64_t        contents[MAX_BLOCKS][MAX_SIZE], outside[MAX_HOST][MAX_SIZE];
     uint64_t        last_id;
-    int             matched, copied, swapped, forked, refused;
+    int             matched, copied, swapped, forked, refused, evicted;
 } World;
 
 static uint64_t digest(const int32_t *tokens, int n)
@@ -74,8 +78,11 @@ static void lists_are_sound(const World *w)
         assert_true(!seen[p->free[i]]++ && !p->refs[p->free[i]] && !p->known[p->free[i]]);
     }
     n = 0;
-    for (int32_t b = p->oldest, before = -1; b >= 0; before = b, b = p->newer[b], n++)
-        assert_true(!seen[b]++ && !p->refs[b] && p->known[b] && p->older[b] == before && n < MAX_BLOCKS);
+    for (int b = 0; b < MAX_BLOCKS; b++)
+        if (w->idle[b]) {
+            assert_true(!seen[b]++ && !p->refs[b] && p->known[b]);
+            n++;
+        }
     assert_int_equal(n, p->n_idle);
     for (int b = 0; b < p->spec.n_blocks; b++) {
         assert_int_equal(p->refs[b], refs[b]);
@@ -146,6 +153,60 @@ static void watched_remove(void *self, int32_t block)
 
 static const MiPrefix watched = { .struct_size = sizeof watched, .find = watched_find, .insert = watched_insert,
                                   .remove = watched_remove };
+
+/* ---- the policy, watched ----------------------------------------------------------------------- */
+
+static void watched_idle(void *self, int32_t block)
+{
+    World *w = self;
+    assert_true(!w->idle[block] && w->told[block].known);
+    w->idle[block] = true;
+    w->eviction->idle(w->evictor, block);
+}
+
+static void watched_busy(void *self, int32_t block)
+{
+    World *w = self;
+    assert_true(w->idle[block]);
+    w->idle[block] = false;
+    w->eviction->busy(w->evictor, block);
+}
+
+static void watched_hit(void *self, int32_t block)
+{
+    World *w = self;
+    assert_true(!w->idle[block] && w->told[block].known);
+    w->eviction->hit(w->evictor, block);
+}
+
+static void watched_forget(void *self, int32_t block)
+{
+    World *w = self;
+    assert_true(!w->idle[block] && !w->told[block].known);
+    w->eviction->forget(w->evictor, block);
+}
+
+/* Never one behind which another can still be found.  Where sequences are forked there is an exception: of a block that two
+ * of them have one may find its own copy of what stands before it known already, and take that. */
+static int32_t watched_evict(void *self)
+{
+    World        *w = self;
+    const int32_t block = w->eviction->evict(w->evictor);
+    const Told   *t = &w->told[block];
+
+    assert_true(block >= 0 && block < w->pages.spec.n_blocks && w->idle[block]);
+    w->idle[block] = false;
+    w->evicted++;
+    for (int b = 0; b < MAX_BLOCKS && !t->lost && !w->forks; b++) {
+        const Told *other = &w->told[b];
+        if (other->known && !other->lost && other->n > t->n && memcmp(other->text, t->text, (size_t)t->n * sizeof t->text[0]) == 0)
+            fail_msg("block %d goes before block %d behind it", block, b);
+    }
+    return block;
+}
+
+static const MiEviction watched_policy = { .struct_size = sizeof watched_policy, .idle = watched_idle, .busy = watched_busy,
+                                           .hit = watched_hit, .forget = watched_forget, .evict = watched_evict };
 
 /* How much of a text known blocks hold, found by looking at all of them. */
 static int longest(const World *w, const int32_t *tokens, int n)
@@ -293,7 +354,7 @@ static void operation(World *w)
             t->lives = pick(w, 2); /* it is done, or lost its place */
             break;
         case 1:
-            if (t == other)
+            if (t == other || !w->forks)
                 break;
             if (other->lives)
                 release(w, other), other->lives = false;
@@ -328,9 +389,12 @@ static void live(World *w, int size, int n_blocks, long n)
     w->rand = g_rand_new_with_seed((guint32)number("MI_PAGES_SEED", 1) + (guint32)(size * 100 + n_blocks));
     if (w->prefix && !w->index && !(w->index = w->prefix->create(&blocks, NULL, &error)))
         fail_msg("%s", error->message);
+    if (w->prefix && !(w->evictor = w->eviction->create(&(MiEvictionSpec){ n_blocks }, NULL, &error)))
+        fail_msg("%s", error->message);
     assert_true(pages_init(&w->pages, &(PagesSpec){ .block_size = size, .n_blocks = n_blocks, .n_host = MAX_HOST,
                                                     .max_blocks = (MAX_TEXT + size - 1) / size, .n_places = MAX_SEQS - 1,
                                                     .prefix = w->prefix ? &watched : NULL, .index = w,
+                                                    .eviction = w->prefix ? &watched_policy : NULL, .evictor = w,
                                                     .move = move, .user = w }));
     for (long i = 0; i < n; i++) {
         operation(w);
@@ -345,6 +409,8 @@ static void live(World *w, int size, int n_blocks, long n)
     assert_int_equal(w->pages.n_host, MAX_HOST);
     if (w->index)
         w->prefix->destroy(w->index);
+    if (w->evictor)
+        w->eviction->destroy(w->evictor);
     pages_clear(&w->pages);
     g_rand_free(w->rand);
 }
@@ -353,38 +419,45 @@ static void live(World *w, int size, int n_blocks, long n)
 static void count(World *all, const World *w)
 {
     all->matched += w->matched, all->copied += w->copied, all->swapped += w->swapped;
-    all->forked += w->forked, all->refused += w->refused;
+    all->forked += w->forked, all->refused += w->refused, all->evicted += w->evicted;
 }
 
 static void all_happened(const World *all, bool index)
 {
     assert_true(all->copied > 10 && all->swapped > 10 && all->forked > 10 && all->refused > 10);
-    assert_true(index == (all->matched > 10));
+    assert_true(index == (all->matched > 10) && index == (all->evicted > 10));
 }
 
 static const struct { int size, n_blocks; } worlds[] = { { 1, 64 }, { 2, 40 }, { 3, 32 }, { 4, 25 }, { 8, 14 } };
 
-static void all_worlds(const char *name, bool whole)
+static void all_worlds(const char *name, bool whole, const char *eviction)
 {
     MiRegistry       *r = load(NULL);
+    const MiFeature  *policy = mi_registry_find(r, MI_KIND_EVICTION, eviction, "*", NULL);
     const MiFeature  *f = name ? mi_registry_find(r, MI_KIND_PREFIX, name, "*", NULL) : NULL;
     const long        n = number("MI_PAGES_OPS", 20000);
     World             all = { 0 };
 
-    assert_true(!name || f);
+    assert_true((!name || f) && policy);
     for (size_t i = 0; i < G_N_ELEMENTS(worlds); i++)
-        for (int cuts = 0; cuts < 2; cuts++) {
-            World w = { .prefix = f ? f->vtable : NULL, .whole = whole, .cuts = cuts };
-            live(&w, worlds[i].size, worlds[i].n_blocks, n / 10);
+        for (int kind = 0; kind < 4; kind++) {
+            World w = { .prefix = f ? f->vtable : NULL, .eviction = policy->vtable, .whole = whole, .cuts = kind & 1, .forks = kind & 2 };
+            live(&w, worlds[i].size, worlds[i].n_blocks, n / 20);
             count(&all, &w);
         }
     all_happened(&all, name != NULL);
     mi_registry_free(r);
 }
 
-static void nothing_is_lost_without_an_index(void **state) { (void)state, all_worlds(NULL, true); }
-static void nothing_is_lost_or_mixed_up_with_hashes(void **state) { (void)state, all_worlds("hash", true); }
-static void nothing_is_lost_or_mixed_up_in_a_tree(void **state) { (void)state, all_worlds("trie", false); }
+static void nothing_is_lost_without_an_index(void **state) { (void)state, all_worlds(NULL, true, "lru"); }
+static void nothing_is_lost_or_mixed_up_with_hashes(void **state) { (void)state, all_worlds("hash", true, "lru"); }
+static void nothing_is_lost_or_mixed_up_in_a_tree(void **state) { (void)state, all_worlds("trie", false, "lru"); }
+static void nor_where_the_least_shared_goes_first(void **state)
+{
+    (void)state;
+    all_worlds("hash", true, "lfu");
+    all_worlds("trie", false, "lfu");
+}
 
 /* The worst hash there can be: all texts collide, none is taken for another. */
 static uint64_t constant(const uint8_t key[CHAIN_KEY], uint64_t before, const int32_t *tokens, int32_t n)
@@ -400,16 +473,20 @@ static void collisions_mix_nothing_up(void **state)
                                       .insert = chain_insert, .remove = chain_remove };
     const uint8_t         key[CHAIN_KEY] = { 0 };
     World                 all = { 0 };
+    MiRegistry           *r = load(NULL);
+    const MiFeature      *policy = mi_registry_find(r, MI_KIND_EVICTION, "lru", "*", NULL);
 
     for (size_t i = 0; i < G_N_ELEMENTS(worlds); i++)
-        for (int cuts = 0; cuts < 2; cuts++) {
-            World w = { .prefix = &planted, .whole = true, .cuts = cuts };
+        for (int kind = 0; kind < 4; kind++) {
+            World w = { .prefix = &planted, .eviction = policy->vtable, .whole = true, .cuts = kind & 1, .forks = kind & 2 };
             assert_non_null(w.index = chain_new(&(MiPrefixSpec){ worlds[i].n_blocks, worlds[i].size }, constant, key, NULL));
-            live(&w, worlds[i].size, worlds[i].n_blocks, number("MI_PAGES_OPS", 20000) / 10);
+            live(&w, worlds[i].size, worlds[i].n_blocks, number("MI_PAGES_OPS", 20000) / 20);
             count(&all, &w);
         }
     all_happened(&all, true);
+    mi_registry_free(r);
 }
 
 TEST_MAIN(cmocka_unit_test(nothing_is_lost_without_an_index), cmocka_unit_test(nothing_is_lost_or_mixed_up_with_hashes),
-          cmocka_unit_test(nothing_is_lost_or_mixed_up_in_a_tree), cmocka_unit_test(collisions_mix_nothing_up));
+          cmocka_unit_test(nothing_is_lost_or_mixed_up_in_a_tree), cmocka_unit_test(nor_where_the_least_shared_goes_first),
+          cmocka_unit_test(collisions_mix_nothing_up));

@@ -13,6 +13,7 @@
 #include <miniinfer/attention.h>
 #include <miniinfer/backend.h>
 #include <miniinfer/cache.h>
+#include <miniinfer/eviction.h>
 #include <miniinfer/format.h>
 #include <miniinfer/frontend.h>
 #include <miniinfer/linear.h>
@@ -41,7 +42,8 @@ enum { MI_N_ABI_STRUCTS = MI_ABI_STRUCTS(MI_COUNT_OF) };
 
 typedef enum {
     MI_KIND_BACKEND, MI_KIND_OP, MI_KIND_FUSION, MI_KIND_MODEL, MI_KIND_ATTENTION, MI_KIND_CACHE, MI_KIND_LINEAR,
-    MI_KIND_SAMPLER, MI_KIND_SCHEDULER, MI_KIND_FORMAT, MI_KIND_TOKENIZER, MI_KIND_FRONTEND, MI_KIND_PREFIX, MI_N_KINDS
+    MI_KIND_SAMPLER, MI_KIND_SCHEDULER, MI_KIND_FORMAT, MI_KIND_TOKENIZER, MI_KIND_FRONTEND, MI_KIND_PREFIX,
+    MI_KIND_EVICTION, MI_N_KINDS
 } MiKind;
 
 typedef struct {
@@ -77,6 +79,7 @@ typedef struct {
 #define MI_FEATURE_TOKENIZER(...) MI_FEATURE(MI_KIND_TOKENIZER, MiTokenizer, __VA_ARGS__)
 #define MI_FEATURE_FRONTEND(...) MI_FEATURE(MI_KIND_FRONTEND, MiFrontend, __VA_ARGS__)
 #define MI_FEATURE_PREFIX(...) MI_FEATURE(MI_KIND_PREFIX, MiPrefix, __VA_ARGS__)
+#define MI_FEATURE_EVICTION(...) MI_FEATURE(MI_KIND_EVICTION, MiEviction, __VA_ARGS__)
 
 /* #define it before including this header. */
 #ifndef MI_LICENCE

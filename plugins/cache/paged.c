@@ -1,8 +1,8 @@
 /* paged.c - many sequences in blocks of a few positions, shared where they begin alike.
  *
  * One pool of blocks for all (Kwon et al. 2023); pages.c says whose they are.  What
- * finished sequences leave stays until the room is needed, oldest use first, and a new
- * one takes over what a prefix index finds.  A block that others read is copied before
+ * finished sequences leave stays until the room is needed and an eviction policy gives
+ * it up, and a new one takes over what a prefix index finds.  A block that others read is copied before
  * it is written.  Within a block a head's positions lie side by side, and all blocks of
  * a layer together: attention streams a layer, a copy gathers over the layers.
  *
@@ -15,7 +15,7 @@
 
 typedef struct {
     int32_t     block_size;
-    const char *bytes, *swap, *prefix;
+    const char *bytes, *swap, *prefix, *eviction;
 } Options;
 
 static const MiOption options_table[] = {
@@ -26,6 +26,8 @@ static const MiOption options_table[] = {
     MI_OPTION(Options, swap, "0", 0, 0, "host memory, a size, for sequences that have to make room; 0: they are computed again"),
     MI_OPTION(Options, prefix, "hash", 0, 0,
               "how sequences that begin alike find each other's blocks: hash (whole blocks), trie (to the token), none"),
+    MI_OPTION(Options, eviction, "lru", 0, 0,
+              "which kept block goes when room is needed: lru (idle longest), lfu (shared least)"),
     MI_OPTION_END,
 };
 
@@ -36,13 +38,15 @@ typedef struct {
 } Row;
 
 typedef struct {
-    Store           store;
-    Pages           pages;
-    const MiPrefix *prefix;
-    void           *index;
-    size_t          piece;   /* bytes of a layer's keys, or values, in a block */
-    char           *outside; /* pinned: blocks [n_host][n_layers][k, v][piece] */
-    Row            *rows;    /* [max_seqs] */
+    Store             store;
+    Pages             pages;
+    const MiPrefix   *prefix;   /* NULL: nothing is shared, nothing kept */
+    void             *index;
+    const MiEviction *eviction; /* where there is a prefix */
+    void             *evictor;
+    size_t            piece;    /* bytes of a layer's keys, or values, in a block */
+    char             *outside;  /* pinned: blocks [n_host][n_layers][k, v][piece] */
+    Row              *rows;     /* [max_seqs] */
     struct { int32_t first, end; } *changed; /* [max_seqs] of a row, since the last step */
     GError         *failed;  /* a block's copy did: the next plan() says so */
 } Paged;
@@ -51,7 +55,7 @@ typedef struct {
 
 static const Options *options_of(const void *options)
 {
-    static const Options def = { 16, "auto", "0", "hash" };
+    static const Options def = { 16, "auto", "0", "hash", "lru" };
     return options ? options : &def;
 }
 
@@ -121,6 +125,11 @@ static const char *prefix_of(const void *options)
     return strcmp(name, "none") == 0 ? NULL : name;
 }
 
+static const char *eviction_of(const void *options)
+{
+    return prefix_of(options) ? options_of(options)->eviction : NULL;
+}
+
 static bool check(const MiCacheSpec *spec, const void *options, GError **error)
 {
     const Options *o = options_of(options);
@@ -187,6 +196,8 @@ static void destroy(void *self)
 
     if (p->index)
         p->prefix->destroy(p->index);
+    if (p->evictor)
+        p->eviction->destroy(p->evictor);
     if (p->outside)
         p->store.ctx->free(p->store.ctx, MI_MEM_PINNED, p->outside);
     pages_clear(&p->pages);
@@ -203,7 +214,8 @@ static bool create_pages(Paged *p, const MiCacheSpec *spec, const Options *o, GE
     const int32_t    n_host = blocks_outside(spec, o);
     const PagesSpec  pages = {
         .block_size = shape.block_size, .n_blocks = shape.n_blocks, .max_blocks = shape.max_blocks, .n_host = n_host,
-        .n_places = spec->max_seqs * (n_host ? 2 : 1), .prefix = p->prefix, .index = p->index, .move = move, .user = p,
+        .n_places = spec->max_seqs * (n_host ? 2 : 1), .prefix = p->prefix, .index = p->index,
+        .eviction = p->eviction, .evictor = p->evictor, .move = move, .user = p,
     };
 
     if (pages_init(&p->pages, &pages))
@@ -220,8 +232,13 @@ static void *create(MiContext *ctx, const MiCacheSpec *spec, const void *options
 
     if (!check(spec, options, error))
         return NULL;
+    if (spec->prefix && !spec->eviction) {
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "cache 'paged': a prefix index, and no policy that gives up what it keeps");
+        return NULL;
+    }
     const StoreShape   shape = shape_of(spec, o);
     const MiPrefixSpec blocks = { shape.n_blocks, shape.block_size };
+    const MiEvictionSpec same_blocks = { shape.n_blocks };
     const size_t       outside = pinned(spec, options);
     p = g_new0(Paged, 1);
     if (!store_new(&p->store, ctx, spec, shape, error)) {
@@ -229,11 +246,13 @@ static void *create(MiContext *ctx, const MiCacheSpec *spec, const void *options
         return NULL;
     }
     p->prefix = spec->prefix;
+    p->eviction = spec->eviction;
     p->piece = block_bytes(spec, o) / 2 / (size_t)spec->n_layers;
     p->rows = g_new0(Row, spec->max_seqs);
     p->changed = g_malloc0((size_t)spec->max_seqs * sizeof *p->changed);
     if ((outside && !(p->outside = ctx->alloc(ctx, MI_MEM_PINNED, outside, error))) ||
         (p->prefix && !(p->index = p->prefix->create(&blocks, spec->prefix_options, error))) ||
+        (p->prefix && !(p->evictor = p->eviction->create(&same_blocks, spec->eviction_options, error))) ||
         !create_pages(p, spec, o, error)) {
         destroy(p);
         return NULL;
@@ -406,6 +425,7 @@ static const MiCache paged = {
     .check = check,
     .sends = sends,
     .pinned = pinned,
+    .eviction = eviction_of,
 };
 
 MI_PLUGIN("paged", "0.1", "Blocks, shared and copied on write", MI_FEATURE_CACHE("paged", "*", &paged, options_table));

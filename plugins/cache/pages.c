@@ -9,38 +9,25 @@ static int32_t blocks_of(const Pages *p, int64_t positions)
 
 /* ---- blocks: free, idle, referenced ---------------------------------------------- */
 
-static void idle_remove(Pages *p, int32_t b)
-{
-    *(p->older[b] < 0 ? &p->oldest : &p->newer[p->older[b]]) = p->newer[b];
-    *(p->newer[b] < 0 ? &p->newest : &p->older[p->newer[b]]) = p->older[b];
-    p->n_idle--;
-}
-
-static void idle_add(Pages *p, int32_t b)
-{
-    p->older[b] = p->newest;
-    p->newer[b] = -1;
-    *(p->newest < 0 ? &p->oldest : &p->newer[p->newest]) = b;
-    p->newest = b;
-    p->n_idle++;
-}
-
 static void forget(Pages *p, int32_t b)
 {
     p->spec.prefix->remove(p->spec.index, b);
+    p->spec.eviction->forget(p->spec.evictor, b);
     p->known[b] = false;
 }
 
-/* One that nobody has: a free one, else the idle one that was used longest ago.  There must be one. */
+/* One that nobody has: a free one, else the idle one that the policy gives up.  There must be one. */
 static int32_t take(Pages *p)
 {
-    int32_t b = p->oldest;
+    int32_t b;
 
     if (p->n_free) {
         b = p->free[--p->n_free];
     } else {
-        idle_remove(p, b);
-        forget(p, b);
+        b = p->spec.eviction->evict(p->spec.evictor);
+        p->n_idle--;
+        p->spec.prefix->remove(p->spec.index, b);
+        p->known[b] = false;
     }
     p->refs[b] = 1;
     return b;
@@ -48,18 +35,22 @@ static int32_t take(Pages *p)
 
 static void share(Pages *p, int32_t b)
 {
-    if (p->refs[b]++ == 0)
-        idle_remove(p, b);
+    if (p->refs[b]++ == 0) {
+        p->spec.eviction->busy(p->spec.evictor, b);
+        p->n_idle--;
+    }
 }
 
 static void drop(Pages *p, int32_t b)
 {
     if (--p->refs[b])
         return;
-    if (p->known[b])
-        idle_add(p, b);
-    else
+    if (p->known[b]) {
+        p->spec.eviction->idle(p->spec.evictor, b);
+        p->n_idle++;
+    } else {
         p->free[p->n_free++] = b;
+    }
 }
 
 /* The last first: what stands behind a block is evicted before it, or it would be found no more. */
@@ -168,8 +159,10 @@ int pages_match(Pages *p, const MiSequence *seq)
     }
     at->n_blocks = blocks_of(p, n);
     at->n_known = n / p->spec.block_size;
-    for (int32_t i = 0; i < at->n_blocks; i++)
+    for (int32_t i = 0; i < at->n_blocks; i++) {
         share(p, at->blocks[i]);
+        p->spec.eviction->hit(p->spec.evictor, at->blocks[i]);
+    }
     return n;
 }
 
@@ -308,14 +301,13 @@ bool pages_init(Pages *p, const PagesSpec *spec)
     const size_t n_blocks = (size_t)spec->n_blocks, n_places = (size_t)spec->n_places;
     size_t       map = 4;
 
-    *p = (Pages){ .spec = *spec, .oldest = -1, .newest = -1 };
+    *p = (Pages){ .spec = *spec };
     while (map < 2 * n_places)
         map *= 2;
     p->map_mask = (int32_t)map - 1;
     if (!(p->known = g_try_new0(bool, MAX(n_blocks, 1))) || !(p->places = g_try_new0(Place, n_places)) ||
         !(p->refs = g_try_new0(int32_t, MAX(n_blocks, 1))) || !new_ints(&p->free, n_blocks) ||
-        !new_ints(&p->older, n_blocks) || !new_ints(&p->newer, n_blocks) || !new_ints(&p->host, (size_t)spec->n_host) ||
-        !new_ints(&p->spare, n_places) || !new_ints(&p->map, map) ||
+        !new_ints(&p->host, (size_t)spec->n_host) || !new_ints(&p->spare, n_places) || !new_ints(&p->map, map) ||
         !new_ints(&p->blocks, n_places * (size_t)spec->max_blocks)) {
         pages_clear(p);
         return false;
@@ -332,7 +324,7 @@ bool pages_init(Pages *p, const PagesSpec *spec)
 
 void pages_clear(Pages *p)
 {
-    void *all[] = { p->refs, p->known, p->free, p->older, p->newer, p->host, p->places, p->spare, p->map, p->blocks };
+    void *all[] = { p->refs, p->known, p->free, p->host, p->places, p->spare, p->map, p->blocks };
 
     for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
         g_free(all[i]);

@@ -16,6 +16,8 @@ typedef struct {
     int32_t         max_blocks, n_places;         /* blocks of a sequence; sequences */
     const MiPrefix *prefix; /* NULL: what sequences leave is free at once */
     void           *index;  /* prefix's self */
+    const MiEviction *eviction; /* with prefix: which idle block goes */
+    void             *evictor;  /* eviction's self */
     /* The contents of a block, in the order of the calls; called by all that say so. */
     void (*move)(void *user, PagesMove, int32_t from, int32_t to);
     void *user;
@@ -35,8 +37,7 @@ typedef struct {
     int32_t  *refs;  /* [n_blocks] */
     bool     *known; /* [n_blocks] to the index */
     int32_t  *free, n_free;           /* [n_blocks] a stack */
-    int32_t  *older, *newer, n_idle;  /* [n_blocks] the idle ones by age; -1: none */
-    int32_t   oldest, newest;
+    int32_t   n_idle;                 /* the policy has them */
     int32_t  *host, n_host;           /* [spec.n_host] a stack of free ones */
     Place    *places;                 /* [n_places] */
     int32_t  *spare, n_spare;         /* [n_places] a stack of those that nobody has */
