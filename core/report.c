@@ -1,4 +1,5 @@
 #include "report.h"
+#include "invariant.h"
 #include "options.h"
 #include "suggest.h"
 
@@ -207,5 +208,7 @@ void mi_report_feature(MiReport *r, MiRegistry *reg, const MiFeature *f)
         mi_report_text(r, "licence", by->plugin->licence);
     }
     facts(r, f);
+    if (mi_feature_op(f))
+        mi_report_text(r, "batch-invariant", mi_feature_invariant(f) ? "yes" : "no");
     mi_report_options(r, "options", section, f->options);
 }

@@ -20,6 +20,10 @@ check "a link of the sampling chain is" $?
 refuses 78 "deterministic = batch: op 'acme.silu' on cpu, of undeclared.so" "$mi" plan -m acme $batch --engine.linear auto; check "an operation is" $?
 refuses 78 "deterministic.*off, batch" "$mi" plan -m model --engine.deterministic always; check "no such promise" $?
 
+status 0 "$mi" inspect linear:dense && grep -q '^batch-invariant *yes$' out &&
+	status 0 "$mi" inspect linear:acme.linear --plugin-path "$PWD/undeclared" && grep -q '^batch-invariant *no$' out
+check "inspect says who promises it" $?
+
 # the proof
 status 0 "$mi" verify $flags && [ "`grep -c '^ok ' out`" = 10 ] && grep -q '^10 the same to the bit, 0 not, 0 not run$' out &&
 	grep -q '^ok .*after making room for others (cache paged of .*: [1-9][0-9]* lost their place)' out &&

@@ -21,3 +21,7 @@ test_programs += tests/test_step_allocates_nothing
 tests_test_step_allocates_nothing_SOURCES  = tests/test_step_allocates_nothing.c tests/device.h $(TEST_COMMON)
 tests_test_step_allocates_nothing_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_step_allocates_nothing_LDADD    = $(TEST_LDADD)
+test_programs += tests/test_invariant
+tests_test_invariant_SOURCES  = tests/test_invariant.c tests/device.h $(TEST_COMMON)
+tests_test_invariant_CPPFLAGS = $(TEST_CPPFLAGS) -I$(top_srcdir)/kernels
+tests_test_invariant_LDADD    = $(TEST_LDADD)
