@@ -396,6 +396,50 @@ static void short_contexts(void)
         }
 }
 
+/* Chunks of prompts behind so many keys that these are shared out, one of a few keys beside them; the same bits every time. */
+static void chunks(void)
+{
+    static const int dims[] = {64, 96, 128, 256};
+
+    for (int i = 0; i < 16; i++) {
+        const int d = i % 4, window = i >= 12 ? 700 : 0;
+        Case      c = {.dim = dims[d],
+                       .heads = d == 3 ? 4 : 14,
+                       .kv_heads = 2,
+                       .page = i / 4 % 2 ? 16 : 64,
+                       .dtype = i < 8 ? MI_BF16 : MI_F16,
+                       .kv_dtype = i < 8 ? MI_BF16 : MI_F16,
+                       .layout = (Layout)((i / 4 + i) % N_LAYOUTS),
+                       .window = window,
+                       .softcap = i % 8 == 5 ? 3 : 0,
+                       .n_seqs = i % 4 == 2 ? 1 : 5,
+                       .rows = {i % 4 == 2 ? 90 : 20, 1, 33, 40, 1},
+                       .len = {5000 - i, 900, 33, 2100, 0}};
+        World     w;
+        char      what[120];
+        bool      same = true;
+        world_make(&w, &c);
+        take_samples(&c, &w);
+        void  *out = outcome(&w, FLASH, &c), *whole;
+        double e = distance(&c, out);
+        snprintf(what, sizeof what, "flash, chunks of %d sequences behind up to 5000 keys, heads of %d, layout %d, window %d", c.n_seqs, c.dim,
+                 c.layout, window);
+        report(e <= tolerance[c.dtype], what, e);
+        for (int n = 0; n < 10; n++) {
+            void *again = outcome(&w, FLASH, &c);
+            same = same && memcmp(out, again, w.out_bytes) == 0;
+            free(again);
+        }
+        report(same, "the same bits in 10 runs", 0);
+        w.call.batch.shape.max_kv = 1000; /* no longer shared out */
+        whole = outcome(&w, FLASH, &c);
+        e = between(out, whole, (int64_t)w.n_tokens * c.heads * c.dim, c.dtype);
+        report(e <= (c.dtype == MI_BF16 ? 4e-3 : 6e-4) && (e > 0 || window), "as when they are not shared out, but for rounding", e);
+        free(out), free(whole);
+        world_free(&w);
+    }
+}
+
 /* Continuous batching: sequences that decode, chunks of prompts over what is cached of them, and whole prompts. */
 static void mixed_steps(void)
 {
@@ -464,7 +508,7 @@ int main(void)
         mixed_types();
         two_parts();
         if (!quick)
-            long_contexts(), short_contexts(), mixed_steps(), long_prompts();
+            long_contexts(), short_contexts(), chunks(), mixed_steps(), long_prompts();
         printf("%d passed, %d failed\n", n_passed, n_failed);
     }
     if (getenv("MI_BENCH"))

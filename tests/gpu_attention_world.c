@@ -187,7 +187,8 @@ void world_make(World *w, const Case *c)
                   .seq_start = d + (starts - ints)};
     w->call.scale = 1 / (c->dim == 64 ? 8.f : c->dim == 96 ? 9.8f : c->dim == 128 ? 11.3f : 16.f);
     w->call.softcap = c->softcap, w->call.window = c->window, w->call.bidirectional = c->bidirectional;
-    must(cudaMalloc(&w->workspace, mi_cuda_attention_workspace(c->dim)), "cudaMalloc");
+    const size_t decode = mi_cuda_attention_workspace(c->dim), prompts = mi_cuda_attention_flash_workspace(c->dim);
+    must(cudaMalloc(&w->workspace, decode > prompts ? decode : prompts), "cudaMalloc");
     free(ints);
 }
 
@@ -210,5 +211,5 @@ int world_run(World *w, Kernel kernel, const Case *c, cudaStream_t stream)
     if (e || c->decode)
         return e;
     return kernel == GQA ? mi_cuda_attention_gqa(stream, &w->call, few)
-                         : mi_cuda_attention_flash(stream, &w->call, few);
+                         : mi_cuda_attention_flash(stream, &w->call, few, w->workspace);
 }

@@ -34,9 +34,11 @@ size_t mi_cuda_attention_workspace(int head_dim);
 int    mi_cuda_attention_decode(void *stream, const MiCudaAttention *call, void *workspace, int32_t *arrived);
 
 /* Sequences of more than `few` packed rows; the rest is left alone.  flash: by the tensor cores of sm_90a; where the card
- * or the pages of the cache do not allow that, as gqa. */
-int mi_cuda_attention_gqa(void *stream, const MiCudaAttention *call, int few);
-int mi_cuda_attention_flash(void *stream, const MiCudaAttention *call, int few);
+ * or the pages of the cache do not allow that, as gqa; workspace: as many bytes as _flash_workspace() says, for a few rows
+ * behind many keys; NULL: those take longer. */
+int    mi_cuda_attention_gqa(void *stream, const MiCudaAttention *call, int few);
+size_t mi_cuda_attention_flash_workspace(int head_dim);
+int    mi_cuda_attention_flash(void *stream, const MiCudaAttention *call, int few, void *workspace);
 
 static inline int mi_cuda_attention_few(const MiCudaAttention *a) { return a->q.shape[1] / a->kv.n_kv_heads <= 8 ? 8 : 16; }
 

@@ -23,6 +23,7 @@ template <int DIM, int N> struct Plan {
     static constexpr int CHUNKS = (DIM + 63) / 64;    /* tiles of 64 columns */
     static constexpr int THREADS = (GROUPS + 1) * 128;
     static constexpr int QUERY_BYTES = ROWS * CHUNKS * 128, SIDE_BYTES = KEYS * CHUNKS * 128;
+    static constexpr bool SHARES = GROUPS == 2; /* a tile's keys, with other blocks */
     static constexpr int BYTES = 1024 + QUEUES * QUERY_BYTES + 2 * STAGES * SIDE_BYTES;
 };
 
@@ -130,7 +131,7 @@ template <typename P>
 __device__ void copy_keys_and_values(const Step &step, const CUtensorMap *keys, const CUtensorMap *values,
                                      const Memory<P> &m)
 {
-    Walk<P::ROWS, P::KEYS> walk(step, *m.listed);
+    Walk<P::ROWS, P::KEYS, P::SHARES> walk(step, *m.listed);
     int                    n = 0;
 
     while (walk.next()) {
@@ -158,7 +159,7 @@ template <typename T, int DIM, typename P>
 __device__ void copy_queries(const Step &step, const Memory<P> &m, int thread)
 {
     const MiCudaAttention &a = step.call;
-    Walk<P::ROWS, P::KEYS> walk(step, *m.listed);
+    Walk<P::ROWS, P::KEYS, P::SHARES> walk(step, *m.listed);
 
     for (int n = 0; walk.next(); n++) {
         const Place<P::QUEUES> p(n);
@@ -290,7 +291,25 @@ template <typename T, int DIM, typename P> struct Consumer {
         named_sync(1 + P::GROUPS + which, 128);
     }
 
-    __device__ void tile(const Walk<P::ROWS, P::KEYS> &walk, int queue)
+    /* A part of the tile's keys. */
+    __device__ __forceinline__ void hand_over(const Tile &t, const float (&out)[DIM / 2], const Softmax &soft, float scale) const
+    {
+        float *to = step.parts + (size_t)t.slot * PART_FLOATS<P::ROWS, DIM>;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int   r = which * 64 + thread / 32 * 16 + lane / 4 + 8 * i;
+            const float l = quad_sum(soft.sum[i]);
+            if (t.first + r > t.last)
+                continue;
+#pragma unroll
+            for (int c = 0; c < DIM / 8; c++)
+                *(float2 *)(to + r * DIM + c * 8 + lane % 4 * 2) = {out[4 * c + 2 * i], out[4 * c + 2 * i + 1]};
+            if (lane % 4 == 0)
+                ((float2 *)(to + P::ROWS * DIM))[r] = {soft.top[i] * scale, l};
+        }
+    }
+
+    __device__ void tile(const Walk<P::ROWS, P::KEYS, P::SHARES> &walk, int queue)
     {
         const Tile            &t = walk.t;
         const MiCudaAttention &a = step.call;
@@ -376,6 +395,9 @@ template <typename T, int DIM, typename P> struct Consumer {
         } else {
             release(m.q_empty + queue);
         }
+        if constexpr (P::SHARES)
+            if (t.slot >= 0)
+                return hand_over(t, out, soft, scale);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const float l = quad_sum(soft.sum[i]), f = l > 0 ? 1 / l : 0; /* no keys: zeros */
@@ -406,7 +428,7 @@ __global__ void __launch_bounds__(Plan<DIM, N>::THREADS, 1)
     if (threadIdx.x == 0)
         m.init();
     if (threadIdx.x / 32 == 1)
-        m.listed->fill(step, threadIdx.x % 32);
+        m.listed->fill(step, P::ROWS, threadIdx.x % 32);
     __syncthreads();
     wait_for_predecessor();
     if (group == 0) {
@@ -418,7 +440,7 @@ __global__ void __launch_bounds__(Plan<DIM, N>::THREADS, 1)
     } else {
         registers_more<N == 3 ? 160 : 232>();
         Consumer<T, DIM, P>    consumer(step, m, group - 1);
-        Walk<P::ROWS, P::KEYS> walk(step, *m.listed);
+        Walk<P::ROWS, P::KEYS, P::SHARES> walk(step, *m.listed);
         for (int n = 0; walk.next(); n++) {
             const Place<P::QUEUES> p(n);
             barrier_wait(m.q_full + p.at, p.parity);
@@ -490,35 +512,48 @@ int64_t tiles_of(const MiCudaAttention *a, int rows)
     return (packed / rows + a->batch.shape.n_seqs) * a->kv.n_kv_heads;
 }
 
-template <typename T, int DIM, int N> int launch(void *stream, const MiCudaAttention *a, int few)
+/* 1: there are too many tiles in any case, or too few keys, to share these out. */
+int most_parts(const MiCudaAttention *a, int rows)
+{
+    const MiShape s = a->batch.shape;
+    const int64_t least = (int64_t)(s.n_tokens - s.n_seqs) * (a->q.shape[1] / a->kv.n_kv_heads) / rows * a->kv.n_kv_heads;
+
+    return s.max_kv < (4 * least > card().processors ? 4096 : 1024) || 2 * least > card().processors ? 1 : 16;
+}
+
+template <typename T, int DIM, int N> int launch(void *stream, const MiCudaAttention *a, int few, void *workspace)
 {
     using P = Plan<DIM, N>;
     static const int allowed = mi_allow_smem(flash<T, DIM, N>, P::BYTES);
-    const Step       step = {*a, few, box_of(&a->kv, P::KEYS)};
-    const int64_t    most = tiles_of(a, P::ROWS);
-    const dim3       grid((unsigned)(most < card().processors ? most : card().processors));
+    const int        parts = P::SHARES && workspace ? most_parts(a, P::ROWS) : 1;
+    const int64_t    tiles = tiles_of(a, P::ROWS) * parts;
+    const int        blocks = (int)(tiles < card().processors ? tiles : card().processors);
+    const Step       step = {*a, few, box_of(&a->kv, P::KEYS), blocks, parts, (float *)workspace};
     CUtensorMap      keys, values;
+    int              e;
 
     if (allowed)
         return allowed;
     if (!describe(&keys, &a->kv, a->kv.k, step.box) || !describe(&values, &a->kv, a->kv.v, step.box))
         return cudaErrorInvalidValue;
-    return mi_launch(flash<T, DIM, N>, grid, P::THREADS, P::BYTES, stream, keys, values, step);
+    e = mi_launch(flash<T, DIM, N>, dim3(blocks), P::THREADS, P::BYTES, stream, keys, values, step);
+    /* Two parts each at least. */
+    return e || parts == 1 ? e : mi_launch(add_parts<T, DIM, P::ROWS, P::KEYS>, dim3(blocks / 2 * (P::ROWS / ADDED)), ADDED * DIM / 4, 0, stream, step);
 }
 
-template <typename T> int launch(void *stream, const MiCudaAttention *a, int few)
+template <typename T> int launch(void *stream, const MiCudaAttention *a, int few, void *workspace)
 {
     switch (a->kv.head_dim) {
     case 64: /* larger tiles are faster where there are enough of them */
         if (tiles_of(a, 192) < 3 * card().processors)
-            return launch<T, 64, 2>(stream, a, few);
-        return launch<T, 64, 3>(stream, a, few);
+            return launch<T, 64, 2>(stream, a, few, workspace);
+        return launch<T, 64, 3>(stream, a, few, workspace);
     case 96:
-        return launch<T, 96, 2>(stream, a, few);
+        return launch<T, 96, 2>(stream, a, few, workspace);
     case 128:
-        return launch<T, 128, 2>(stream, a, few);
+        return launch<T, 128, 2>(stream, a, few, workspace);
     case 256:
-        return launch<T, 256, 2>(stream, a, few);
+        return launch<T, 256, 2>(stream, a, few, workspace);
     default:
         return cudaErrorNotSupported;
     }
@@ -526,11 +561,16 @@ template <typename T> int launch(void *stream, const MiCudaAttention *a, int few
 
 } // namespace
 
-extern "C" int mi_cuda_attention_flash(void *stream, const MiCudaAttention *a, int few)
+extern "C" size_t mi_cuda_attention_flash_workspace(int head_dim)
+{
+    return card().hopper ? (size_t)card().processors * 128 * ((size_t)head_dim + 2) * sizeof(float) : 0;
+}
+
+extern "C" int mi_cuda_attention_flash(void *stream, const MiCudaAttention *a, int few, void *workspace)
 {
     if (!mi_cuda_attention_fits(a))
         return cudaErrorNotSupported;
     if (!card().hopper || !box_of(&a->kv, a->kv.head_dim <= 128 ? 128 : 64))
         return mi_cuda_attention_gqa(stream, a, few);
-    return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, few) : launch<__half>(stream, a, few);
+    return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, few, workspace) : launch<__half>(stream, a, few, workspace);
 }

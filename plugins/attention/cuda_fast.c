@@ -52,7 +52,7 @@ bool cuda_attention_prepare(MiContext *ctx, const MiCall *call, void **state, si
                     "this attention takes bf16 or f16; set [engine] attention = simple");
         return false;
     }
-    *workspace = mi_cuda_attention_workspace((int)q->shape[2]);
+    *workspace = MAX(mi_cuda_attention_workspace((int)q->shape[2]), cuda_attention_workspace((int)q->shape[2]));
     return true;
 }
 
@@ -67,7 +67,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 
     return (!few ||
             cuda_attention_done(mi_cuda_attention_decode(ctx->stream, &a, call->workspace, o->arrived), error)) &&
-           (shape.decode || cuda_attention_done(cuda_attention_prompts(ctx->stream, &a, few), error));
+           (shape.decode || cuda_attention_done(cuda_attention_prompts(ctx->stream, &a, few, call->workspace), error));
 }
 
 const MiOp cuda_attention_op = {

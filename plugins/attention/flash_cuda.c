@@ -2,7 +2,8 @@
  * and older cards as `gqa`.  f16 and bf16, heads of 64, 96, 128 and 256, groups of at most 16. */
 #include "cuda.h"
 
-CudaAttentionPrompts *const cuda_attention_prompts = mi_cuda_attention_flash;
+CudaAttentionPrompts *const   cuda_attention_prompts = mi_cuda_attention_flash;
+CudaAttentionWorkspace *const cuda_attention_workspace = mi_cuda_attention_flash_workspace;
 
 static const MiAttention flash = CUDA_ATTENTION(cuda_attention_layouts, 20);
 

@@ -3,7 +3,14 @@
  * prompts go the plain way, `flash` is faster where it runs. */
 #include "cuda.h"
 
-CudaAttentionPrompts *const cuda_attention_prompts = mi_cuda_attention_gqa;
+static int prompts(void *stream, const MiCudaAttention *call, int few, void *workspace)
+{
+    (void)workspace;
+    return mi_cuda_attention_gqa(stream, call, few);
+}
+
+CudaAttentionPrompts *const   cuda_attention_prompts = prompts;
+CudaAttentionWorkspace *const cuda_attention_workspace = mi_cuda_attention_workspace;
 
 static const MiAttention gqa = CUDA_ATTENTION(cuda_attention_layouts, 10);
 
