@@ -93,6 +93,36 @@ kill -TERM $pid; wait $pid
 status 0 "$mi" batch many -o s.jsonl $flags $same && grep -q "s.jsonl: $there of 400 answers are there; the others follow" err &&
 	[ "`ids s.jsonl | tr ' ' '\n' | sort -u | grep -c .`" = 400 ] && [ "`wc -l <s.jsonl`" = 400 ]
 check "and goes on" $?
+if command -v python3 >/dev/null; then
+	head -n 60 many >some
+	cat >on_a_terminal <<-'END'
+	import os, pty, re, sys
+	pid, fd = pty.fork()
+	if pid == 0:
+	    os.environ['TERM'] = 'xterm'
+	    os.execv(sys.argv[1], sys.argv[1:])
+	out = b''
+	try:
+	    while True:
+	        out += os.read(fd, 65536)
+	except OSError:
+	    pass
+	assert os.waitpid(pid, 0)[1] == 0, out
+	lines = out.decode().split('\r\x1b[K')
+	shown = [re.match(r'\[(#*)(-*)\] (\d+) %, (\d+) of 60, (\d+) on their way, \d+ tokens/s(, \d+:\d\d left)?', l) for l in lines]
+	shown = [m for m in shown if m]
+	assert len(shown) >= 2, lines
+	for m in shown:
+	    done = int(m[4])
+	    assert len(m[1]) + len(m[2]) == 24 and len(m[1]) == 24 * done // 60 and int(m[3]) == round(100 * done / 60), m[0]
+	    assert bool(m[6]) == (10 < done < 60), m[0] # ten were there, and tell nothing of the speed
+	assert [int(m[4]) for m in shown] == sorted(int(m[4]) for m in shown) and shown[-1][4] == '60', lines
+	END
+	rm -f bar.jsonl; "$mi" batch some -o bar.jsonl $flags $same >out 2>err; head -n 10 bar.jsonl >ten; mv ten bar.jsonl
+	python3 on_a_terminal "$mi" batch some -o bar.jsonl $flags $same >out 2>err; check "a terminal shows how far it is" $?
+else
+	skip "a terminal shows how far it is" "no python3"
+fi
 echo 'dear diary' >mine
 cp mine copy
 refuses 65 'mine:1: no answer of an earlier batch' "$mi" batch in -o mine $flags && cmp -s mine copy
