@@ -8,6 +8,7 @@
 #include "engine.h"
 #include "parts.h"
 #include "registry.h"
+#include "spread.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,12 +83,6 @@ static double ask(Side *s, const int32_t *tokens, int n, int *cached)
     return (double)(a.event.queued_us + a.event.prompt_us) / 1e3;
 }
 
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 int main(int argc, char **argv)
 {
     const int shared = argc > 2 ? atoi(argv[2]) : 2000, own = argc > 3 ? atoi(argv[3]) : 24, n = argc > 4 ? atoi(argv[4]) : 100;
@@ -117,7 +112,7 @@ int main(int argc, char **argv)
     printf("%-26s %9s %9s %9s %9s\n", "", "first", "least", "median", "90 %");
     for (int k = 0; k < 2; k++) {
         const double first = ms[k][0];
-        qsort(ms[k] + 1, (size_t)n - 1, sizeof *ms[k], ascending);
+        qsort(ms[k] + 1, (size_t)n - 1, sizeof *ms[k], mi_ascending);
         printf("%-26s %9.2f %9.2f %9.2f %9.2f   %d tokens were there\n", k ? "the suffix alone (full)" : "paged", first, ms[k][1],
                ms[k][1 + (n - 1) / 2], ms[k][1 + (n - 1) * 9 / 10], cached[k]);
     }

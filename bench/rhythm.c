@@ -7,6 +7,7 @@
 #include "config.h"
 #include "engine.h"
 #include "parts.h"
+#include "spread.h"
 
 #include <locale.h>
 #include <stdio.h>
@@ -70,12 +71,6 @@ static uint64_t ask(MiEngine *e, Asked *a, int vocab, int prompt, int tokens)
     return id;
 }
 
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double at(GArray *sorted, double q)
 {
     return sorted->len ? g_array_index(sorted, double, MIN((guint)(q * sorted->len), sorted->len - 1)) : 0;
@@ -118,7 +113,7 @@ static double round_of(MiEngine *e, const Wanted *w, int vocab, int max_len, boo
         e->api->cancel(e, ids[i]);
     while (g_atomic_int_get(&left))
         g_usleep(1000);
-    qsort(gaps->data, gaps->len, sizeof(double), ascending);
+    qsort(gaps->data, gaps->len, sizeof(double), mi_ascending);
     for (int i = 0; i < sent; i++)
         sum += first[i], n_first += first[i] > 0;
     printf("%-16s %8u %8.2f %8.2f %8.2f %8.2f", prompts ? "with prompts" : "answers alone", gaps->len, at(gaps, 0.5), at(gaps, 0.9),

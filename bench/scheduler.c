@@ -8,6 +8,7 @@
  * MI_PLUGINS says where the plugins are, else plugins/ below the working directory.  Load 1 is what fcfs could just
  * answer: the rate at which it gets through the whole trace when all of it is there from the start. */
 #include "scheduler_sim.h"
+#include "spread.h"
 
 #include <locale.h>
 #include <math.h>
@@ -46,12 +47,6 @@ static void simulate(const Sim *s, SimResult *out)
     exit(1);
 }
 
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double mean(const double *x, int n)
 {
     double sum = 0;
@@ -64,7 +59,7 @@ static double mean(const double *x, int n)
 /* Sorts x. */
 static double quantile(double *x, int n, double q)
 {
-    qsort(x, (size_t)n, sizeof *x, ascending);
+    qsort(x, (size_t)n, sizeof *x, mi_ascending);
     return n ? x[MIN((int)(q * n), n - 1)] : 0;
 }
 

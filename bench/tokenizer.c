@@ -7,6 +7,7 @@
  * of the same, as bench/tokenizer_peer.py does.  CPU time of the thread, medians of 5. */
 #include "registry.h"
 #include "tokenizer_json.h"
+#include "spread.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,12 +31,6 @@ static double now_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
 
-static int ascending(const void *a, const void *b)
-{
-    const double *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
-}
-
 static double median_ms(void (*work)(Bench *, const GString *), Bench *b, const GString *text)
 {
     double ms[RUNS];
@@ -45,7 +40,7 @@ static double median_ms(void (*work)(Bench *, const GString *), Bench *b, const 
         work(b, text);
         ms[i] = now_ms() - start;
     }
-    qsort(ms, RUNS, sizeof *ms, ascending);
+    qsort(ms, RUNS, sizeof *ms, mi_ascending);
     return ms[RUNS / 2];
 }
 

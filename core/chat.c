@@ -95,3 +95,21 @@ int32_t *mi_chat_encode(const MiTemplate *t, const MiTextCoder *coder, const MiV
     mi_rendered_clear(&r);
     return ids;
 }
+
+bool mi_chat_template(const char *file, const MiTokenizerData *d, MiTemplate **out, char **why, GError **error)
+{
+    const char       *source = d->chat_template;
+    g_autofree char  *own = NULL;
+    g_autoptr(GError) bad = NULL;
+
+    if (file && *file) {
+        if (!g_file_get_contents(file, &own, NULL, error))
+            return false;
+        source = own;
+    }
+    if (!source)
+        *why = g_strdup("the model has no chat template; use --raw, or set [model] chat_template");
+    else if (!(*out = mi_template_parse(source, strlen(source), &bad)))
+        *why = g_strdup(bad->message);
+    return true;
+}

@@ -433,32 +433,13 @@ static void phase(Engine *e, const char *what)
     e->mark = now;
 }
 
-/* The model's chat template, or the configuration's; a model without one still completes text. */
-static bool read_template(Engine *e, GError **error)
-{
-    const char       *file = e->a->settings.model.chat_template, *source = e->a->text.data.chat_template;
-    g_autofree char  *own = NULL;
-    g_autoptr(GError) why = NULL;
-
-    if (file && *file) {
-        if (!g_file_get_contents(file, &own, NULL, error))
-            return false;
-        source = own;
-    }
-    if (!source)
-        e->template_error = g_strdup("the model has no chat template; use --raw, or set [model] chat_template");
-    else if (!(e->template = mi_template_parse(source, strlen(source), &why)))
-        e->template_error = g_strdup(why->message);
-    return true;
-}
-
 /* A model whose files have no tokenizer still takes ids and gives ids. */
 static bool read_text(Engine *e, GError **error)
 {
     g_autoptr(GError) why = NULL;
 
     if (mi_text_open(e->a->registry, e->a->config, &e->a->source, &e->a->text, &why))
-        return read_template(e, error);
+        return mi_chat_template(e->a->settings.model.chat_template, &e->a->text.data, &e->template, &e->template_error, error);
     if (!g_error_matches(why, MI_ERROR, MI_ERROR_NOT_FOUND)) {
         g_propagate_error(error, g_steal_pointer(&why));
         return false;
