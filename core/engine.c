@@ -503,6 +503,8 @@ static bool load(Engine *e, MiLoadProgress *progress, void *user, GError **error
     ok = mi_context_load_end(&a->ctx, ok ? error : NULL) && ok;
     if (!a->ctx.pub.backend->unified)
         phase(e, "weights arrive");
+    if (ok && mi_runner_rehearse(e->runner))
+        phase(e, "steps recorded");
     return ok;
 }
 

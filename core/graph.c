@@ -110,6 +110,16 @@ void mi_graph_record(MiAssembly *a, MiBucket *b, MiShape shape, int flight)
     }
 }
 
+void mi_graph_rehearse(MiAssembly *a, MiBucket *b, MiShape shape)
+{
+    bool begun;
+
+    mi_schedule_shape(b->schedule, shape);
+    void *graph = record(a, b, NULL, &begun, NULL);
+    if (graph)
+        a->ctx.pub.backend->graph_free(a->ctx.pub.device, graph);
+}
+
 /* One that another flight's steps have serves, too: its copies are told anew each time. */
 static void *find(const MiBucket *b, MiShape shape, int flight)
 {

@@ -13,6 +13,8 @@ bool mi_graph_run(MiAssembly *, MiBucket *, MiShape, int flight, const MiMail *,
  * False: it can be recorded ahead. */
 bool mi_graph_has(const MiBucket *, MiShape, int flight);
 void mi_graph_record(MiAssembly *, MiBucket *, MiShape, int flight);
+/* As if it were recorded: all that its nodes need is there then. */
+void mi_graph_rehearse(MiAssembly *, MiBucket *, MiShape);
 /* Frees all that was recorded. */
 void mi_graph_clear(MiAssembly *);
 

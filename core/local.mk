@@ -1,6 +1,7 @@
 noinst_LIBRARIES += core/libcore.a
 core_libcore_a_SOURCES = \
 	core/answer.c core/answer.h \
+	core/ahead.c \
 	core/arena.c core/arena.h \
 	core/chat.c core/chat.h \
 	core/command_line.c core/command_line.h \
@@ -39,7 +40,7 @@ core_libcore_a_SOURCES = \
 	core/reference.c \
 	core/report.c core/report.h core/report_model.c \
 	core/rope.c core/rope.h \
-	core/runner.c core/runner.h \
+	core/runner.c core/runner.h core/runner_parts.h \
 	core/schedule.c core/schedule.h \
 	core/sequence.c core/sequence.h \
 	core/side.c core/side.h \

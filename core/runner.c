@@ -1,35 +1,10 @@
 /* runner.c - see runner.h.  Nothing is allocated in a step once its shape has run before. */
-#include "runner.h"
 #include "arena.h"
-#include "constants.h"
 #include "graph.h"
+#include "runner_parts.h"
 
 #include <math.h>
 #include <string.h>
-
-typedef struct { int first, n; } Changed; /* rows of a link that the device does not have yet */
-
-/* Steps that the next ones may be: of so many rows, an index of the assembly's sizes, and of positions up to so many. */
-typedef struct { uint32_t links; bool logprobs; int size; int32_t kv; } Expected;
-
-struct MiRunner {
-    MiAssembly *a;
-    void       *cache, *arena, *step_memory, *rows, *drawn;
-    char       *host_rows; /* what `rows` holds; rows itself where memory is shared */
-    int         sent[MI_MAX_LINKS]; /* of each link the first rows, in which that is so */
-    Changed     changed[MI_MAX_LINKS];
-    int32_t    *history;
-    MiKvView   *views;     /* [n_layers] */
-    MiBatch     batch;     /* what ops see */
-    MiBatch     host;      /* where the host writes: the same memory where it is shared */
-    void       *host_step;
-    MiConstants *constants;
-    MiFlight    flights[MI_FLIGHTS];
-    int         depth, next;
-    Expected    expected;
-    bool        settled; /* all that is expected is made */
-    const MiWatch *watch; /* NULL: nobody looks */
-};
 
 static MiRequested *requested(const MiSequence *s) { return s->owner; }
 static bool         unified(const MiRunner *r) { return r->a->ctx.pub.backend->unified; }
@@ -141,7 +116,7 @@ static void fill_link(MiRunner *r, const MiFlight *f, int link)
     const MiLink *l = &r->a->links[link];
     const size_t  size = l->row_size;
     char         *rows = r->host_rows + mi_rows_offset(r->a, link), *row = l->scratch;
-    Changed      *c = &r->changed[link];
+    MiChanged    *c = &r->changed[link];
 
     for (int i = 0; i < f->shape.n_out; i++) {
         const MiRequested *q = requested(f->step.seqs[f->out_seq[i]]);
@@ -216,7 +191,7 @@ void mi_runner_bind(MiRunner *r, MiSchedule *s, void *arena)
     mi_schedule_bind(s, &where);
 }
 
-static bool bind(MiRunner *r, MiBucket *b, GError **error)
+bool mi_runner_place(MiRunner *r, MiBucket *b, GError **error)
 {
     const MiVariant *v = r->a->variants->pdata[b->variant];
 
@@ -239,15 +214,15 @@ static MiBucket *bucket(MiRunner *r, uint32_t links, bool logprobs, GError **err
         b = mi_assembly_bucket(r->a, all, logprobs, r->host.shape, error);
     if (b && b->schedule->bytes > r->a->arena_bytes)
         b = mi_assembly_bucket(r->a, all, logprobs, r->a->sizes[r->a->n_sizes - 1], error);
-    return b && bind(r, b, error) ? b : NULL;
+    return b && mi_runner_place(r, b, error) ? b : NULL;
 }
 
-static bool records(const MiRunner *r)
+bool mi_runner_records(const MiRunner *r)
 {
     return r->a->settings.engine.graphs && MI_HAS(r->a->ctx.pub.backend, capture_begin);
 }
 
-static int32_t kv_bucket(const MiRunner *r, int32_t n)
+int32_t mi_runner_kv(const MiRunner *r, int32_t n)
 {
     int32_t kv = 256;
 
@@ -262,7 +237,7 @@ static bool pad(MiRunner *r, const MiBucket *b)
     MiShape  *s = &r->host.shape;
     const int n = r->a->sizes[b->size].n_tokens, from = s->n_tokens;
 
-    if (!records(r) || b->size == r->a->n_sizes - 1 || !s->decode || s->n_out != s->n_tokens || s->n_seqs != s->n_tokens)
+    if (!mi_runner_records(r) || b->size == r->a->n_sizes - 1 || !s->decode || s->n_out != s->n_tokens || s->n_seqs != s->n_tokens)
         return false;
     for (int i = from; i < n; i++) {
         writable(r->host.tokens)[i] = writable(r->host.positions)[i] = 0;
@@ -270,58 +245,8 @@ static bool pad(MiRunner *r, const MiBucket *b)
         writable(r->host.out_rows)[i] = i;
         writable(r->host.out_slot)[i] = writable(r->host.targets)[i] = -1;
     }
-    *s = (MiShape){ n, n, n, kv_bucket(r, s->max_kv), true };
+    *s = (MiShape){ n, n, n, mi_runner_kv(r, s->max_kv), true };
     return true;
-}
-
-/* ---- ahead of the steps ------------------------------------------------------------------ */
-
-/* All sequences of this one, decoding. */
-static void expect(MiRunner *r, const MiFlight *f, uint32_t links)
-{
-    const Expected *was = &r->expected;
-    Expected        e = { links, f->logprobs, 0, kv_bucket(r, f->shape.max_kv + 1) };
-
-    while (e.size < r->a->n_sizes - 2 && r->a->sizes[e.size].n_tokens < f->shape.n_seqs)
-        e.size++;
-    r->settled = r->settled && was->links == e.links && was->logprobs == e.logprobs && was->size == e.size && was->kv == e.kv;
-    r->expected = e;
-}
-
-/* The schedule of such steps, then their recording, flight -1: whosever; false: both are there, or cannot be; and of
- * an attention that plans no recording can: what it planned for is the step before. */
-static bool make(MiRunner *r, int size, int32_t kv, int flight)
-{
-    MiAssembly *a = r->a;
-    const guint made = a->buckets->len;
-    MiBucket   *b;
-
-    if (size < 0 || size > a->n_sizes - 2)
-        return false;
-    const int32_t n = a->sizes[size].n_tokens;
-    const MiShape shape = { n, n, n, MIN(kv, a->max_len), true };
-    if (!(b = mi_assembly_bucket(a, r->expected.links, r->expected.logprobs, shape, NULL)) || b->size != size)
-        return false;
-    if (made != a->buckets->len)
-        return true;
-    if (b->schedule->bytes > a->arena_bytes || mi_graph_has(b, shape, flight) || !bind(r, b, NULL))
-        return false;
-    r->batch.shape = shape;
-    mi_graph_record(a, b, shape, flight);
-    return true;
-}
-
-bool mi_runner_ahead(MiRunner *r)
-{
-    const Expected e = r->expected;
-    const bool     can = records(r) && !(r->watch && r->watch->nodes) && !MI_HAS((const MiAttention *)r->a->attention->vtable, plan);
-
-    if (can && !r->settled &&
-        (make(r, e.size, e.kv, 0) || make(r, e.size, e.kv, MI_FLIGHTS - 1) || make(r, e.size - 1, e.kv, -1) ||
-         make(r, e.size, 2 * e.kv, -1) || make(r, e.size + 1, e.kv, -1)))
-        return true;
-    r->settled = true;
-    return false;
 }
 
 /* ---- what comes out ----------------------------------------------------------------------- */
@@ -430,7 +355,7 @@ static bool enqueue(MiRunner *r, MiFlight *f, GError **error)
         (MI_HAS(attention, plan) && !attention->plan(r->a->attention_self, ctx, &f->step, &r->batch, error)))
         return false;
     f->mail.n_in = mi_context_take(&r->a->ctx, f->mail.in);
-    expect(r, f, links);
+    mi_runner_expect(r, f, links);
     return send_rows(r, error) && run_between_marks(r, b, f, recordable, error);
 }
 
@@ -528,7 +453,7 @@ static bool new_memory(MiRunner *r, GError **error)
     for (int i = 0; i < a->n_layers; i++)
         cache->view(r->cache, i, &r->views[i]);
     for (guint i = 0; i < a->buckets->len; i++)
-        if (!bind(r, a->buckets->pdata[i], error))
+        if (!mi_runner_place(r, a->buckets->pdata[i], error))
             return false;
     return true;
 }

@@ -64,6 +64,9 @@ bool mi_runner_launch(MiRunner *, MiFlight *, GError **error);
 /* Some milliseconds of work that steps to come may need, to be done while those under way run: a schedule, a recording,
  * for as many sequences as there are, for fewer, for more positions, for more sequences.  False: there is none. */
 bool mi_runner_ahead(MiRunner *);
+/* All that decodes, as far as it can be told, recorded, and the code that prompts need loaded: some hundred milliseconds.
+ * False: [engine] rehearse does not want it. */
+bool mi_runner_rehearse(MiRunner *);
 /* Returns when it is done.  After an error nothing that is under way will be. */
 bool mi_runner_wait(MiRunner *, MiFlight *, GError **error);
 

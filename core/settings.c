@@ -37,6 +37,9 @@ static const MiOption engine[] = {
     MI_OPTION(MiEngineSettings, prefill_step, "512", 1, 1 << 16, "rows of one step that prompts may take"),
     MI_OPTION(MiEngineSettings, graphs, "true", 0, 0,
               "record the steps that decode and replay them; false: node by node, slower, the same tokens"),
+    MI_OPTION(MiEngineSettings, rehearse, "false", 0, 0,
+              "record all steps that may come, and load what prompts need, at the start, which takes longer, so that no request "
+              "waits for it"),
     MI_CHOICE(MiEngineSettings, deterministic, "off", "off, batch",
               "batch: a request gets the same tokens and log probabilities, to the bit, alone and in any batch, its prompt cut "
               "anywhere, after making room for others, with its beginning found in the cache"),

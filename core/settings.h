@@ -23,6 +23,7 @@ typedef struct {
     const char *cache, *linear, *scheduler;
     int32_t     max_seqs;     /* sequences at once */
     int32_t     max_len;      /* positions of one sequence; 0: the model's, at most 4096 */
+    bool        rehearse;     /* at the start, what may come */
     bool        graphs;       /* record steps and replay them, where the device can */
     int32_t     max_tokens;   /* rows of one step; 0: from prefill_step and max_seqs */
     int32_t     prefill_step; /* rows of a step that prompts may take */

@@ -423,6 +423,23 @@ static void a_thousand_steps_only_launch(void **state)
     stop(&r, "a thousand steps");
 }
 
+/* Nothing is made for a request that asks for nothing special; the second recording of steps under way is. */
+static void what_was_rehearsed_is_there(void **state)
+{
+    (void)state;
+    Answer a[MANY];
+    Run    r;
+
+    started(&r, (const char *[]){ "engine.max_seqs", "8", "engine.cache", "batch", "engine.max_len", "256", "engine.rehearse", "true", NULL });
+    assert_true(remote_calls(REMOTE_BEGIN) > 8); /* sizes 1, 2, 4, 8, a flight each, and prompts */
+    remote_fail(0, 0, REMOTE_ONCE, 0);
+    ask(&r, a, 0, MANY, "rehearsed");
+    assert_int_equal(judge(a, 0, MANY, "rehearsed"), 0);
+    assert_int_equal(remote_calls(REMOTE_PREPARE), 0);
+    assert_true(remote_calls(REMOTE_BEGIN) <= 8);
+    stop(&r, "rehearsed");
+}
+
 /* ---- what cannot be recorded ------------------------------------------------------------------ */
 
 static int accused, others;
@@ -463,7 +480,7 @@ int main(void)
         cmocka_unit_test(every_call_of_a_start_fails), cmocka_unit_test(no_memory_says_how_much_there_is),
         cmocka_unit_test(a_refusal_loses_nothing), cmocka_unit_test(random_calls_of_a_run_fail),
         cmocka_unit_test(twenty_rounds_leave_nothing), cmocka_unit_test(a_thousand_steps_only_launch),
-        cmocka_unit_test(names_what_cannot_be_recorded),
+        cmocka_unit_test(what_was_rehearsed_is_there), cmocka_unit_test(names_what_cannot_be_recorded),
     };
     return cmocka_run_group_tests(tests, oracle, done);
 }
