@@ -224,11 +224,10 @@ static void count(Run *r, Outcome *o)
     }
 }
 
-/* One request that is not counted, then all; then all once more, to be looked into. */
-static bool play_all(Run *r, Outcome *o, GError **error)
+/* One request that is not counted, then all.  False: nothing came of it, with *error unless somebody stopped it. */
+static bool play_first(Run *r, Outcome *o, GError **error)
 {
     MiEngine *e = r->crowd.engine;
-    double    unused;
     MiPace    before;
 
     turn_prompts(r);
@@ -245,12 +244,22 @@ static bool play_all(Run *r, Outcome *o, GError **error)
     mi_engine_pace(e, before.n, true, 0, &o->decode);
     mi_engine_pace(e, before.n, false, 0, &o->prompts);
     count(r, o);
-    if (ok && !mi_interrupted() && o->parts && mi_breakdown_second(o->parts)) {
-        turn_prompts(r);
-        watch(r, mi_breakdown_second(o->parts));
-        ok = play(r, &unused, NULL, error);
-        watch(r, NULL);
-    }
+    return ok && !mi_interrupted();
+}
+
+/* All once more, to be looked into.  Whatever becomes of that, the first run counts. */
+static bool play_again(Run *r, Outcome *o, GError **error)
+{
+    double unused;
+
+    if (!o->parts || !mi_breakdown_second(o->parts))
+        return true;
+    turn_prompts(r);
+    watch(r, mi_breakdown_second(o->parts));
+    const bool ok = play(r, &unused, NULL, error) && !mi_interrupted();
+    watch(r, NULL);
+    if (!ok)
+        mi_breakdown_free(g_steal_pointer(&o->parts));
     return ok;
 }
 
@@ -435,13 +444,14 @@ static bool measure(MiSession *s, const Wanted *w, GError **error)
 
     if (!w->once)
         o.parts = mi_breakdown_new(s->assembly, &why);
-    bool ok = !why && play_all(r, &o, &why);
-    if (ok && !mi_interrupted()) {
+    bool ok = !why && play_first(r, &o, &why);
+    if (ok) {
+        ok = play_again(r, &o, &why);
         if (w->json)
             print_json(s, w, r, &o);
         else
             print_text(s, r, &o);
-        ok = !w->plot || plot(w, s, r, &o, &why);
+        ok = (!w->plot || plot(w, s, r, &o, ok ? &why : NULL)) && ok;
     }
     g_array_unref(o.first);
     g_array_unref(o.gaps);

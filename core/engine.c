@@ -8,18 +8,16 @@
 #include "identity.h"
 #include "runner.h"
 
-#include <string.h>
-
 typedef struct {
     MiEngine    pub; /* first */
     MiAssembly *a;
     GThread    *thread;
     GMutex      lock; /* of what follows, to `dead` */
-    GCond       wake;
+    GCond       wake, rest;
     GPtrArray  *incoming; /* MiRequested * */
     GArray     *cancelled; /* uint64_t */
     uint64_t    last_id;
-    bool        stopping;
+    bool        stopping, resting; /* resting: nothing is asked, nothing under way */
     MiStats     stats;
     MiPaceLog   pace;
     char       *dead; /* why no step will ever run again; NULL: all is well */
@@ -307,8 +305,12 @@ static gpointer loop(gpointer data)
     for (;;) {
         g_mutex_lock(&e->lock);
         count(e);
-        while (!e->stopping && !e->incoming->len && !e->cancelled->len && !e->known->len && !e->n_flying)
+        while (!e->stopping && !e->incoming->len && !e->cancelled->len && !e->known->len && !e->n_flying) {
+            e->resting = true;
+            g_cond_broadcast(&e->rest);
             g_cond_wait(&e->wake, &e->lock);
+        }
+        e->resting = false;
         take_incoming(e);
         const bool stopping = e->stopping;
         g_mutex_unlock(&e->lock);
@@ -517,6 +519,7 @@ MiEngine *mi_engine_start(MiAssembly *a, MiLoadProgress *progress, void *user, G
     e->a = a;
     g_mutex_init(&e->lock);
     g_cond_init(&e->wake);
+    g_cond_init(&e->rest);
     e->incoming = g_ptr_array_new();
     e->cancelled = g_array_new(FALSE, FALSE, sizeof(uint64_t));
     e->known = g_ptr_array_new();
@@ -563,6 +566,7 @@ void mi_engine_stop(MiEngine *self)
     g_free(e->name);
     g_mutex_clear(&e->lock);
     g_cond_clear(&e->wake);
+    g_cond_clear(&e->rest);
     g_free(e);
 }
 
@@ -587,6 +591,8 @@ void mi_engine_watch(MiEngine *self, const MiWatch *watch)
     Engine *e = engine(self);
 
     g_mutex_lock(&e->lock);
+    while (!e->resting) /* who was told that all is done may be faster than its last step */
+        g_cond_wait(&e->rest, &e->lock);
     mi_runner_watch(e->runner, watch);
     g_mutex_unlock(&e->lock);
 }

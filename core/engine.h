@@ -17,7 +17,7 @@ void mi_engine_stop(MiEngine *);
 const MiPhase *mi_engine_phases(const MiEngine *, int *n);
 /* What its steps since the first `since` took of its thread; see pace.h. */
 void mi_engine_pace(MiEngine *, uint64_t since, bool decode, int n_seqs, MiPace *out);
-/* While nothing is asked of it; borrowed until the next call, NULL: nobody looks.  See runner.h. */
+/* Waits until nothing is asked of it; borrowed until the next call, NULL: nobody looks.  See runner.h. */
 struct MiWatch;
 void mi_engine_watch(MiEngine *, const struct MiWatch *);
 /* Bytes the engine really allocated through its contexts: equals mi_assembly_plan()->allocated. */
