@@ -9,11 +9,14 @@ static void event(void *user, const MiEvent *e)
     MiCrowd      *c = q->crowd;
     const int64_t now = g_get_monotonic_time();
 
-    g_mutex_lock(&c->lock);
     for (int i = 0; e->type == MI_EVENT_TEXT && i < e->n_tokens && q->n < q->n_want; i++) {
         q->at[q->n++] = now;
-        c->drawn++;
+        /* Nobody else adds: no locked instruction, which would wait for the line above. */
+        atomic_store_explicit(&c->drawn, atomic_load_explicit(&c->drawn, memory_order_relaxed) + 1, memory_order_relaxed);
     }
+    if (e->type == MI_EVENT_TEXT)
+        return;
+    g_mutex_lock(&c->lock);
     if (e->type == MI_EVENT_ERROR && !c->error)
         c->error = g_error_new_literal(MI_ERROR, e->code, e->text);
     if (e->type == MI_EVENT_DONE)

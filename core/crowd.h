@@ -3,13 +3,14 @@
 #define MI_CORE_CROWD_H
 
 #include <miniinfer/frontend.h>
+#include <stdatomic.h>
 
 typedef struct MiCrowd MiCrowd;
 
 typedef struct {
     MiCrowd *crowd;
     uint64_t id;
-    int64_t *at; /* [n_want] when each token came, microseconds */
+    int64_t *at; /* [n_want] when each token came, microseconds; the engine thread's until it is done, as n is */
     int32_t  n, n_want;
     int64_t  submitted, prompt_us;
     bool     done;
@@ -21,7 +22,7 @@ struct MiCrowd {
     MiEngine *engine;
     MiAsked  *asked; /* [n] */
     int       n, left;
-    uint64_t  drawn;
+    _Atomic uint64_t drawn;
     GError   *error; /* the first; NULL: none */
 };
 

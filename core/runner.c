@@ -97,10 +97,10 @@ static void fill_batch(MiRunner *r, MiFlight *f)
 }
 
 /* Until an answer has min_tokens, a bias makes its ends impossible. */
+static bool forbids_stops(const MiRequested *q) { return q->pub.n_tokens - q->pub.n_prompt < q->min_tokens; }
+
 static void forbid_stops(const MiRequested *q, const MiLink *l, char *row)
 {
-    if (q->pub.n_tokens - q->pub.n_prompt >= q->min_tokens)
-        return;
     for (const MiOption *o = l->sampler->params; o && o->key; o++) {
         MiBiases *b = (MiBiases *)(void *)(row + o->offset);
         for (int i = 0; o->type == MI_BIASES && i < q->n_stop_ids && b->n < MI_MAX_BIASES; i++) {
@@ -110,19 +110,25 @@ static void forbid_stops(const MiRequested *q, const MiLink *l, char *row)
     }
 }
 
-/* The parameters of every output row; which of them are not those of the step before. */
+/* The parameters of every output row; which of them are not those of the step before.  Most rows are the
+ * same request's as then. */
 static void fill_link(MiRunner *r, const MiFlight *f, int link)
 {
     const MiLink *l = &r->a->links[link];
     const size_t  size = l->row_size;
     char         *rows = r->host_rows + mi_rows_offset(r->a, link), *row = l->scratch;
     MiChanged    *c = &r->changed[link];
+    uint64_t     *row_of = r->row_of[link];
 
     for (int i = 0; i < f->shape.n_out; i++) {
         const MiRequested *q = requested(f->step.seqs[f->out_seq[i]]);
+        const bool         forbids = f->out_slot[i] >= 0 && forbids_stops(q);
+        if (i < r->sent[link] && row_of[i] == q->pub.id && !forbids)
+            continue;
         memcpy(row, q->rows[link], size);
-        if (f->out_slot[i] >= 0)
+        if (forbids)
             forbid_stops(q, l, row);
+        row_of[i] = forbids ? 0 : q->pub.id;
         if (i < r->sent[link] && memcmp(rows + (size_t)i * size, row, size) == 0)
             continue;
         memcpy(rows + (size_t)i * size, row, size);
@@ -465,6 +471,8 @@ MiRunner *mi_runner_new(MiAssembly *a, GError **error)
     r->a = a;
     for (int i = 0; i < MI_MAX_LINKS; i++)
         r->sent[i] = a->max_out;
+    for (int i = 0; i < a->n_links; i++)
+        r->row_of[i] = g_new0(uint64_t, a->max_out);
     r->depth = unified(r) || cache_of(r)->recomputes ? 1 : MI_FLIGHTS; /* who recomputes must know all tokens */
     r->constants = mi_constants_new();
     if (new_memory(r, error))
@@ -513,6 +521,8 @@ void mi_runner_free(MiRunner *r)
         g_free(r->host_rows);
     }
     g_free(r->views);
+    for (int i = 0; i < MI_MAX_LINKS; i++)
+        g_free(r->row_of[i]);
     g_free(r);
 }
 

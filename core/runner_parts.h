@@ -15,6 +15,7 @@ struct MiRunner {
     void       *cache, *arena, *step_memory, *rows, *drawn;
     char       *host_rows; /* what `rows` holds; rows itself where memory is shared */
     int         sent[MI_MAX_LINKS]; /* of each link the first rows, in which that is so */
+    uint64_t   *row_of[MI_MAX_LINKS]; /* [max_out] the request whose parameters are there as it said them; 0: else */
     MiChanged     changed[MI_MAX_LINKS];
     int32_t    *history;
     MiKvView   *views;     /* [n_layers] */

@@ -207,7 +207,7 @@ static void tell(const MiRequested *q, MiEvent *e)
 }
 
 /* Bytes that are no UTF-8 become U+FFFD: front ends get text. */
-static void send_text(MiRequested *q, size_t len, MiEvent *e)
+static void mend(MiRequested *q, size_t len)
 {
     const char *text = q->held->str, *end;
 
@@ -219,10 +219,20 @@ static void send_text(MiRequested *q, size_t len, MiEvent *e)
         if (!ok)
             g_string_append(q->valid, "\xef\xbf\xbd");
     }
-    e->text = q->valid->str;
-    e->len = q->valid->len;
+}
+
+static void send_text(MiRequested *q, size_t len, MiEvent *e)
+{
+    e->text = q->held->str;
+    e->len = len;
+    if (len && !g_utf8_validate_len(q->held->str, len, NULL)) {
+        mend(q, len);
+        e->text = q->valid->str;
+        e->len = q->valid->len;
+    }
     tell(q, e);
-    g_string_erase(q->held, 0, (gssize)len);
+    if (len)
+        g_string_erase(q->held, 0, (gssize)len);
 }
 
 static void append_piece(MiRequested *q, const MiAssembly *a, int32_t token)
