@@ -157,6 +157,8 @@ static bool check_pattern(const Check *c, const MiPattern *lines)
     }
     if (!mi_image_holds(c->image, &lines[n], sizeof *lines))
         return refuse(c, "has a 'pattern' without an end");
+    if (n > MI_MAX_PATTERN)
+        return refuse(c, "has a pattern of %d lines; %d are possible", n, MI_MAX_PATTERN);
     return must || refuse(c, n ? "has a pattern all of whose lines are optional" : "has an empty pattern");
 }
 

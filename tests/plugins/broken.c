@@ -117,6 +117,12 @@ static void break_feature(const char *how)
     IF("inner op short") inner.struct_size = 8, sampler.op = &inner, be(MI_KIND_SAMPLER, &sampler);
     IF("inner op cannot run") inner.run = NULL, sampler.op = &inner, be(MI_KIND_SAMPLER, &sampler);
     IF("pattern optional") pattern[0].op = "?linear", pattern[1].op = "?add", fusion.pattern = pattern, be(MI_KIND_FUSION, &fusion);
+    IF("pattern long") {
+        static MiPattern lines[MI_MAX_PATTERN + 2];
+        for (int i = 0; i <= MI_MAX_PATTERN; i++)
+            lines[i].op = "add";
+        fusion.pattern = lines, be(MI_KIND_FUSION, &fusion);
+    }
     IF("pattern empty") pattern[0].op = NULL, fusion.pattern = pattern, be(MI_KIND_FUSION, &fusion);
     IF("op wild") sampler.op = (const MiOp *)0xdead0, be(MI_KIND_SAMPLER, &sampler);
     IF("text in a row") sampler.params = options, be(MI_KIND_SAMPLER, &sampler);
