@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { KEY_WIDTH = 13, LONGEST_TEXT = 2000 };
+enum { KEY_WIDTH = 15, LONGEST_TEXT = 2000 };
 
 static void line(MiReport *r, const char *key, const char *value)
 {
