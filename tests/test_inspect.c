@@ -67,12 +67,12 @@ static void a_model_is_described(void **state)
     g_autoptr(GError) error = NULL;
     g_autofree char  *text = reported(&whole, "LlamaForCausalLM", false, &error);
 
-    has(text, "model         x.gguf\n");
-    has(text, "architecture  LlamaForCausalLM\nruns as       llama\n");
-    has(text, "parameters    71\nbytes         194\n"); /* 15 + 32 + nothing sane + 24 */
+    has(text, "model           x.gguf\n");
+    has(text, "architecture    LlamaForCausalLM\nruns as         llama\n");
+    has(text, "parameters      71\nbytes           194\n"); /* 15 + 32 + nothing sane + 24 */
     has(text, "  f32              3 tensors          160 bytes\n  q8_0             1 tensors           34 bytes\n");
-    has(text, "tokenizer     bpe\npre           none\npieces        7\n");
-    has(text, "eos           2\nchat template 7\n");
+    has(text, "tokenizer       bpe\npre             none\npieces          7\n");
+    has(text, "eos             2\nchat template   7\n");
     has(text, "  general.\xef\xbf\xbd = one?two\xef\xbf\xbd\n");
     has(text, "  b?[2J?.weight ");
     has(text, " 3 x 5 ");
@@ -101,8 +101,8 @@ static void a_model_may_lack_a_tokenizer(void **state)
     g_autofree char  *missing = reported(&whole, "-", true, &error);
     g_autofree char  *broken = reported(&whole, "!", false, &error);
 
-    has(without, "architecture  not said\n");
-    has(without, "tokenizer     none\nmetadata\ntensors\n");
+    has(without, "architecture    not said\n");
+    has(without, "tokenizer       none\nmetadata\ntensors\n");
     has(missing, "\"tokenizer\":\"none\"");
     assert_null(broken);
     assert_string_equal(error->message, "x.gguf: a merge of nothing");
@@ -123,15 +123,15 @@ static void features_say_what_their_tables_say(void **state)
             fail_msg("%s", error->message);
         assert_true(mi_inspect(r, c, asked[i], true, text, &error));
     }
-    has(text->str, "pattern       rmsnorm, linear, linear, linear, rope, rope, kv_append\nlayouts       plain\n");
+    has(text->str, "pattern         rmsnorm, linear, linear, linear, rope, rope, kv_append\nlayouts         plain\n");
     has(text->str, "\"pattern\":[\"rmsnorm\",");
-    has(text->str, "formats       bf16\nlayout        plain\n");
-    has(text->str, "layouts       contiguous\ncache dtypes  f32\n");
-    has(text->str, "head sizes    any\n");
+    has(text->str, "formats         bf16\nlayout          plain\n");
+    has(text->str, "layouts         contiguous\ncache dtypes    f32\n");
+    has(text->str, "head sizes      any\n");
     has(text->str, "\"head_sizes\":null");
-    has(text->str, "inputs        2\noutputs       1\nweights       0\n");
-    has(text->str, "gives         the token\n");
-    has(text->str, "writes        ");
+    has(text->str, "inputs          2\noutputs         1\nweights         0\n");
+    has(text->str, "gives           the token\n");
+    has(text->str, "writes          ");
     assert_false(mi_inspect(r, c, asked[G_N_ELEMENTS(asked) - 1], true, text, &error));
     assert_int_equal(error->code, MI_ERROR_NOT_FOUND);
     mi_config_free(c);
