@@ -300,7 +300,7 @@ static void print_spread(const char *what, const MiSpread *s)
 static void print_text(const MiSession *s, const Run *r, const Outcome *o)
 {
     const MiAssembly *a = s->assembly;
-    const MiSpread      first = spread_of(o->first), gaps = spread_of(o->gaps);
+    const MiSpread    first = spread_of(o->first), gaps = spread_of(o->gaps);
     const double      steps = (double)(o->after.steps - o->before.steps);
 
     printf("%s on %s, attention %s, cache %s, scheduler %s\n", s->engine->api->model(s->engine, NULL), a->backend->name,
@@ -345,7 +345,7 @@ static void json_spread(MiJson *j, const char *key, const MiSpread *s)
 static void print_json(const MiSession *s, const Wanted *w, const Run *r, const Outcome *o)
 {
     const MiAssembly *a = s->assembly;
-    const MiSpread      first = spread_of(o->first), gaps = spread_of(o->gaps);
+    const MiSpread    first = spread_of(o->first), gaps = spread_of(o->gaps);
     const double      steps = (double)(o->after.steps - o->before.steps);
     MiJson            j = mi_json_new();
 

@@ -6,22 +6,16 @@
  *
  * On a tiny model, and in part on stories260K where MI_MODELS has it.  MI_DETERMINISM=MODEL runs all of it on that
  * model, with 20 sets of requests for the scarce memory; MI_DETERMINISM_DRAWN: tokens of an answer (16). */
-#include "common.h"
-#include "engine.h"
-#include "parts.h"
-#ifdef MI_TEST_REMOTE /* two steps under way, in memory of the device's own */
-#include "remote.h"
-#define DEVICE "remote"
+#include "engine_run.h"
+#ifdef MI_TEST_REMOTE
 #define PLENTY " cache.paged.bytes 8MB"
 #else
-#define DEVICE "cpu"
 #define PLENTY ""
 #endif
 
 #include <glib/gstdio.h>
 #include <math.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum { MANY = 64, MAX_PROMPT = 40, MAX_DRAWN = 32, TOPS = 3, BLOCK = 8 };
 
@@ -34,14 +28,6 @@ static const char *const sharing[] = { "hash", "none" };
 static const int         chunks[] = { 1, 7, 64, 512 };
 
 /* ---- an engine, and what it answers -------------------------------------------------- */
-
-typedef struct {
-    MiRegistry *registry;
-    MiConfig   *config;
-    MiAssembly *assembly;
-    MiEngine   *engine;
-    int64_t     room; /* before anything ran */
-} Run;
 
 typedef struct {
     GMutex lock;
@@ -58,58 +44,12 @@ typedef struct {
     bool     failed;
 } Answer;
 
-static void set(Run *r, const char *key, const char *value)
-{
-    g_autoptr(GError) error = NULL;
-    if (!mi_config_set(r->config, key, value, &error))
-        fail_msg("%s", error->message);
-}
-
-/* "key value key value ..." */
 static void start(Run *r, const char *device, const char *more)
 {
-    g_autofree char  *all = g_strdup_printf("engine.device %s engine.max_len %d %s", device, MAX_PROMPT + MAX_DRAWN, more);
-    g_auto(GStrv)     words = g_strsplit_set(all, " ", -1);
-    g_autoptr(GError) error = NULL;
-    MiStats           s;
+    static const char *const plugins[] = { "tests/plugins/tiny.so", NULL };
+    g_autofree char *all = g_strdup_printf("engine.device %s engine.max_len %d %s", device, MAX_PROMPT + MAX_DRAWN, more);
 
-    *r = (Run){ .registry = load((const char *[]){ "tests/plugins/tiny.so", NULL }), .config = mi_config_new() };
-#ifdef MI_TEST_REMOTE
-    remote_add(r->registry);
-    remote_late_us = 5;
-#endif
-    set(r, "model.path", model_path);
-    for (char **w = words; *w && **w; w += 2)
-        set(r, w[0], w[1]);
-    if (!(r->assembly = mi_assembly_new(r->registry, r->config, &error)) ||
-        !(r->engine = mi_engine_start(r->assembly, NULL, NULL, &error)))
-        fail_msg("%s: %s", more, error->message);
-    r->engine->api->stats(r->engine, &s);
-    r->room = s.kv_room;
-}
-
-static void stop(Run *r)
-{
-    mi_engine_stop(r->engine);
-    mi_assembly_free(r->assembly);
-    mi_config_free(r->config);
-    mi_registry_free(r->registry);
-}
-
-/* All that was used is free again, to the position; the last sequence leaves a moment after its last event. */
-static MiStats at_rest(Run *r)
-{
-    MiStats s;
-
-    for (int i = 0; i < 5000; i++) {
-        r->engine->api->stats(r->engine, &s);
-        if (!s.running && !s.kv_used)
-            break;
-        g_usleep(1000);
-    }
-    assert_int_equal(s.kv_used, 0);
-    assert_int_equal(s.kv_room, r->room);
-    return s;
+    run_start(r, plugins, model_path, all);
 }
 
 static void on_event(void *user, const MiEvent *e)
@@ -352,26 +292,6 @@ static void a_quarter(uint32_t seed)
 }
 
 /* ---- which model ----------------------------------------------------------------------- */
-
-static char *tiny_path(void)
-{
-    char *path = NULL;
-    int   fd = g_file_open_tmp("miniinfer-XXXXXX.tiny", &path, NULL);
-
-    assert_true(fd >= 0 && write(fd, "tiny\n", 5) == 5);
-    close(fd);
-    return path;
-}
-
-static char *stories_path(void)
-{
-    const char *models = strcmp(DEVICE, "cpu") == 0 ? g_getenv("MI_MODELS") : NULL; /* the other takes its time */
-    char       *path = models ? g_build_filename(models, "stories260K.gguf", NULL) : NULL;
-
-    if (path && !g_file_test(path, G_FILE_TEST_EXISTS))
-        g_clear_pointer(&path, g_free);
-    return path;
-}
 
 /* English as this model cuts it. */
 static void read_text(void)

@@ -3,32 +3,16 @@
  * Greedy answers of a tiny model, and of stories260K where MI_MODELS has it, are compared with those of the caches
  * that keep each sequence whole: with blocks of any size, prompts cut anywhere, alone and together, beginnings shared or
  * not, and with memory for a quarter of what would be needed.  MI_PAGED_SEEDS: of how many sets of requests that is. */
-#include "common.h"
-#include "engine.h"
-#include "parts.h"
-#ifdef MI_TEST_REMOTE
-#include "remote.h"
-#define DEVICE "remote"
-#else
-#define DEVICE "cpu"
-#endif
+#include "engine_run.h"
 
 #include <glib/gstdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum { MANY = 12, MAX_PROMPT = 60, N_DRAWN = 24, MAX_LEN = 96 };
 
 static const char *model_path, *kv_dtype;
 
 /* ---- an engine, and what it answers -------------------------------------------------- */
-
-typedef struct {
-    MiRegistry *registry;
-    MiConfig   *config;
-    MiAssembly *assembly;
-    MiEngine   *engine;
-} Run;
 
 typedef struct {
     GMutex lock;
@@ -42,41 +26,13 @@ typedef struct {
     int      n_prompt, n, n_cached;
 } Answer;
 
-static void set(Run *r, const char *key, const char *value)
-{
-    g_autoptr(GError) error = NULL;
-    if (!mi_config_set(r->config, key, value, &error))
-        fail_msg("%s", error->message);
-}
-
-/* "key value key value ..." */
 static void start(Run *r, const char *more)
 {
-    g_autofree char  *all = g_strconcat("sampler.chain greedy engine.device " DEVICE " engine.max_len 96 ", more, NULL);
-    g_auto(GStrv)     words = g_strsplit_set(all, " ", -1);
-    g_autoptr(GError) error = NULL;
+    static const char *const plugins[] = { "tests/plugins/tiny.so", "tests/plugins/collide.so", NULL };
+    g_autofree char *all = g_strdup_printf("engine.kv_dtype %s sampler.chain greedy engine.device " DEVICE " engine.max_len 96 %s",
+                                           kv_dtype, more);
 
-    *r = (Run){ .registry = load((const char *[]){ "tests/plugins/tiny.so", "tests/plugins/collide.so", NULL }),
-                .config = mi_config_new() };
-#ifdef MI_TEST_REMOTE
-    remote_add(r->registry);
-    remote_late_us = 5;
-#endif
-    set(r, "model.path", model_path);
-    set(r, "engine.kv_dtype", kv_dtype);
-    for (char **w = words; *w && **w; w += 2)
-        set(r, w[0], w[1]);
-    if (!(r->assembly = mi_assembly_new(r->registry, r->config, &error)) ||
-        !(r->engine = mi_engine_start(r->assembly, NULL, NULL, &error)))
-        fail_msg("%s: %s", more, error->message);
-}
-
-static void stop(Run *r)
-{
-    mi_engine_stop(r->engine);
-    mi_assembly_free(r->assembly);
-    mi_config_free(r->config);
-    mi_registry_free(r->registry);
+    run_start(r, plugins, model_path, all);
 }
 
 static void on_event(void *user, const MiEvent *e)
@@ -140,51 +96,6 @@ static void same(const Answer *want, const Answer *got, int n, const char *what)
     }
 }
 
-/* All that was used is free again, to the position; the last sequence leaves a moment after its last event. */
-static MiStats at_rest(Run *r, int64_t room)
-{
-    MiStats s;
-
-    for (int i = 0; i < 5000; i++) {
-        r->engine->api->stats(r->engine, &s);
-        if (!s.running && !s.kv_used)
-            break;
-        g_usleep(1000);
-    }
-    assert_int_equal(s.kv_used, 0);
-    assert_int_equal(s.kv_room, room);
-    return s;
-}
-
-static int64_t room_of(Run *r)
-{
-    MiStats s;
-    r->engine->api->stats(r->engine, &s);
-    return s.kv_room;
-}
-
-/* ---- which model ----------------------------------------------------------------------- */
-
-static char *tiny_path(void)
-{
-    char *path = NULL;
-    int   fd = g_file_open_tmp("miniinfer-XXXXXX.tiny", &path, NULL);
-
-    assert_true(fd >= 0 && write(fd, "tiny\n", 5) == 5);
-    close(fd);
-    return path;
-}
-
-static char *stories_path(void)
-{
-    const char *models = strcmp(DEVICE, "cpu") == 0 ? g_getenv("MI_MODELS") : NULL; /* the other takes its time */
-    char       *path = models ? g_build_filename(models, "stories260K.gguf", NULL) : NULL;
-
-    if (path && !g_file_test(path, G_FILE_TEST_EXISTS))
-        g_clear_pointer(&path, g_free);
-    return path;
-}
-
 /* ---- every size -------------------------------------------------------------------------- */
 
 static void every_size(void)
@@ -208,7 +119,6 @@ static void every_size(void)
                                                 "engine.max_seqs %d cache.paged.prefix %s cache.paged.bytes 2MB",
                                                 sizes[i % 4], chunks[i / 4 % 4], i / 16 ? 1 : 7, index);
         start(&r, what);
-        const int64_t room = room_of(&r);
         ask(&r, got, 0, MANY, 1);
         same(want, got, MANY, what);
         ask(&r, got, 0, MANY, 1); /* now all of it is there */
@@ -219,7 +129,7 @@ static void every_size(void)
             else
                 assert_true(got[k].n_cached >= (got[k].n_prompt - 1) / sizes[i % 4] * sizes[i % 4] &&
                             got[k].n_cached < got[k].n_prompt);
-        const MiStats s = at_rest(&r, room);
+        const MiStats s = at_rest(&r);
         assert_true(s.found_tokens > 0 || strcmp(index, "none") == 0 || sizes[i % 4] > MAX_PROMPT);
         assert_true(s.prompt_tokens > s.found_tokens);
         assert_int_equal(s.preemptions, 0);
@@ -253,20 +163,18 @@ static void a_quarter(const char *more)
                                                   "engine.prefill_step %u %s", seed % 4 * 9 + 5, more);
         g_autofree char *plenty = g_strconcat(common, " cache.paged.bytes 4MB", NULL);
         start(&whole, plenty);
-        const int64_t all = room_of(&whole);
         ask(&whole, want, 0, MANY, seed);
-        assert_int_equal(at_rest(&whole, all).preemptions, 0);
+        assert_int_equal(at_rest(&whole).preemptions, 0);
         int need = 0; /* of six at once */
         for (int i = 0; i < MANY; i++)
             need += (want[i].n_prompt + N_DRAWN) * 6 / MANY;
         g_autofree char *bytes = bytes_for(whole.assembly, MAX(need / 4, MAX_LEN), 4);
         g_autofree char *what = g_strconcat(common, " cache.paged.bytes ", bytes, NULL);
         start(&r, what);
-        const int64_t room = room_of(&r);
-        assert_in_range(room, MAX_LEN, MAX(need / 4, MAX_LEN) + 8);
+        assert_in_range(r.room, MAX_LEN, MAX(need / 4, MAX_LEN) + 8);
         ask(&r, got, 0, MANY, seed);
         same(want, got, MANY, what);
-        const MiStats s = at_rest(&r, room);
+        const MiStats s = at_rest(&r);
         preemptions += s.preemptions;
         stop(&r);
         stop(&whole);
@@ -325,11 +233,10 @@ static void takes_what_is_free(void **state)
     remote_bytes = 320 << 20; /* of which 256 MiB and 1/64 are left alone */
     start(&r, "engine.attention paged engine.max_seqs 3");
     const size_t  taken = mi_assembly_plan(r.assembly)->device, most = remote_bytes - (remote_bytes / 64 + (256 << 20));
-    const int64_t room = room_of(&r);
     assert_in_range(taken, most - (1 << 20), most);
     assert_int_equal(mi_engine_allocated(r.engine), mi_assembly_plan(r.assembly)->allocated);
     ask(&r, got, 0, MANY, 1);
-    at_rest(&r, room);
+    at_rest(&r);
     stop(&r);
     remote_bytes = (size_t)1 << 40;
     g_unlink(tiny);
