@@ -87,7 +87,7 @@ static bool end_opening(Opening *o, GError **error)
 }
 
 static const struct { const char *name; MiDType dtype; } dtypes[] = {
-    { "bf16", MI_BF16 }, { "fp16", MI_F16 }, { "fp32", MI_F32 },
+    { "bf16", MI_BF16 }, { "fp16", MI_F16 }, { "fp32", MI_F32 }, { "fp8", MI_F8 }, { "int8", MI_I8 },
 };
 
 static bool dtype_named(const char *name, MiDType *out)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define DTYPES "auto, fp32, bf16, fp16"
+#define KV_DTYPES DTYPES ", fp8, int8"
 
 static const MiOption model[] = {
     { "path", MI_STRING, offsetof(MiModelSettings, path), "", 0, 0,
@@ -23,7 +24,8 @@ static const MiOption engine[] = {
     MI_OPTION(MiEngineSettings, device, "auto", 0, 0, "auto, cpu, cuda or cuda:1"),
     MI_CHOICE(MiEngineSettings, dtype, "auto", DTYPES,
               "of activations; fp32 is the reference: weights are dequantised, plain loops compute"),
-    MI_CHOICE(MiEngineSettings, kv_dtype, "auto", DTYPES, "of keys and values"),
+    MI_CHOICE(MiEngineSettings, kv_dtype, "auto", KV_DTYPES,
+              "of keys and values; fp8 (E4M3) and int8 with a scale for each position and head"),
     MI_OPTION(MiEngineSettings, attention, "auto", 0, 0, "auto: the first that fits the cache; or a name"),
     MI_OPTION(MiEngineSettings, cache, "auto", 0, 0, "auto, or a name: where keys and values live"),
     MI_OPTION(MiEngineSettings, linear, "auto", 0, 0,

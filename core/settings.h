@@ -18,7 +18,7 @@ typedef struct {
 typedef struct {
     const char *device;    /* "auto", "cpu", "cuda", "cuda:1" */
     const char *dtype;     /* "auto", "fp32" (the reference), "bf16", "fp16" */
-    const char *kv_dtype;  /* "auto", "fp32", "bf16", "fp16" */
+    const char *kv_dtype;  /* "auto", "fp32", "bf16", "fp16", "fp8", "int8" */
     const char *attention; /* "auto" or a name; so are the next four */
     const char *cache, *linear, *scheduler;
     int32_t     max_seqs;     /* sequences at once */

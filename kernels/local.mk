@@ -27,6 +27,7 @@ kernels_libcpu_avx512_a_CFLAGS   = $(kernel_cflags) -mavx512f -mavx512bw -mavx51
 noinst_LIBRARIES += kernels/libfloats.a
 kernels_libfloats_a_SOURCES = kernels/cpu/attend_body.h kernels/cpu/floats.c kernels/cpu/floats.h \
 	kernels/cpu/floats_avx2.c kernels/cpu/floats_avx512.c kernels/cpu/floats_body.h kernels/cpu/floats_plain.c \
+	kernels/cpu/scaled.h \
 	kernels/cpu/vectors.h
 kernels_libfloats_a_CPPFLAGS = $(kernel_cppflags)
 

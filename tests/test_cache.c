@@ -1,6 +1,7 @@
 /* Sequences come, grow, leave and come back through every cache and attention that
  * fit, and each row's result is compared with attention over the tokens themselves. */
 #include "device.h"
+#include "scaled.h"
 
 enum { LAYERS = 2, HEADS = 4, KV_HEADS = 2, DIM = 12, WIDTH = HEADS * DIM, KV_WIDTH = KV_HEADS * DIM, MAX_LEN = 40,
        MAX_TOKENS = 128, MAX_SEQS = 3 };
@@ -9,6 +10,26 @@ enum { LAYERS = 2, HEADS = 4, KV_HEADS = 2, DIM = 12, WIDTH = HEADS * DIM, KV_WI
 static float element(int side, int layer, int token, int position, int i)
 {
     return sinf((float)(side * 3 + layer * 5 + token * 7 + position * 11) * 0.37f + (float)(i * i) * 0.71f);
+}
+
+static MiDType kv_type = MI_F32;
+
+/* Of the keys, side 1, or values, as the cache keeps them. */
+static float kept(int side, int layer, int token, int position, int i)
+{
+    enum { TOKENS = 97 };
+    static struct { MiDType type; float x[DIM]; } known[2][LAYERS][TOKENS][MAX_LEN][KV_HEADS];
+    float x[DIM];
+
+    if (!mi_dtype_scaled(kv_type))
+        return element(side, layer, token, position, i);
+    if (known[side - 1][layer][token][position][i / DIM].type != kv_type) {
+        for (int d = 0; d < DIM; d++)
+            x[d] = element(side, layer, token, position, i / DIM * DIM + d);
+        scaled_round(kv_type, x, DIM, known[side - 1][layer][token][position][i / DIM].x);
+        known[side - 1][layer][token][position][i / DIM].type = kv_type;
+    }
+    return known[side - 1][layer][token][position][i / DIM].x[i % DIM];
 }
 
 typedef struct {
@@ -31,11 +52,11 @@ static double wanted(const Text *t, int layer, int position, int h, int d)
         double score = 0;
         for (int i = 0; i < DIM; i++)
             score += (double)element(0, layer, t->tokens[position], position, h * DIM + i) *
-                     element(1, layer, t->tokens[j], j, h / 2 * DIM + i);
+                     kept(1, layer, t->tokens[j], j, h / 2 * DIM + i);
         sum += weight[j] = exp(score);
     }
     for (int j = 0; j <= position; j++)
-        out += weight[j] / sum * element(2, layer, t->tokens[j], j, h / 2 * DIM + d);
+        out += weight[j] / sum * kept(2, layer, t->tokens[j], j, h / 2 * DIM + d);
     return out;
 }
 
@@ -113,7 +134,7 @@ static void step(World *w, int n, Text *const *texts, const int *count)
 
 static MiCacheSpec spec_of(const MiCache *c)
 {
-    return (MiCacheSpec){ LAYERS, KV_HEADS, DIM, c->single ? 1 : MAX_SEQS, MAX_TOKENS, MAX_LEN, MI_F32, 1 << 30, true,
+    return (MiCacheSpec){ LAYERS, KV_HEADS, DIM, c->single ? 1 : MAX_SEQS, MAX_TOKENS, MAX_LEN, kv_type, 1 << 30, true,
                           NULL, NULL };
 }
 
@@ -240,7 +261,7 @@ static void one_after_the_other(Device *d, const char *attention)
 /* Sequences that begin alike, or go apart, in memory for little more than one. */
 static void sharing(Device *d, const char *attention, const char *prefix, int to_the_token)
 {
-    World   w = open_with(d, "paged", attention, prefix, (const char *[]){ "block_size", "4", "bytes", "23000", "swap", "40 kB",
+    World   w = open_with(d, "paged", attention, prefix, (const char *[]){ "block_size", "4", "bytes", kv_type == MI_F32 ? "23000" : "7900", "swap", "40 kB",
                                                                            NULL });
     Text    a, b, c, e;
     int64_t empty = w.cache->room(w.self);
@@ -308,14 +329,17 @@ static void all_paged(Device *d, const char *attention)
 static void all_that_fit_agree(void **state)
 {
     (void)state;
-    Device *d = device_open("2");
-    for (int a = 0; a < 2; a++) {
-        const char *attention = a ? "gqa" : "simple";
+    static const MiDType types[] = { MI_F32, MI_F8, MI_I8 };
+    Device              *d = device_open("2");
+    for (int a = 0; a < 2 * 3; a++) {
+        const char *attention = a % 2 ? "gqa" : "simple";
+        kv_type = types[a / 2];
         several(d, "none", attention);
         several(d, "batch", attention);
         one_after_the_other(d, attention);
         all_paged(d, attention);
     }
+    kv_type = MI_F32;
     all_paged(d, "paged");
     device_close(d);
 }
@@ -363,8 +387,11 @@ static void refuses_what_cannot_be(void **state)
     MiCacheSpec spec = spec_of(device_find(d, MI_KIND_CACHE, "batch"));
 
     refuses(d, "full", spec, "cache 'full' holds one sequence, not 3; set [engine] max_seqs = 1 or cache = batch");
-    spec.dtype = MI_I8;
+    spec.dtype = MI_I32;
     refuses(d, "batch", spec, "f32, f16 or bf16");
+    spec.dtype = MI_I8, spec.head_dim = 10;
+    refuses(d, "batch", spec, "fp8 or int8 for heads of a multiple of 4, not 10");
+    spec.head_dim = DIM;
     spec.dtype = MI_F16, spec.max_len = 1 << 30;
     refuses(d, "batch", spec, "more than there can be");
     assert_true(((const MiCache *)device_find(d, MI_KIND_CACHE, "batch"))->bytes(&spec, NULL) == SIZE_MAX);

@@ -1,4 +1,5 @@
 #include "device.h"
+#include "scaled.h"
 #include <cpu/blocks.h>
 #include <cpu/floats.h>
 
@@ -276,12 +277,17 @@ static void rows_go_to_their_slots(void **state)
     for (int i = 0; i < ROWS; i++)
         if (slots[i] >= 0)
             row_of[slots[i]] = i;
-    for (MiDType t = MI_F32; t <= MI_BF16; t++) {
-        const MiKvView kv = { .k = ck, .v = cv, .dtype = t, .n_kv_heads = HEADS, .head_dim = DIM,
+    memset(k + DIM, 0, DIM * sizeof *k); /* a head of zeros, and one of which most is next to nothing */
+    for (int d = 1; d < DIM; d++)
+        v[d] *= 1e-5f;
+    for (MiDType t = MI_F32; t <= MI_I8; t++) {
+        uint16_t       scales[BLOCKS * BLOCK * HEADS][2];
+        const MiKvView kv = { .k = ck, .v = cv, .dtype = t, .n_kv_heads = HEADS, .head_dim = DIM, .scales = scales,
                               .stride_block = BLOCK * HEADS * DIM, .stride_token = DIM, .stride_head = BLOCK * DIM,
                               .block_size = BLOCK, .slots = slots };
         memset(ck, 0x11, BLOCKS * BLOCK * HEADS * DIM * 4);
         memset(cv, 0x11, BLOCKS * BLOCK * HEADS * DIM * 4);
+        memset(scales, 0x11, sizeof scales);
         apply(*state, "kv_append", (MiArgs){ .in = in, .out = &out, .kv = &kv }, &(MiNode){ 0 }, NULL);
         for (int s = 0; s < BLOCK * BLOCKS; s++)
             for (int h = 0; h < HEADS; h++)
@@ -291,7 +297,15 @@ static void rows_go_to_their_slots(void **state)
                     for (int side = 0; side < 2; side++) {
                         const char *to = side ? cv : ck;
                         const float x = row_of[s] < 0 ? 0 : side ? v[from] : k[from];
-                        if (t == MI_F32)
+                        if (mi_dtype_scaled(t) && row_of[s] < 0) {
+                            assert_int_equal(((const uint8_t *)to)[at], 0x11);
+                            assert_int_equal(scales[at / DIM][side], 0x1111);
+                        } else if (mi_dtype_scaled(t)) {
+                            const float scale = mi_bf16_to_f32(scales[at / DIM][side]);
+                            float       want[DIM];
+                            scaled_round(t, (side ? v : k) + from - d, DIM, want);
+                            assert_true(scaled_code(t, ((const uint8_t *)to)[at]) * scale == want[d]);
+                        } else if (t == MI_F32)
                             assert_true(row_of[s] < 0 ? ((const int32_t *)(const void *)to)[at] == 0x11111111
                                                       : ((const float *)(const void *)to)[at] == x);
                         else

@@ -147,6 +147,7 @@ static char *bytes_for(const MiAssembly *a, int positions, int block_size)
     const size_t side = blocks * (size_t)block_size * (size_t)c->n_kv_heads * (size_t)c->head_dim * mi_dtype_size(c->dtype);
 
     return g_strdup_printf("%zu", 2 * (size_t)c->n_layers * ((side + 255) / 256 * 256) +
+                                      (size_t)c->n_layers * ((mi_dtype_scaled(c->dtype) ? side / (size_t)c->head_dim * 4 : 0) + 255) / 256 * 256 +
                                       ((size_t)c->max_tokens + (2 + max_blocks) * (size_t)c->max_seqs) * sizeof(int32_t));
 }
 
@@ -197,6 +198,19 @@ static void on_each_model(void (*test)(const char *), const char *arg)
         test(arg);
 }
 
+/* Keys and values with scales, which go wherever they do. */
+static void on_scaled(void (*test)(const char *), const char *arg)
+{
+    g_autofree char *tiny = tiny_path(), *stories = stories_path();
+
+    model_path = tiny, kv_dtype = "fp8";
+    test(arg);
+    g_unlink(tiny);
+    model_path = stories, kv_dtype = "int8";
+    if (stories)
+        test(arg);
+}
+
 static void sizes(const char *unused) { (void)unused, every_size(); }
 static void no_size_changes_a_token(void **state) { (void)state, on_each_model(sizes, ""); }
 static void a_quarter_will_do_with_hashes(void **state) { (void)state, on_each_model(a_quarter, "cache.paged.prefix hash"); }
@@ -205,6 +219,13 @@ static void a_quarter_will_do_where_the_least_shared_goes(void **state)
 {
     (void)state;
     on_each_model(a_quarter, "cache.paged.prefix trie cache.paged.eviction lfu");
+}
+static void no_size_changes_a_token_with_scales(void **state) { (void)state, on_scaled(sizes, ""); }
+static void a_quarter_will_do_with_scales(void **state)
+{
+    (void)state;
+    on_scaled(a_quarter, "cache.paged.prefix trie");
+    on_scaled(a_quarter, "cache.paged.prefix hash cache.paged.swap 100kB scheduler.fcfs.preempt swap");
 }
 static void a_quarter_will_do_alone(void **state) { (void)state, on_each_model(a_quarter, "cache.paged.prefix none"); }
 static void a_quarter_will_do_where_all_collides(void **state)
@@ -249,4 +270,5 @@ static void takes_what_is_free(void **state)
 TEST_MAIN(REMOTE_TESTS cmocka_unit_test(no_size_changes_a_token),
           cmocka_unit_test(a_quarter_will_do_where_all_collides), cmocka_unit_test(a_quarter_will_do_with_hashes),
           cmocka_unit_test(a_quarter_will_do_with_a_tree), cmocka_unit_test(a_quarter_will_do_alone),
-          cmocka_unit_test(a_quarter_will_do_where_the_least_shared_goes), cmocka_unit_test(a_quarter_will_do_swapped));
+          cmocka_unit_test(a_quarter_will_do_where_the_least_shared_goes), cmocka_unit_test(a_quarter_will_do_swapped),
+          cmocka_unit_test(no_size_changes_a_token_with_scales), cmocka_unit_test(a_quarter_will_do_with_scales));

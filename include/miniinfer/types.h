@@ -24,6 +24,9 @@ MI_INLINE size_t mi_dtype_size(MiDType t)
     return t == MI_F32 || t == MI_I32 ? 4 : t == MI_F16 || t == MI_BF16 ? 2 : 1;
 }
 
+/* Keys and values of these types have scales. */
+MI_INLINE bool mi_dtype_scaled(MiDType t) { return t == MI_F8 || t == MI_I8; }
+
 /* What a request adds to some logits before anything else looks at them; fixed
  * size, since a row of sampling parameters never allocates. */
 enum { MI_MAX_BIASES = 300 };
@@ -99,7 +102,9 @@ typedef struct {
     const int32_t *kv_start;    /* [n_seqs] first valid position, or NULL: 0 */
     const int32_t *kv_len;      /* [n_seqs] one past the last valid position */
     const int32_t *slots;       /* [n_tokens] where each new row goes, -1: nowhere */
-    const void    *scales, *ext; /* quantised caches; layouts named by third parties */
+    void          *scales; /* of MI_F8 and MI_I8: bf16 [][2], of a key and of a value, at mi_kv_offset() / head_dim; an
+                            * element is what is stored times its scale.  NULL else */
+    const void    *ext; /* layouts named by third parties */
 } MiKvView;
 
 /* Element offset of position t, head h, of sequence s.  The single place

@@ -88,6 +88,17 @@ INLINE V load_as(const MiDType dtype, const void *p, int64_t at)
 {
     if (dtype == MI_F32)
         return load((const float *)p + at);
+    if (dtype == MI_F8 || dtype == MI_I8) { /* without their scale */
+        typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+        typedef int8_t  Ints __attribute__((vector_size(LANES)));
+        Bytes           raw;
+        memcpy(&raw, (const uint8_t *)p + at, sizeof raw);
+        if (dtype == MI_I8)
+            return __builtin_convertvector((Ints)raw, V);
+        const VU u = __builtin_convertvector(raw, VU), size = u & 0x7f;
+        const V  x = bits((u & 0x80) << 24 | size << 20) * 0x1p120f;
+        return choose(size == 0x7f, all(NAN), x);
+    }
     const uint16_t *h = (const uint16_t *)p + at;
 #ifdef HAVE_F16C
 #if LANES == 16
@@ -148,26 +159,41 @@ INLINE void turn(V *x)
 #endif
 }
 
+/* Of the key, side 0, or value at an offset. */
+INLINE V scale_at(const MiDType dtype, const MiKvView *kv, int side, int64_t at)
+{
+    return dtype == MI_F8 || dtype == MI_I8 ? all(mi_scale_value(((const uint16_t *)kv->scales)[at / kv->head_dim * 2 + side]))
+                                            : all(1);
+}
+
 /* keys[d][j] = element d of key j; keys from n on are zero. */
 INLINE void load_keys(const MiDType dtype, const MiTile *t, const int64_t *at, int n)
 {
-    for (int j = 0; j < MI_TILE_KEYS && j < n; j += LANES)
+    for (int j = 0; j < MI_TILE_KEYS && j < n; j += LANES) {
+        V scale = all(1); /* of LANES keys */
+        if (mi_dtype_scaled(dtype))
+            for (int i = 0; i < LANES; i++)
+                scale[i] = scale_at(dtype, t->kv, 0, at[j + i < n ? j + i : n - 1])[0];
         for (int d = 0; d < t->wide; d += LANES) {
             V x[LANES];
             UNROLL(16) for (int i = 0; i < LANES; i++)
                 x[i] = j + i < n && d < t->dim ? load_part(dtype, t->kv->k, at[j + i] + d, t->dim - d) : all(0);
             turn(x);
             UNROLL(16) for (int i = 0; i < LANES; i++)
-                store(t->keys + (d + i) * MI_TILE_KEYS + j, x[i]);
+                store(t->keys + (d + i) * MI_TILE_KEYS + j, mi_dtype_scaled(dtype) ? x[i] * scale : x[i]);
         }
+    }
 }
 
 INLINE void load_values(const MiDType dtype, const MiTile *t, const int64_t *at, int n)
 {
-    for (int j = 0; j < n; j++)
-        for (int d = 0; d < t->wide; d += LANES)
-            store(t->values + (int64_t)j * t->wide + d,
-                  d < t->dim ? load_part(dtype, t->kv->v, at[j] + d, t->dim - d) : all(0));
+    for (int j = 0; j < n; j++) {
+        const V scale = scale_at(dtype, t->kv, 1, at[j]);
+        for (int d = 0; d < t->wide; d += LANES) {
+            const V x = d < t->dim ? load_part(dtype, t->kv->v, at[j] + d, t->dim - d) : all(0);
+            store(t->values + (int64_t)j * t->wide + d, mi_dtype_scaled(dtype) ? x * scale : x);
+        }
+    }
 }
 
 #define LOAD(name, dtype)                                                \
@@ -179,6 +205,8 @@ INLINE void load_values(const MiDType dtype, const MiTile *t, const int64_t *at,
 LOAD(f32, MI_F32)
 LOAD(f16, MI_F16)
 LOAD(bf16, MI_BF16)
+LOAD(f8, MI_F8)
+LOAD(i8, MI_I8)
 
 /* ---- few rows ----------------------------------------------------------------------
  *
@@ -322,7 +350,7 @@ static void attend(const MiTile *t, int t0, int t1)
     const int     n = t1 - t0, left = t->kv->kv_len[t->seq] - t->start - t1;
     const int     n_next = left < 0 ? 0 : left < MI_TILE_KEYS ? left : MI_TILE_KEYS;
     const MiDType dtype = t->kv->dtype;
-    const bool    few = t->n_rows <= FEW_ROWS && t->dim == t->wide;
+    const bool    few = t->n_rows <= FEW_ROWS && t->dim == t->wide && !mi_dtype_scaled(dtype);
     int64_t       at[MI_TILE_KEYS], next[MI_TILE_KEYS];
 
     places(t, t0, n, at);
@@ -334,7 +362,8 @@ static void attend(const MiTile *t, int t0, int t1)
     if (few) {
         (dtype == MI_F32 ? scores_f32 : dtype == MI_F16 ? scores_f16 : scores_bf16)(t, at, n);
     } else {
-        (dtype == MI_F32 ? load_f32 : dtype == MI_F16 ? load_f16 : load_bf16)(t, at, n);
+        (dtype == MI_F32 ? load_f32 : dtype == MI_F16 ? load_f16 : dtype == MI_F8 ? load_f8 : dtype == MI_I8 ? load_i8 : load_bf16)(
+            t, at, n);
         product(t->n_rows, (n + LANES - 1) / LANES * LANES, t->q, t->wide, t->keys, MI_TILE_KEYS, t->scores,
                 MI_TILE_KEYS, t->dim, NULL);
     }

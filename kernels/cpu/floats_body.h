@@ -1,6 +1,7 @@
 /* floats_body.h - the loops of floats.h for one instruction set: LANES, FLOATS
  * and FLOATS_NAME are defined by who includes it. */
 #include <cpu/blocks.h>
+#include <cpu/scaled.h>
 #include <cpu/vectors.h>
 #include <math.h>
 

@@ -109,6 +109,10 @@ static void move_to_front(Batch *b, int region, int n)
             const size_t from = to + (size_t)(b->regions[region].start * kv.stride_token) * size;
             memmove((char *)kv.k + to, (char *)kv.k + from, (size_t)(n * kv.stride_token) * size);
             memmove((char *)kv.v + to, (char *)kv.v + from, (size_t)(n * kv.stride_token) * size);
+            if (kv.scales) {
+                uint32_t *both = (uint32_t *)kv.scales + (region * kv.stride_block + h * kv.stride_head) / kv.head_dim;
+                memmove(both, both + b->regions[region].start, (size_t)n * sizeof *both);
+            }
         }
     }
     b->regions[region].start = 0;

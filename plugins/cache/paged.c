@@ -45,7 +45,8 @@ typedef struct {
     const MiEviction *eviction; /* where there is a prefix */
     void             *evictor;
     size_t            piece;    /* bytes of a layer's keys, or values, in a block */
-    char             *outside;  /* pinned: blocks [n_host][n_layers][k, v][piece] */
+    size_t            scales;   /* and of its scales, 0: there are none */
+    char             *outside;  /* pinned: blocks [n_host] of [n_layers][k, v][piece], then [n_layers][scales] */
     Row              *rows;     /* [max_seqs] */
     struct { int32_t first, end; } *changed; /* [max_seqs] of a row, since the last step */
     GError         *failed;  /* a block's copy did: the next plan() says so */
@@ -90,10 +91,19 @@ static StoreShape shape_of(const MiCacheSpec *spec, const Options *o)
     return shape_for(spec, o, (int32_t)low);
 }
 
+/* Of a layer's keys, or values, in a block; of its scales. */
+static size_t side_bytes(const MiCacheSpec *spec, const Options *o)
+{
+    return (size_t)spec->n_kv_heads * (size_t)o->block_size * (size_t)spec->head_dim * mi_dtype_size(spec->dtype);
+}
+static size_t scale_bytes(const MiCacheSpec *spec, const Options *o)
+{
+    return mi_dtype_scaled(spec->dtype) ? (size_t)spec->n_kv_heads * (size_t)o->block_size * 2 * sizeof(uint16_t) : 0;
+}
+
 static size_t block_bytes(const MiCacheSpec *spec, const Options *o)
 {
-    return 2 * (size_t)spec->n_layers * (size_t)spec->n_kv_heads * (size_t)o->block_size * (size_t)spec->head_dim *
-           mi_dtype_size(spec->dtype);
+    return (size_t)spec->n_layers * (2 * side_bytes(spec, o) + scale_bytes(spec, o));
 }
 
 static int32_t blocks_outside(const MiCacheSpec *spec, const Options *o)
@@ -158,13 +168,18 @@ static bool check(const MiCacheSpec *spec, const void *options, GError **error)
 
 /* ---- the contents of a block ------------------------------------------------------------- */
 
-/* Where a block's keys or values of a layer lie; plane: 2 layer, + 1 for values. */
+/* Where a part of a block lies; plane: 2 layer for its keys, + 1 for values, 2 n_layers + layer for scales. */
 static char *piece(const Paged *p, int plane, int32_t block, bool outside)
 {
     const Store *s = &p->store;
+    const int    sides = 2 * s->spec.n_layers, layer = plane - sides;
 
-    return outside ? p->outside + ((size_t)block * 2 * (size_t)s->spec.n_layers + (size_t)plane) * p->piece
-                   : s->data + (size_t)plane * s->side_bytes + (size_t)block * p->piece;
+    if (outside) {
+        char *at = p->outside + (size_t)block * ((size_t)sides * p->piece + (size_t)s->spec.n_layers * p->scales);
+        return layer < 0 ? at + (size_t)plane * p->piece : at + (size_t)sides * p->piece + (size_t)layer * p->scales;
+    }
+    return layer < 0 ? s->data + (size_t)plane * s->side_bytes + (size_t)block * p->piece
+                     : store_scales(s, layer) + (size_t)block * p->scales;
 }
 
 static void move(void *self, PagesMove what, int32_t from, int32_t to)
@@ -172,14 +187,15 @@ static void move(void *self, PagesMove what, int32_t from, int32_t to)
     Paged           *p = self;
     MiContext       *ctx = p->store.ctx;
     const MiBackend *b = ctx->backend;
-    const int        n = 2 * p->store.spec.n_layers;
+    const int        sides = 2 * p->store.spec.n_layers, n = sides + (p->scales ? p->store.spec.n_layers : 0);
     MiCopy           all[MI_MAX_COPIES];
     bool             ok = p->failed == NULL;
 
     for (int i = 0, k = 0; i < n && ok; i++) {
-        all[k++] = (MiCopy){ piece(p, i, to, what == PAGES_OUT), piece(p, i, from, what == PAGES_IN), p->piece };
+        all[k++] = (MiCopy){ piece(p, i, to, what == PAGES_OUT), piece(p, i, from, what == PAGES_IN),
+                             i < sides ? p->piece : p->scales };
         if (!MI_HAS(b, copy_all)) {
-            ok = b->copy(ctx->device, ctx->stream, all[0].dst, all[0].src, p->piece, &p->failed);
+            ok = b->copy(ctx->device, ctx->stream, all[0].dst, all[0].src, all[0].bytes, &p->failed);
             k = 0;
         } else if (k == MI_MAX_COPIES || i + 1 == n) {
             ok = b->copy_all(ctx->device, ctx->stream, all, k, &p->failed);
@@ -247,7 +263,8 @@ static void *create(MiContext *ctx, const MiCacheSpec *spec, const void *options
     }
     p->prefix = spec->prefix;
     p->eviction = spec->eviction;
-    p->piece = block_bytes(spec, o) / 2 / (size_t)spec->n_layers;
+    p->piece = side_bytes(spec, o);
+    p->scales = scale_bytes(spec, o);
     p->rows = g_new0(Row, spec->max_seqs);
     p->changed = g_malloc0((size_t)spec->max_seqs * sizeof *p->changed);
     if ((outside && !(p->outside = ctx->alloc(ctx, MI_MEM_PINNED, outside, error))) ||

@@ -4,28 +4,33 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { ALIGN = 256 };
+enum { ALIGN = 256, SCALES = 4 /* bytes of a position and head */ };
 
 static bool product(size_t *x, int64_t by) { return !__builtin_mul_overflow(*x, (size_t)by, x); }
 
 /* The one computation that sizes and addresses come from. */
-static bool measure(const MiCacheSpec *spec, StoreShape shape, size_t *side, size_t *tables, size_t *all)
+static bool measure(const MiCacheSpec *spec, StoreShape shape, size_t *side, size_t *scales, size_t *tables, size_t *all)
 {
+    size_t layer;
+
     *side = mi_dtype_size(spec->dtype);
     *tables = ((size_t)spec->max_tokens + (2 + (size_t)shape.max_blocks) * (size_t)spec->max_seqs) * sizeof(int32_t);
     if ((int64_t)shape.n_blocks * shape.block_size > INT32_MAX || /* slots are that */
         !product(side, spec->head_dim) || !product(side, shape.block_size) || !product(side, spec->n_kv_heads) ||
-        !product(side, shape.n_blocks) || *side > SIZE_MAX / 4)
+        !product(side, shape.n_blocks) || *side > SIZE_MAX / 16)
         return false;
+    *scales = mi_dtype_scaled(spec->dtype) ? *side / (size_t)spec->head_dim * SCALES : 0;
+    *scales = (*scales + ALIGN - 1) / ALIGN * ALIGN;
     *side = (*side + ALIGN - 1) / ALIGN * ALIGN;
-    *all = *side;
-    return product(all, 2 * (int64_t)shape.n_layers) && !__builtin_add_overflow(*all, *tables, all);
+    layer = 2 * *side + *scales;
+    *all = layer;
+    return product(all, shape.n_layers) && !__builtin_add_overflow(*all, *tables, all);
 }
 
 size_t store_bytes(const MiCacheSpec *spec, StoreShape shape)
 {
-    size_t side, tables, all;
-    return measure(spec, shape, &side, &tables, &all) ? all : SIZE_MAX;
+    size_t side, scales, tables, all;
+    return measure(spec, shape, &side, &scales, &tables, &all) ? all : SIZE_MAX;
 }
 
 /* Every head has its own stretch of positions, most of them unused at first: small pages are
@@ -44,12 +49,13 @@ bool store_new(Store *s, MiContext *ctx, const MiCacheSpec *spec, StoreShape sha
     size_t all;
 
     *s = (Store){ .spec = *spec, .shape = shape, .ctx = ctx };
-    if (spec->dtype != MI_F32 && spec->dtype != MI_F16 && spec->dtype != MI_BF16) {
+    if (spec->dtype == MI_I32 || (mi_dtype_scaled(spec->dtype) && spec->head_dim % 4)) {
         g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
-                    "a cache of f32, f16 or bf16 can be made; set [engine] kv_dtype");
+                    "a cache of f32, f16 or bf16 can be made, of fp8 or int8 for heads of a multiple of 4, not %d; set "
+                    "[engine] kv_dtype", spec->head_dim);
         return false;
     }
-    if (!measure(spec, shape, &s->side_bytes, &s->table_bytes, &all)) {
+    if (!measure(spec, shape, &s->side_bytes, &s->scale_bytes, &s->table_bytes, &all)) {
         g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY,
                     "%d positions in %d sequences are more than there can be; lower [engine] max_len or max_seqs",
                     shape.block_size, shape.n_blocks);
@@ -75,7 +81,13 @@ void store_free(Store *s)
     s->ctx->free(s->ctx, MI_MEM_DEVICE, s->data);
 }
 
-static char *device_tables(const Store *s) { return s->data + s->side_bytes * 2 * (size_t)s->shape.n_layers; }
+static char *after_sides(const Store *s) { return s->data + s->side_bytes * 2 * (size_t)s->shape.n_layers; }
+static char *device_tables(const Store *s) { return after_sides(s) + s->scale_bytes * (size_t)s->shape.n_layers; }
+
+char *store_scales(const Store *s, int layer)
+{
+    return s->scale_bytes ? after_sides(s) + s->scale_bytes * (size_t)layer : NULL;
+}
 
 void store_view(const Store *s, int layer, MiKvView *out)
 {
@@ -98,6 +110,7 @@ void store_view(const Store *s, int layer, MiKvView *out)
         .kv_start = tables + (s->kv_start - s->tables),
         .block_table = tables + (s->block - s->tables),
         .slots = tables + (s->slots - s->tables),
+        .scales = store_scales(s, layer % s->shape.n_layers),
     };
 }
 

@@ -18,8 +18,9 @@ typedef struct {
     MiCacheSpec spec;
     StoreShape  shape;
     MiContext  *ctx;
-    size_t      side_bytes, table_bytes; /* keys, or values, of a layer; all tables */
-    char       *data; /* device: [n_layers][k, v][n_blocks][n_kv_heads][block_size][head_dim], then tables */
+    size_t      side_bytes, scale_bytes, table_bytes; /* keys, or values, of a layer; its scales; all tables */
+    char       *data; /* device: [n_layers][k, v][n_blocks][n_kv_heads][block_size][head_dim], then, where keys have
+                       * scales, bf16 [n_layers][n_blocks][n_kv_heads][block_size][2], then tables */
     int32_t    *tables;                  /* host side: where they lie on a unified backend, else of its own */
     /* In tables; a step's plan() fills those of its rows and sequences. */
     int32_t *kv_len;   /* [max_seqs] */
@@ -31,6 +32,8 @@ typedef struct {
 size_t store_bytes(const MiCacheSpec *, StoreShape); /* SIZE_MAX: more than there can be */
 bool   store_new(Store *, MiContext *, const MiCacheSpec *, StoreShape, GError **error);
 void   store_free(Store *);
+/* Where a layer's scales lie; NULL: there are none. */
+char  *store_scales(const Store *, int layer);
 /* kv_start and block_table are set; a layout without them sets them to NULL. */
 void   store_view(const Store *, int layer, MiKvView *out);
 

@@ -3,6 +3,7 @@
 #include "ops.h"
 #include <cpu/blocks.h>
 #include <cpu/floats.h>
+#include <cpu/scaled.h>
 
 typedef struct {
     const MiArgs        *at;
@@ -91,6 +92,20 @@ static void store(const MiFloats *floats, void *to, int64_t at, MiDType dtype, c
         (dtype == MI_F16 ? floats->to_f16 : floats->to_bf16)(x, (uint16_t *)to + at, n);
 }
 
+/* side: 0 for keys. */
+static void store_head(const Work *w, int side, const MiTensor *from, int64_t row, int h, int64_t to)
+{
+    const MiKvView *kv = w->at->kv;
+    const float    *x = (const float *)from->data + row * from->stride[0] + h * from->stride[1];
+    void           *all = side ? kv->v : kv->k;
+
+    if (mi_dtype_scaled(kv->dtype))
+        ((uint16_t *)kv->scales)[to / kv->head_dim * 2 + side] =
+            mi_scaled_store(kv->dtype, x, kv->head_dim, (uint8_t *)all + to);
+    else
+        store(w->floats, all, to, kv->dtype, x, kv->head_dim);
+}
+
 static void append_rows(void *arg, int64_t first, int64_t end)
 {
     const Work     *w = arg;
@@ -104,10 +119,8 @@ static void append_rows(void *arg, int64_t first, int64_t end)
         for (int h = 0; h < kv->n_kv_heads; h++) {
             const int64_t to = slot / kv->block_size * kv->stride_block + slot % kv->block_size * kv->stride_token +
                                h * kv->stride_head;
-            store(w->floats, kv->k, to, kv->dtype, (const float *)k->data + row * k->stride[0] + h * k->stride[1],
-                  kv->head_dim);
-            store(w->floats, kv->v, to, kv->dtype, (const float *)v->data + row * v->stride[0] + h * v->stride[1],
-                  kv->head_dim);
+            store_head(w, 0, k, row, h, to);
+            store_head(w, 1, v, row, h, to);
         }
     }
 }
