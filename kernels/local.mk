@@ -5,7 +5,7 @@ noinst_LIBRARIES += kernels/libcpu.a
 kernel_cflags = $(AM_CFLAGS) -ffp-contract=off
 kernels_libcpu_a_SOURCES = kernels/cpu/blocks.c kernels/cpu/blocks.h kernels/cpu/dense.c kernels/cpu/dense.h \
 	kernels/cpu/dense_lanes.h kernels/cpu/panels.c kernels/cpu/panels.h \
-	kernels/cpu/panels_scalar.c kernels/cpu/x86.h
+	kernels/cpu/panels_scalar.c kernels/cpu/quants.c kernels/cpu/quants.h kernels/cpu/x86.h
 kernels_libcpu_a_CPPFLAGS = $(kernel_cppflags)
 kernels_libcpu_a_CFLAGS   = $(kernel_cflags)
 cpu_kernels = kernels/libcpu.a

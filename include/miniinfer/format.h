@@ -10,6 +10,7 @@
 #define MINIINFER_FORMAT_H
 
 #include <miniinfer/context.h>
+#include <miniinfer/quant.h>
 
 typedef struct MiSource MiSource;
 
@@ -20,8 +21,21 @@ typedef struct MiWeight {
     int64_t         shape[4]; /* logical: a projection is [out, in], whatever its packing */
     const void     *data;     /* mapped, until close() */
     size_t          bytes;
-    const MiSource *source; /* where companions are found ("….scales", "….qzeros") */
+    const MiSource *source;
+    const MiQuant  *quant; /* of "gptq", "awq", "ct_int4", "ct_int8", "fp8", until close(); NULL: none of those */
+    bool companion;        /* scales, zeros and the like of such a weight, as they lie in the file: no parameter */
 } MiWeight;
+
+/* What was quantised before it was stored has the name and shape of the matrix that it stands
+ * for, x.weight [out, in]; data, bytes are its codes as the file has them:
+ *
+ *   "gptq"     x.qweight; companions x.scales, x.qzeros, x.g_idx: 4 or 8 bits, with or without act order
+ *   "awq"      x.qweight; x.scales, x.qzeros: 4 bits, "gemm"
+ *   "ct_int4"  x.weight_packed; x.weight_scale, .weight_zero_point, .weight_g_idx, .weight_shape
+ *   "ct_int8"  the same, or x.weight of int8
+ *   "fp8"      x.weight of e4m3fn; x.weight_scale or x.weight_scale_inv: of the matrix, rows or blocks
+ *
+ * Readers go by quant, which says it all; find() knows the companions, too. */
 
 /* Which elements of a head turn together, as q and k rows are stored. */
 typedef enum {

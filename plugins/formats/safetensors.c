@@ -2,9 +2,10 @@
  * or model.safetensors.index.json and its shards, or one .safetensors file with config.json
  * beside it.
  *
- * Weights stay mapped.  f32, f16 and bf16 are decoded; other dtypes are listed, and refused
- * by name where one is used.  Rotation is half-split, as transformers computes it. */
+ * Weights stay mapped.  f32, f16, bf16 and what hf_quant.c reads are decoded; other dtypes are
+ * listed, and refused by name where one is used.  Rotation is half-split, as transformers computes it. */
 #include "hf_config.h"
+#include "hf_quant.h"
 #include "names.h"
 #include "st_file.h"
 #include "st_write.h"
@@ -20,6 +21,7 @@ typedef struct {
     size_t           n_maps;
     MiWeights        weights;
     MiMeta           meta;
+    MiQuants         quants;
     MiTokenizerJson *tokens; /* NULL: not asked for yet */
     int32_t          stop[MAX_STOP];
     uint32_t         n_stop;
@@ -202,6 +204,7 @@ static void close_directory(void *self)
     mi_tokenizer_json_free(d->tokens);
     mi_meta_free(&d->meta);
     mi_weights_free(&d->weights);
+    mi_quants_free(&d->quants);
     for (size_t i = 0; i < d->n_maps; i++)
         mi_unmap(&d->maps[i]);
     g_free(d->maps);
@@ -210,11 +213,11 @@ static void close_directory(void *self)
 }
 
 /* It need not be there; what cannot be read may be. */
-static bool read_generation_config(Directory *d, GError **error)
+static bool read_if_there(Directory *d, const char *name, const char *prefix, GError **error)
 {
     g_autoptr(GError) bad = NULL;
 
-    if (mi_config_read(&d->meta, d->directory, "generation_config.json", "generation_config", &bad) || is_missing(bad))
+    if (mi_config_read(&d->meta, d->directory, name, prefix, &bad) || is_missing(bad))
         return true;
     g_propagate_error(error, g_steal_pointer(&bad));
     return false;
@@ -230,7 +233,10 @@ static void *open_directory(const char *path, const void *options, GError **erro
     d->directory = whole ? g_strdup(path) : g_path_get_dirname(path);
     d->source = (MiSource){ &safetensors, d };
     if (read_weights(d, file, error) && mi_config_read(&d->meta, d->directory, "config.json", "", error) &&
-        read_generation_config(d, error) && mi_config_aliases(&d->meta, d->directory, error))
+        read_if_there(d, "generation_config.json", "generation_config", error) &&
+        read_if_there(d, "quantize_config.json", "quantization_config", error) && /* of older GPTQ */
+        mi_config_aliases(&d->meta, d->directory, error) &&
+        mi_quants_read(&d->quants, &d->weights, &d->meta, d->directory, error))
         return d;
     close_directory(d);
     return NULL;

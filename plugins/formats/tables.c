@@ -1,6 +1,7 @@
 #include "tables.h"
 #include "names.h"
 #include <cpu/blocks.h>
+#include <cpu/quants.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,10 +66,33 @@ const MiWeight *mi_weights_find(const MiWeights *w, const char *name)
     return found ? *found : NULL;
 }
 
+/* Of what was quantised before it was stored. */
+static bool decode_quant(const MiWeight *w, int64_t first, int64_t n, float *out, GError **error)
+{
+    const int64_t total = w->quant->out * w->quant->in;
+
+    if (first < 0 || n < 0 || first > total || n > total - first) {
+        g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: elements %" G_GINT64_FORMAT " and %" G_GINT64_FORMAT
+                    " more are not of its %" G_GINT64_FORMAT, w->name, first, n, total);
+        return false;
+    }
+    g_autofree void *scratch = g_try_malloc(mi_quant_scratch(w->quant));
+    if (!scratch) {
+        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory to decode it", w->name);
+        return false;
+    }
+    if (mi_quant_decode(w->quant, first, n, out, scratch))
+        return true;
+    g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: one of its scales is no finite number", w->name);
+    return false;
+}
+
 bool mi_weights_decode(const MiWeight *w, int64_t first, int64_t n, float *out, GError **error)
 {
     const MiBlockFormat *f = mi_block_format(w->format);
 
+    if (w->quant)
+        return decode_quant(w, first, n, out, error);
     if (!f) {
         g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s is stored as %s, which is not decoded here", w->name,
                     w->format);

@@ -4,13 +4,15 @@
  * A product is summed in one fixed order, whatever the number of threads and
  * of rows: 16 partial f32 sums over CHUNK elements, those added up in f64. */
 #include <cpu/blocks.h>
+#include <cpu/quants.h>
 #include <miniinfer/plugin.h>
+#include <stdatomic.h>
 
 enum { LANES = 16, CHUNK = 256 };
 
 static const char *const formats[] = {
     "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs",
-    NULL,
+    "gptq", "awq", "ct_int4", "ct_int8", "fp8", NULL,
 };
 
 static void on_all_threads(MiContext *ctx, void (*fn)(void *, int, int), void *arg)
@@ -23,6 +25,7 @@ static void on_all_threads(MiContext *ctx, void (*fn)(void *, int, int), void *a
 
 /* ---- load ------------------------------------------------------------------- */
 
+/* Of a weight without MiWeight.quant. */
 static const MiBlockFormat *shape_of(const MiWeight *w, GError **error)
 {
     const MiBlockFormat *f = mi_block_format(w->format);
@@ -49,7 +52,7 @@ static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *optio
     *total = 0;
     for (int i = 0; i < n; i++) {
         gsize one;
-        if (!shape_of(&parts[i], error))
+        if (!parts[i].quant && !shape_of(&parts[i], error))
             return false;
         if (!g_size_checked_mul(&one, (gsize)parts[i].shape[0], (gsize)parts[i].shape[1]) ||
             !g_size_checked_mul(&one, one, sizeof(float)) || !g_size_checked_add(total, *total, one)) {
@@ -61,19 +64,26 @@ static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *optio
 }
 
 typedef struct {
-    const MiBlockFormat *format;
+    const MiBlockFormat *format; /* NULL: quant */
+    const MiQuant       *quant;
     const char          *src;
     float               *dst;
     int64_t              rows, cols;
+    atomic_bool          failed; /* no memory, or a scale of quant is no finite number */
 } Decoding;
 
 static void decode(void *arg, int part, int n_parts)
 {
-    const Decoding *d = arg;
+    Decoding       *d = arg;
     const int64_t   from = d->rows * part / n_parts, to = d->rows * (part + 1) / n_parts;
+    g_autofree void *scratch = d->format ? NULL : g_try_malloc(mi_quant_scratch(d->quant));
 
-    d->format->decode(d->src + from * (d->cols / d->format->values * d->format->bytes), d->dst + from * d->cols,
-                      (to - from) * d->cols);
+    if (d->format)
+        d->format->decode(d->src + from * (d->cols / d->format->values * d->format->bytes), d->dst + from * d->cols,
+                          (to - from) * d->cols);
+    else if (!scratch ||
+             !mi_quant_decode(d->quant, from * d->cols, (to - from) * d->cols, d->dst + from * d->cols, scratch))
+        atomic_store(&d->failed, true);
 }
 
 static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *options, void *dst, MiOperand *out,
@@ -84,11 +94,16 @@ static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *optio
     (void)options;
     for (int i = 0; i < n; i++) {
         const MiWeight *w = &parts[i];
-        Decoding        d = { shape_of(w, error), w->data, p, w->shape[0], w->shape[1] };
+        Decoding        d = { w->quant ? NULL : shape_of(w, error), w->quant, w->data, p, w->shape[0], w->shape[1], false };
 
-        if (!d.format)
+        if (!d.format && !d.quant)
             return false;
         on_all_threads(ctx, decode, &d);
+        if (atomic_load(&d.failed)) {
+            g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: one of its scales is no finite number, or memory ran out",
+                        w->name);
+            return false;
+        }
         out[i] = (MiOperand){
             .tensor = { .data = p, .dtype = MI_F32, .ndim = 2, .shape = { d.rows, d.cols }, .stride = { d.cols, 1 } },
             .layout = "plain",
