@@ -78,7 +78,7 @@ static void summary(MiReport *r, const MiSource *s)
         if (!x)
             g_hash_table_insert(shares, (void *)w.format, x = g_new0(Share, 1));
         x->tensors++, all.tensors++;
-        x->elements += elements(&w), all.elements += elements(&w);
+        x->elements += elements(&w), all.elements += w.companion ? 0 : elements(&w);
         x->bytes += (int64_t)w.bytes, all.bytes += (int64_t)w.bytes;
     }
     mi_report_int(r, "parameters", all.elements);

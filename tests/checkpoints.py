@@ -64,13 +64,18 @@ def write_weights(path, tensors):
             f.write(struct.pack(f"<{n}f", *values(name, n, mean, deviation)))
 
 
-def write(folder, spec):
+def write_texts(folder, config):
+    """All but the weights."""
     os.makedirs(folder, exist_ok=True)
-    for file, content in (("config.json", spec["config"]), ("tokenizer.json", tokenizer())):
+    for file, content in (("config.json", config), ("tokenizer.json", tokenizer())):
         with open(os.path.join(folder, file), "w", encoding="utf-8") as f:
             json.dump(content, f)
     with open(os.path.join(folder, "tokenizer_config.json"), "w", encoding="utf-8") as f:
         json.dump(dict(tokenizer_class="PreTrainedTokenizerFast", bos_token="<s>", eos_token="</s>"), f)
+
+
+def write(folder, spec):
+    write_texts(folder, spec["config"])
     write_weights(os.path.join(folder, "model.safetensors"), spec["tensors"])
 
 

@@ -12,12 +12,15 @@ tests_test_gguf_SOURCES  = tests/test_gguf.c $(TEST_COMMON)
 tests_test_gguf_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_gguf_LDADD    = $(TEST_LDADD)
 if HAVE_JANSSON
-test_programs += tests/test_json_scan tests/test_safetensors tests/test_convert tests/fuzz_formats
+test_programs += tests/test_json_scan tests/test_quants tests/test_safetensors tests/test_convert tests/fuzz_formats
 check_PROGRAMS += tests/plugins/small_shards.so
 endif
 tests_test_json_scan_SOURCES  = tests/test_json_scan.c plugins/formats/json_scan.c plugins/formats/json_scan.h
 tests_test_json_scan_CPPFLAGS = $(TEST_CPPFLAGS) $(JANSSON_CFLAGS)
 tests_test_json_scan_LDADD    = $(TEST_LDADD) $(JANSSON_LIBS)
+tests_test_quants_SOURCES  = tests/test_quants.c tests/formats_common.h $(TEST_COMMON)
+tests_test_quants_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_test_quants_LDADD    = $(TEST_LDADD)
 tests_test_safetensors_SOURCES  = tests/test_safetensors.c tests/formats_common.h tests/data/tiny_safetensors.h $(TEST_COMMON)
 tests_test_safetensors_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_safetensors_LDADD    = $(TEST_LDADD)

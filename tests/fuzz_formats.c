@@ -3,7 +3,7 @@
  *   fuzz_formats [--count N] [--seconds S] [--seed N] [--only I]
  *
  * Fields of a GGUF (counts, lengths, types, dimensions, offsets, texts) and words of the
- * JSON of a safetensors directory are replaced, doubled, cut.  Run i of a seed is always
+ * JSON of safetensors directories, quantised ones too, are replaced, doubled, cut.  Run i of a seed is always
  * the same mutant: after a finding `--only i` repeats it, and the files of the last one
  * are still in the folder that the first line names.  A mutant that takes more than a
  * second of CPU time is a finding, too.  Prints TAP. */
@@ -279,6 +279,61 @@ static bool run_safetensors(const MiFormat *f, const MiFormat *other)
     return exercise(f, folder, other, below(16) == 0);
 }
 
+/* What is quantised already: one matrix of 16 columns and 8 rows in one of the layouts. */
+static bool run_quantised(const MiFormat *f, const MiFormat *other)
+{
+#define TENSOR(name, dtype, shape, from, to) \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #from "," #to "]}"
+    static const struct { const char *config, *header; } base[] = {
+        { "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":8,\"checkpoint_format\":\"gptq\",\"desc_act\":true}",
+          "{" TENSOR("x.qweight", "I32", "[2,8]", 0, 64) "," TENSOR("x.qzeros", "I32", "[2,1]", 64, 72) ","
+          TENSOR("x.scales", "F16", "[2,8]", 72, 104) "," TENSOR("x.g_idx", "I32", "[16]", 104, 168) "}" },
+        { "{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":8,\"version\":\"gemm\"}",
+          "{" TENSOR("x.qweight", "I32", "[16,1]", 0, 64) "," TENSOR("x.qzeros", "I32", "[2,1]", 64, 72) ","
+          TENSOR("x.scales", "F16", "[2,8]", 72, 104) "}" },
+        { "{\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"group_0\":{\"weights\":{\"num_bits\":4,\"group_size\":8}}}}",
+          "{" TENSOR("x.weight_packed", "I32", "[8,2]", 0, 64) "," TENSOR("x.weight_zero_point", "I32", "[1,2]", 64, 72) ","
+          TENSOR("x.weight_scale", "BF16", "[8,2]", 72, 104) "," TENSOR("x.weight_g_idx", "I32", "[16]", 104, 168) ","
+          TENSOR("x.weight_shape", "I64", "[2]", 168, 184) "}" },
+        { "{\"quant_method\":\"compressed-tensors\"}",
+          "{" TENSOR("x.weight", "I8", "[8,8]", 0, 64) "," TENSOR("x.weight_zero_point", "I8", "[8,1]", 64, 72) ","
+          TENSOR("x.weight_scale", "F32", "[8,1]", 72, 104) "}" },
+        { "{\"quant_method\":\"fp8\",\"weight_block_size\":[4,4]}",
+          "{" TENSOR("x.weight", "F8_E4M3", "[8,8]", 0, 64) "," TENSOR("x.weight_scale_inv", "F32", "[2,2]", 64, 80) "}" },
+    };
+    const size_t          which = below(G_N_ELEMENTS(base));
+    g_autoptr(GString)    s = g_string_new(base[which].header);
+    g_autofree char      *config = g_strdup_printf("{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":16,"
+                                                   "\"num_hidden_layers\":1,\"num_attention_heads\":2,\"quantization_config\":%s}",
+                                                   base[which].config);
+    g_autoptr(GByteArray) b = g_byte_array_new();
+    g_autofree char      *shards = g_build_filename(folder, "model.safetensors.index.json", NULL);
+    const bool            in_config = below(3) == 0;
+    guint8                data[184];
+
+    for (size_t n = in_config ? 0 : below(3); n; n--)
+        mutate_json(s, 200);
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (guint8)(below(4) ? below(2) : random_bits());
+    for (guint i = 0; which % 2 == 0 && i < 16; i++) /* an order, mostly right */
+        data[104 + 4 * i] = (guint8)(i / 8), data[105 + 4 * i] = data[106 + 4 * i] = data[107 + 4 * i] = 0;
+    memcpy(data + 168, (const int64_t[]){ 8, 16 }, 16);
+    if (below(4) == 0)
+        data[below(sizeof data)] = (guint8)random_bits();
+    const uint64_t len = s->len;
+    const char    *end = s->len > 2 ? strrchr(s->str, ',') : NULL;
+    const size_t   bytes = end ? g_ascii_strtoull(end + 1, NULL, 10) : 0;
+    g_byte_array_append(b, (const guint8 *)&len, 8);
+    g_byte_array_append(b, (const guint8 *)s->str, (guint)s->len);
+    g_byte_array_append(b, data, (guint)MIN(bytes, sizeof data));
+    g_remove(shards);
+    put(folder, "model.safetensors", b->data, b->len);
+    put_json("config.json", config, in_config);
+    put_json("generation_config.json", "{}", false);
+    return exercise(f, folder, other, below(16) == 0);
+#undef TENSOR
+}
+
 /* ---- runs ------------------------------------------------------------------------------- */
 
 static double cpu_seconds(void)
@@ -315,21 +370,22 @@ int main(int argc, char **argv)
     const GOptionEntry more[] = { { "only", 0, 0, G_OPTION_ARG_INT64, &only, "this mutant alone", "I" }, { 0 } };
     FuzzPlan           plan = fuzz_plan(argc, argv, 2000, more);
 
-    plan.seconds /= 2; /* half for each format */
+    plan.seconds /= 3; /* a third for each */
     if (!g_getenv("TMPDIR") && g_file_test("/dev/shm", G_FILE_TEST_IS_DIR))
         g_setenv("TMPDIR", "/dev/shm", FALSE); /* written files are synced, which a disk takes its time for */
     folder = new_folder();
     gguf_path = g_build_filename(folder, "x.gguf", NULL);
-    printf("1..2\n# the mutants are made in %s\n", folder);
+    printf("1..3\n# the mutants are made in %s\n", folder);
     fflush(stdout);
     const MiFormat *gguf = format_of("gguf"), *st = format_of("safetensors");
     const bool      a = fuzz("gguf", plan, only, gguf, st, run_gguf, 1),
-               b = fuzz("safetensors", plan, only, st, gguf, run_safetensors, 2);
+               b = fuzz("safetensors", plan, only, st, gguf, run_safetensors, 2),
+               c = fuzz("quantised", plan, only, st, gguf, run_quantised, 3);
     struct rusage use;
     getrusage(RUSAGE_SELF, &use);
     printf("# peak memory %ld KiB\n", use.ru_maxrss);
     remove_folder(folder);
     g_free(folder);
     g_free(gguf_path);
-    return !(a && b);
+    return !(a && b && c);
 }

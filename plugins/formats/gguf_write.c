@@ -250,7 +250,7 @@ static bool plan_tensors(Plan *p, const MiWriteSpec *spec, GError **error)
         p->total = ((uint64_t)p->n_freqs * 4 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     for (size_t i = 0; i < n; i++) {
         from->vt->at(from->self, i, &w);
-        if (!dropped(p, w.name) && !add_item(p, &w, spec, error))
+        if (!w.companion && !dropped(p, w.name) && !add_item(p, &w, spec, error))
             return false;
     }
     return true;

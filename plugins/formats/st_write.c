@@ -49,9 +49,12 @@ static bool make_plan(Plan *p, const MiWriteSpec *spec, GError **error)
         return false;
     }
     p->dtype = "float32";
-    for (p->n = 0; p->n < n; p->n++) {
+    for (size_t k = 0; k < n; k++) {
         Item *i = &p->items[p->n];
-        from->vt->at(from->self, p->n, &i->w);
+        from->vt->at(from->self, k, &i->w);
+        if (i->w.companion) /* part of a matrix that is written decoded */
+            continue;
+        p->n++;
         i->format = mi_target_format(&i->w, spec, false);
         i->order = mi_row_order(&p->c, &i->w);
         i->bytes = mi_format_bytes(i->format, &i->w);

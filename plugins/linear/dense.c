@@ -1,6 +1,7 @@
 /* dense.c - projections on f32, f16 and bf16 weights as they lie in the file, f32 in and out.
  *
- * Nothing is copied: out[i].tensor is the mapped weight.  Sums are f32, in an
+ * Of those nothing is copied: out[i].tensor is the mapped weight.  What a checkpoint stores
+ * quantised is decoded to f32 once, eight times what four bits take.  Sums are f32, in an
  * order that neither rows nor threads change (kernels/cpu/dense.h). */
 #include <cpu/dense.h>
 #include <miniinfer/plugin.h>
@@ -20,8 +21,9 @@ static const MiOption option_table[] = {
     MI_OPTION_END,
 };
 
-static const char *const formats[] = { "f32", "f16", "bf16", NULL };
+static const char *const formats[] = { "f32", "f16", "bf16", "gptq", "awq", "ct_int4", "ct_int8", "fp8", NULL };
 static const MiDType     dtypes[] = { MI_F32, MI_F16, MI_BF16 };
+enum { N_PLAIN = 3 };
 
 static void on_all_threads(MiContext *ctx, void (*fn)(void *, int, int), void *arg)
 {
@@ -39,9 +41,9 @@ static int type_of(const MiWeight *w, GError **error)
     int   type = 0;
     gsize bytes;
 
-    while (formats[type] && strcmp(formats[type], w->format) != 0)
+    while (type < N_PLAIN && strcmp(formats[type], w->format) != 0)
         type++;
-    if (!formats[type] || w->ndim != 2 || w->shape[0] <= 0 || w->shape[1] <= 0) {
+    if (type == N_PLAIN || w->ndim != 2 || w->shape[0] <= 0 || w->shape[1] <= 0) {
         g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: '%s' of %d dimensions; linear 'dense' reads f32, f16, bf16 of 2",
                     w->name, w->format, w->ndim);
         return -1;
@@ -65,9 +67,16 @@ static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *optio
                     "set it to auto", o->isa);
         return false;
     }
-    for (int i = 0; i < n; i++)
-        if (type_of(&parts[i], error) < 0)
+    for (int i = 0; i < n; i++) {
+        gsize one;
+        if (!parts[i].quant && type_of(&parts[i], error) < 0)
             return false;
+        if (parts[i].quant && (!g_size_checked_mul(&one, (gsize)parts[i].shape[0], (gsize)parts[i].shape[1]) ||
+                               !g_size_checked_mul(&one, one, sizeof(float)) || !g_size_checked_add(total, *total, one))) {
+            g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: too large for this machine", parts[i].name);
+            return false;
+        }
+    }
     return true;
 }
 
@@ -75,18 +84,19 @@ static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *optio
                  GError **error)
 {
     const Options *o = options;
+    float         *decoded = dst;
     int64_t        row = 0;
 
-    (void)ctx, (void)dst;
     for (int i = 0; i < n; row += parts[i++].shape[0]) {
-        const int type = type_of(&parts[i], error);
-        if (type < 0)
+        const int type = parts[i].quant ? 0 : type_of(&parts[i], error);
+        if (type < 0 || (parts[i].quant && !ctx->put(ctx, decoded, MI_F32, &parts[i], error)))
             return false;
         out[i] = (MiOperand){
-            .tensor = { .data = (void *)(uintptr_t)parts[i].data, .dtype = dtypes[type], .ndim = 2,
+            .tensor = { .data = parts[i].quant ? decoded : (void *)(uintptr_t)parts[i].data, .dtype = dtypes[type], .ndim = 2,
                         .shape = { parts[i].shape[0], parts[i].shape[1] }, .stride = { parts[i].shape[1], 1 } },
             .layout = "plain", .ext = mi_dense_isa(o && o->isa ? o->isa : "auto"), .first_row = row,
         };
+        decoded += parts[i].quant ? parts[i].shape[0] * parts[i].shape[1] : 0;
     }
     return true;
 }
