@@ -411,7 +411,7 @@ static bool choose_parts(MiAssembly *a, GError **error)
     a->attention_spec.n_kv_heads = a->cache_spec.n_kv_heads;
     a->attention_spec.head_dim = a->cache_spec.head_dim;
     a->parts = (MiParts){ a->registry, a->backend->name, a->attention->name, cache->append, a->weights, exact(a),
-                          invariant(a) };
+                          invariant(a), mi_dtype_scaled(a->kv_dtype) };
     mi_buckets_choose(a);
     return true;
 }

@@ -77,6 +77,7 @@ typedef struct {
      * data; shape: the most rows of the bucket.  False: not these, or not in this bucket. */
     bool (*match)(const MiArgs *at, MiShape shape);
     const MiOp *op; /* only its functions and batch_invariant are used */
+    bool scales; /* it takes a cache whose keys and values have scales; who does not say so is not given one */
 } MiFusion;
 
 #endif

@@ -22,7 +22,7 @@ typedef struct {
 
 enum { MI_CUDA_ATTENTION_MAX_DIM = 256 };
 
-/* Any layout, any of f32, f16, bf16 for q and for the cache, heads of at most MI_CUDA_ATTENTION_MAX_DIM. */
+/* Any layout, any of f32, f16, bf16 for q and these or numbers with scales for the cache, heads of at most MI_CUDA_ATTENTION_MAX_DIM. */
 int mi_cuda_attention_simple(void *stream, const MiCudaAttention *call);
 
 /* The others: q, out and cache of one 16-bit type, heads of 64, 96, 128 or 256, at most 16 query heads a key head,

@@ -4,6 +4,7 @@
  * Every layout goes through mi_kv_offset(); the fast kernels are tested against it. */
 #include <cuda/attention.h>
 #include <cuda/device.cuh>
+#include <cuda/scaled.cuh>
 
 namespace {
 
@@ -28,6 +29,21 @@ __device__ void keys_of(const MiCudaAttention &a, int seq, int row, int *first, 
     *end = a.bidirectional ? len : min(seen, len);
 }
 
+/* Of a head that begins at an offset, and what its elements are to be multiplied with. */
+template <typename K> __device__ __forceinline__ float element(const K *x)
+{
+    if constexpr (SCALED<K>)
+        return number(*x);
+    else
+        return to_float(*x);
+}
+template <typename K> __device__ __forceinline__ float scale_at(const MiKvView &kv, int side, int64_t at)
+{
+    if constexpr (SCALED<K>)
+        return __uint_as_float((unsigned)((const unsigned short *)kv.scales)[at / kv.head_dim * 2 + side] << 16);
+    return 1;
+}
+
 template <typename Q, typename K>
 __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ MiCudaAttention a)
 {
@@ -48,11 +64,12 @@ __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ MiCuda
         const int t = t0 + tid, n = min(THREADS, end - t0);
         float     score = -INFINITY;
         if (t < end) {
-            const K *k = (const K *)a.kv.k + mi_kv_offset(&a.kv, seq, t, kv_head);
+            const int64_t at = mi_kv_offset(&a.kv, seq, t, kv_head);
+            const K      *k = (const K *)a.kv.k + at;
             score = 0;
             for (int d = 0; d < dim; d++)
-                score = fmaf(q[d], to_float(k[d]), score);
-            score *= a.scale;
+                score = fmaf(q[d], element(k + d), score);
+            score *= a.scale * scale_at<K>(a.kv, 0, at);
             if (a.softcap > 0)
                 score = a.softcap * tanhf(score / a.softcap);
         }
@@ -64,9 +81,10 @@ __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ MiCuda
         __syncthreads();
         for (int i = 0, d = tid; d < dim; i++, d += THREADS) {
             out[i] *= keep;
-            for (int j = 0; j < n; j++)
-                out[i] = fmaf(weight[j], to_float(((const K *)a.kv.v)[mi_kv_offset(&a.kv, seq, t0 + j, kv_head) + d]),
-                              out[i]);
+            for (int j = 0; j < n; j++) {
+                const int64_t at = mi_kv_offset(&a.kv, seq, t0 + j, kv_head);
+                out[i] = fmaf(weight[j] * scale_at<K>(a.kv, 1, at), element((const K *)a.kv.v + at + d), out[i]);
+            }
         }
         __syncthreads();
     }
@@ -90,6 +108,10 @@ template <typename Q> int launch(void *stream, const MiCudaAttention *a)
         return launch<Q, __half>(stream, a);
     case MI_BF16:
         return launch<Q, bf16>(stream, a);
+    case MI_F8:
+        return launch<Q, F8>(stream, a);
+    case MI_I8:
+        return launch<Q, I8>(stream, a);
     default:
         return cudaErrorNotSupported;
     }

@@ -94,7 +94,7 @@ typedef struct {
     const float   *head_gain[2]; /* where plan->norm_dim: of each head of q and of k, [head_dim] */
     float          head_eps, head_offset;
     MiTensor       q;  /* out: [rows][n_heads][head_dim] */
-    MiKvView       kv; /* its k and v are f32, f16 or bf16 */
+    MiKvView       kv; /* its k and v are f32, f16 or bf16; slots NULL: row i goes to slot i */
 } MiGemvQkv;
 
 /* LOAD.  Whether head_dim and rope_dim are ones that the kernel divides evenly. */

@@ -59,9 +59,11 @@ template <typename T> __device__ __forceinline__ Target target_at(const Args &a,
     return t;
 }
 
+__device__ __forceinline__ int slot_of(const Args &a, int m) { return a.kv.slots ? a.kv.slots[m] : m; }
+
 template <typename T> __device__ __forceinline__ Target target_of(const Args &a, int tile, int m)
 {
-    return target_at<T>(a, tile, m, m < a.rows ? a.kv.slots[m] : -1);
+    return target_at<T>(a, tile, m, m < a.rows ? slot_of(a, m) : -1);
 }
 
 template <typename T, int KIND> __device__ __forceinline__ float2 residual_of(const Args &a, int unit, int m, bool two)

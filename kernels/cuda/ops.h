@@ -33,7 +33,7 @@ int mi_cuda_norm(void *stream, MiCudaNorm, MiTensor x, const float *weight, cons
 int mi_cuda_embed(void *stream, MiTensor table, const MiBatch *batch, MiTensor y);
 /* y[i] = x[rows[i]]; rows of gapless elements. */
 int mi_cuda_output_rows(void *stream, const int32_t *rows, MiTensor x, MiTensor y);
-/* k, v: [rows, n_kv_heads, head_dim] to kv->slots, in the cache's dtype f32, f16 or bf16. */
+/* k, v: [rows, n_kv_heads, head_dim] to kv->slots, in the cache's dtype f32, f16 or bf16, or to E4M3 or int8 with scales. */
 int mi_cuda_kv_append(void *stream, MiTensor k, MiTensor v, const MiKvView *kv);
 
 enum { MI_CUDA_MAX_TURNED = 1024 }; /* elements of a head that rope turns */

@@ -1,9 +1,10 @@
 #include "prefill.h"
 #include "device.cuh"
+#include "scaled.cuh"
 
 /* ---- heads that turn, and go into a cache ------------------------------------------ */
 
-enum { MAX_TURNED = 512, TURN_THREADS = 256 };
+enum { MAX_TURNED = 512, TURN_THREADS = 256, MOST_HEADS = 96 << 10 /* bytes */ };
 
 __device__ __forceinline__ void put(const MiKvView &kv, void *base, int64_t at, float x)
 {
@@ -15,11 +16,14 @@ __device__ __forceinline__ void put(const MiKvView &kv, void *base, int64_t at, 
         ((float *)base)[at] = x;
 }
 
-/* A block a row: the angles once, then every pair of every head.  Heads come as q, k, v. */
+/* A block a row: the angles once, then every pair of every head.  Heads come as q, k, v.  scaled: those of k and v stay
+ * in shared memory, f32, until all of them are there, and go to a cache with scales. */
 template <typename T> static __global__ void __launch_bounds__(TURN_THREADS) rope_append(const __grid_constant__ MiRopeAppend a,
                                                                                          const __grid_constant__ MiKvView kv)
 {
-    __shared__ float2 turn[MAX_TURNED / 2]; /* cosine, sine */
+    __shared__ float2       turn[MAX_TURNED / 2]; /* cosine, sine */
+    extern __shared__ float heads[];              /* [k, v][n_kv_heads][dim] */
+    const bool              scaled = mi_dtype_scaled(kv.dtype);
     const int         row = blockIdx.x, dim = a.head_dim, half = dim / 2, turned = a.rotated / 2;
     const int         n_heads = a.n_heads + 2 * a.n_kv_heads, slot = kv.slots[row];
 
@@ -51,6 +55,9 @@ template <typename T> static __global__ void __launch_bounds__(TURN_THREADS) rop
             T *q = (T *)a.q + ((int64_t)row * a.n_heads + h) * dim;
             q[first] = from_float<T>(y);
             q[second] = from_float<T>(z);
+        } else if (scaled) {
+            heads[(head - a.n_heads) * dim + first] = y;
+            heads[(head - a.n_heads) * dim + second] = z;
         } else if (slot >= 0) {
             const int64_t at = slot / kv.block_size * kv.stride_block + slot % kv.block_size * kv.stride_token +
                                h * kv.stride_head;
@@ -58,14 +65,29 @@ template <typename T> static __global__ void __launch_bounds__(TURN_THREADS) rop
             put(kv, part == 1 ? kv.k : kv.v, at + second, z);
         }
     }
+    if (!scaled || slot < 0)
+        return;
+    __syncthreads();
+    for (int h = threadIdx.x / 32; h < 2 * a.n_kv_heads; h += TURN_THREADS / 32) {
+        const int     side = h / a.n_kv_heads, head = h % a.n_kv_heads;
+        const int64_t at = slot / kv.block_size * kv.stride_block + slot % kv.block_size * kv.stride_token +
+                           head * kv.stride_head;
+        store_scaled(kv, side, at, dim, [&](int d) { return heads[h * dim + d]; });
+    }
 }
 
 extern "C" int mi_cuda_rope_append(void *stream, MiRopeAppend a, MiKvView kv)
 {
     if (a.rotated > MAX_TURNED || a.rotated > a.head_dim || a.head_dim % 2)
         return cudaErrorInvalidValue;
-    return a.dtype == MI_BF16  ? mi_launch(rope_append<bf16>, dim3(a.rows), dim3(TURN_THREADS), 0, stream, a, kv)
-           : a.dtype == MI_F16 ? mi_launch(rope_append<__half>, dim3(a.rows), dim3(TURN_THREADS), 0, stream, a, kv)
+    const size_t smem = mi_dtype_scaled(kv.dtype) ? 2 * (size_t)a.n_kv_heads * (size_t)a.head_dim * sizeof(float) : 0;
+    if (smem > MOST_HEADS || (smem && a.head_dim % 4))
+        return cudaErrorNotSupported;
+    static const int allowed = mi_allow_smem(rope_append<bf16>, MOST_HEADS) + mi_allow_smem(rope_append<__half>, MOST_HEADS);
+    if (allowed)
+        return allowed;
+    return a.dtype == MI_BF16  ? mi_launch(rope_append<bf16>, dim3(a.rows), dim3(TURN_THREADS), smem, stream, a, kv)
+           : a.dtype == MI_F16 ? mi_launch(rope_append<__half>, dim3(a.rows), dim3(TURN_THREADS), smem, stream, a, kv)
                                : cudaErrorInvalidValue;
 }
 

@@ -5,6 +5,7 @@
  * the wait; drawn tokens are another kernel's and are read after it. */
 #include "lines.cuh"
 #include "ops.h"
+#include "scaled.cuh"
 
 enum { THREADS = 256 };
 
@@ -114,6 +115,24 @@ template <typename T, typename K> __global__ void __launch_bounds__(THREADS) app
     store_eight((K *)(side ? a.kv.v : a.kv.k) + to, converted<K>(load_eight(from, left, a.aligned)), left, a.aligned);
 }
 
+/* The same into a cache with scales: a warp for each head of a row.  blockIdx.y: k or v */
+template <typename T> __global__ void __launch_bounds__(THREADS) append_scaled(const Append a)
+{
+    const int      side = (int)blockIdx.y;
+    const unsigned item = blockIdx.x * (THREADS / 32) + threadIdx.x / 32, row = item / (unsigned)a.kv.n_kv_heads,
+                   head = item - row * (unsigned)a.kv.n_kv_heads;
+    const int32_t slot = row < a.rows ? a.kv.slots[row] : -1;
+
+    let_successor_start();
+    wait_for_predecessor();
+    if (slot < 0)
+        return;
+    const int64_t to = slot / a.kv.block_size * a.kv.stride_block + slot % a.kv.block_size * a.kv.stride_token +
+                       head * a.kv.stride_head;
+    const T *from = (const T *)a.from[side] + row * a.row[side] + head * a.head[side];
+    store_scaled(a.kv, side, to, a.kv.head_dim, [&](int d) { return to_float(from[d]); });
+}
+
 int mi_cuda_kv_append(void *stream, MiTensor k, MiTensor v, const MiKvView *kv)
 {
     const size_t bytes = mi_dtype_size(kv->dtype);
@@ -132,6 +151,12 @@ int mi_cuda_kv_append(void *stream, MiTensor k, MiTensor v, const MiKvView *kv)
     const dim3 blocks(blocks_for(a.rows * (unsigned)kv->n_kv_heads * a.units, THREADS), 2);
     if (!blocks.x)
         return 0;
+    if (mi_dtype_scaled(kv->dtype)) {
+        const dim3 warps(blocks_for(a.rows * (unsigned)kv->n_kv_heads, THREADS / 32), 2);
+        return kv->head_dim % 4 ? (int)cudaErrorNotSupported : by_dtype(k.dtype, [&](auto zero) {
+            return mi_launch(append_scaled<decltype(zero)>, warps, THREADS, 0, stream, a);
+        });
+    }
     return by_dtype(k.dtype, [&](auto from) {
         return by_dtype(kv->dtype, [&](auto to) {
             return mi_launch(append<decltype(from), decltype(to)>, blocks, THREADS, 0, stream, a);

@@ -90,7 +90,7 @@ __global__ void __maxnreg__((MOST_REGISTERS<MT, STEPS>)) skinny(const __grid_con
     if (KIND == MI_GEMV_QKV) {
 #pragma unroll 1
         for (int m = tid; m < MT * 16; m += a.warps * 32)
-            ((int *)(smem + SLOTS))[m] = m < a.rows ? a.kv.slots[m] : -1;
+            ((int *)(smem + SLOTS))[m] = m < a.rows ? slot_of(a, m) : -1;
 #pragma unroll 1
         for (int q = warp * parts + part; q < groups * PIECES; q += a.warps * parts)
             if (there(q))

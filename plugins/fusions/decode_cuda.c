@@ -4,6 +4,7 @@
  * Up to MI_GEMV_MAX_ROWS rows of bf16 and weights of layout "plain"; a bucket of more
  * rows, another dtype or another card takes the fusions of prefill_cuda.c or the operations. */
 #include <cuda/gemv.h>
+#include <cuda/ops.h>
 #include <cuda/refused.h>
 #include <miniinfer/plugin.h>
 #include <string.h>
@@ -126,9 +127,33 @@ static bool normed_match(const MiArgs *at, MiShape shape)
 
 static const MiArgs *rope_of(const MiCall *call) { return &call->at[call->n > APPEND + 1 ? NORMED_ROPE_Q : ROPE_Q]; }
 
+/* A head that gets a scale has to be there whole: where the cache has some, the kernel leaves keys and values in the
+ * workspace, [k, v][rows][n_kv_heads][head_dim], and kv_append's takes them from there. */
+static MiTensor left(const MiCall *call, int side)
+{
+    const MiTensor *k = &rope_of(call)[1].in[0];
+    const int64_t   row = k->shape[1] * k->shape[2];
+
+    return (MiTensor){
+        .data = (char *)call->workspace + (size_t)(side * k->shape[0] * row) * mi_dtype_size(MI_BF16), .dtype = MI_BF16,
+        .ndim = 3, .shape = { k->shape[0], k->shape[1], k->shape[2] }, .stride = { row, k->shape[2], 1 },
+    };
+}
+
+static MiKvView left_view(const MiCall *call, const MiKvView *kv)
+{
+    const MiTensor k = left(call, 0), v = left(call, 1);
+
+    return (MiKvView){ .k = k.data, .v = v.data, .dtype = MI_BF16, .n_kv_heads = kv->n_kv_heads, .head_dim = kv->head_dim,
+                       .stride_token = k.stride[0], .stride_head = k.stride[1], .block_size = INT32_MAX };
+}
+
 static bool qkv_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    (void)ctx, (void)workspace;
+    const MiTensor *k = &rope_of(call)[1].in[0];
+
+    (void)ctx;
+    *workspace = 2 * (size_t)(k->shape[0] * k->shape[1] * k->shape[2]) * mi_dtype_size(MI_BF16);
     return keep(qkv_plan(call->at, rope_of(call)), state, error);
 }
 
@@ -137,6 +162,7 @@ static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **er
     const MiArgs   *at = call->at, *rope = rope_of(call);
     const MiTensor *q = &rope[0].out[0];
     const MiRotate *r = rope[0].node->attr;
+    const bool      scaled = mi_dtype_scaled(rope[2].kv->dtype);
     MiGemvQkv       c = {
               .freqs = rope[0].in[1].data,
               .positions = call->batch->positions,
@@ -147,12 +173,12 @@ static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **er
               .interleaved = r->style == MI_ROPE_INTERLEAVED,
               .magnitude = r->magnitude,
               .q = *q,
-              .kv = *rope[2].kv,
+              .kv = scaled ? left_view(call, rope[2].kv) : *rope[2].kv,
     };
 
     if (c.kv.dtype != MI_BF16 && c.kv.dtype != MI_F16 && c.kv.dtype != MI_F32) {
         g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
-                    "it writes a cache of f32, f16 or bf16; set [engine] kv_dtype");
+                    "it writes a cache of f32, f16, bf16, fp8 or int8; set [engine] kv_dtype");
         return false;
     }
     for (int i = 0; i < 2 && call->n > APPEND + 1; i++) {
@@ -165,7 +191,8 @@ static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **er
         c.w[i] = at[Q + i].weight[0].tensor.data;
         c.bias[i] = at[Q + i].weight[1].tensor.data;
     }
-    return launched(mi_cuda_gemv_qkv(ctx->stream, state, at[QKV_NORM].in[0], norm_of(&at[QKV_NORM]), &c), error);
+    return launched(mi_cuda_gemv_qkv(ctx->stream, state, at[QKV_NORM].in[0], norm_of(&at[QKV_NORM]), &c), error) &&
+           (!scaled || launched(mi_cuda_kv_append(ctx->stream, left(call, 0), left(call, 1), rope[2].kv), error));
 }
 
 static const MiOp qkv_op = {.struct_size = sizeof qkv_op, .prepare = qkv_prepare, .run = qkv_run, .release = g_free};
@@ -175,6 +202,7 @@ static const MiFusion qkv = {
     .layouts = layouts,
     .match = qkv_match,
     .op = &qkv_op,
+    .scales = true,
 };
 
 static const MiFusion qkv_normed = {
@@ -183,6 +211,7 @@ static const MiFusion qkv_normed = {
     .layouts = layouts,
     .match = normed_match,
     .op = &qkv_op,
+    .scales = true,
 };
 
 /* ---- linear, add ---------------------------------------------------------------------- */

@@ -168,6 +168,7 @@ static const MiOp residual_op = {
 
 static const MiFusion qkv = {
     .struct_size = sizeof qkv, .pattern = qkv_pattern, .layouts = layouts, .match = qkv_match, .op = &qkv_op,
+    .scales = true,
 };
 static const MiFusion gated = {
     .struct_size = sizeof gated, .pattern = gated_pattern, .layouts = layouts, .match = gated_match, .op = &gated_op,

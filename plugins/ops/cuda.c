@@ -188,8 +188,8 @@ static bool append_run(void *state, MiContext *ctx, const MiCall *call, GError *
     (void)state;
     const MiArgs *at = call->at;
 
-    if (!floats(at->kv->dtype)) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "op '%s' on CUDA writes caches of f32, f16 or bf16",
+    if (!floats(at->kv->dtype) && !mi_dtype_scaled(at->kv->dtype)) {
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "op '%s' on CUDA writes caches of f32, f16, bf16, fp8 or int8",
                     at->node->op);
         return false;
     }
