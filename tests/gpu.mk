@@ -59,3 +59,11 @@ examples/plugin/cuda/acme_add_cuda.so: $(cuda_example) $(pkginclude_HEADERS) min
 	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(MAKE) -sB -C $(@D) -f $(example)/Makefile VPATH='$(example)' CC='$(CC)' \
 		SAN='$(SAN_FLAGS)' NVCC='$(NVCC)' PKG_CONFIG='env PKG_CONFIG_PATH=$(abs_top_builddir):$(PKG_CONFIG_PATH) $(PKG_CONFIG)'
 MOSTLYCLEANFILES += examples/plugin/cuda/*.so examples/plugin/cuda/kernels.o
+
+if MI_CUDA
+check_PROGRAMS += tests/gpu_fp8
+endif
+tests_gpu_fp8_SOURCES  = tests/gpu_fp8.c tests/gpu.h tests/scaled.h kernels/cuda/prefill.cu kernels/cuda/rows.cu
+tests_gpu_fp8_CPPFLAGS = $(gpu_cppflags)
+tests_gpu_fp8_LDFLAGS  = $(gpu_ldflags)
+tests_gpu_fp8_LDADD    = $(gpu_ldadd)

@@ -55,16 +55,17 @@ static void wanted(const Case *c, float scale, int s, int r, int h, double *out)
                 part[i] += 4.0 * q[d + i] * k[d + i];
         for (int i = 0; i < 8; i++)
             score += part[i];
-        score *= scale;
+        score *= scale * world_scale(c, 0, s, t, kv);
         weight[t] = c->softcap > 0 ? c->softcap * tanh(score / c->softcap) : score;
         top = fmax(top, weight[t]);
     }
     for (int t = first; t < end; t++) {
         const float *v = world_row(c, 1, s, t, kv);
         const double w = exp(weight[t] - top);
+        const double by = w * world_scale(c, 1, s, t, kv);
         sum += w;
         for (int d = 0; d < c->dim; d++)
-            out[d] += w * v[d];
+            out[d] += by * v[d];
     }
     for (int d = 0; d < c->dim && sum > 0; d++)
         out[d] /= sum;
@@ -180,7 +181,7 @@ static void compare(const Case *c, double *worst)
     void  *plain = outcome(&w, SIMPLE, c);
     double e = distance(c, plain);
     worst[SIMPLE] = e <= worst[SIMPLE] ? worst[SIMPLE] : e;
-    for (int i = 0; i < N_KERNELS - 1 && c->dtype != MI_F32 && c->dtype == c->kv_dtype; i++) {
+    for (int i = 0; i < N_KERNELS - 1 && c->dtype != MI_F32 && (c->dtype == c->kv_dtype || mi_dtype_scaled(c->kv_dtype)); i++) {
         void *out = outcome(&w, fast[i], c);
         e = distance(c, out);
         worst[fast[i]] = e <= worst[fast[i]] ? worst[fast[i]] : e;
@@ -286,6 +287,59 @@ static void mixed_types(void)
             snprintf(what, sizeof what, "dtypes %d over %d", of[i][0], of[i][1]);
             report_all(worst, what, of[i][0], false);
         }
+}
+
+/* Caches of numbers with scales: every kernel, layout and mask, and long contexts, shared out in every way. */
+static void scaled_caches(void)
+{
+    static const int     dims[] = {64, 96, 128, 256}, groups[] = {1, 7, 16};
+    static const MiDType types[] = {MI_F8, MI_I8};
+
+    for (int t = 0; t < 2; t++)
+        for (int d = 0; d < 4; d += quick ? 2 : 1)
+            for (int g = 0; g < (quick ? 1 : 3); g++) {
+                double        worst[N_KERNELS] = {0};
+                char          what[100];
+                const MiDType dtype = (d + g) % 2 ? MI_F16 : MI_BF16;
+                for (int l = 0; l < N_LAYOUTS; l++)
+                    for (int b = 0; b < N_BATCHES; b++) {
+                        Case c = {.dim = dims[d], .heads = 2 * groups[g], .kv_heads = 2, .page = b % 2 ? 64 : 16,
+                                  .dtype = dtype, .kv_dtype = types[t], .layout = (Layout)l};
+                        if (g == 1)
+                            c.window = b % 2 * 40, c.softcap = (float)(l % 2 * 3), c.bidirectional = l == 2 && b == 1;
+                        if ((l + b) % 2 && d % 2)
+                            continue;
+                        fill_batch(&c, (Batch)b);
+                        compare(&c, worst);
+                    }
+                snprintf(what, sizeof what, "%s cache, %s, heads of %d, %d a key head%s", t ? "int8" : "fp8",
+                         dtype == MI_F16 ? "f16" : "bf16", dims[d], groups[g], g == 1 ? ", masks" : "");
+                report_all(worst, what, dtype, true);
+            }
+    for (int i = 0; i < 4; i++) {
+        Case c = {.dim = i % 2 ? 64 : 128, .heads = 14, .kv_heads = 2, .page = 16, .dtype = MI_BF16,
+                  .kv_dtype = types[i / 2], .layout = PAGED, .n_seqs = i < 2 ? 3 : 1, .rows = {1, 1, 1},
+                  .len = {4097, 1000, 2500}, .decode = true};
+        World w;
+        bool  same = true;
+        world_make(&w, &c);
+        take_samples(&c, &w);
+        void  *shared = outcome(&w, FLASH, &c);
+        double e = distance(&c, shared);
+        report(e <= tolerance[MI_BF16], "long contexts, a cache with scales, in clusters", e);
+        for (int n = 0; n < 20; n++) {
+            void *again = outcome(&w, FLASH, &c);
+            same = same && memcmp(shared, again, w.out_bytes) == 0;
+            free(again);
+        }
+        report(same, "the same bits in 20 runs", 0);
+        w.call.batch.shape.max_kv = 100000; /* through the workspace */
+        void *other = outcome(&w, FLASH, &c);
+        e = between(shared, other, (int64_t)w.n_tokens * c.heads * c.dim, c.dtype);
+        report(e <= 4e-3, "shared out in two ways", e);
+        free(shared), free(other);
+        world_free(&w);
+    }
 }
 
 /* Shared out between two blocks, whose warps are there in part when they add up. */
@@ -502,7 +556,11 @@ int main(void)
         return 0;
     }
     quick = getenv("MI_QUICK") != NULL;
-    if (!getenv("MI_BENCH") || strcmp(getenv("MI_BENCH"), "only") != 0) {
+    if (getenv("MI_SCALED")) { /* those alone */
+        scaled_caches();
+        printf("%d passed, %d failed\n", n_passed, n_failed);
+    } else if (!getenv("MI_BENCH") || strcmp(getenv("MI_BENCH"), "only") != 0) {
+        scaled_caches();
         masks();
         shapes();
         mixed_types();

@@ -23,8 +23,8 @@ typedef struct {
 /* Everything on the device; free with world_free(). */
 typedef struct {
     MiCudaAttention call;
-    void           *k, *v, *q, *out, *ints, *workspace;
-    size_t          side, out_bytes;
+    void           *k, *v, *q, *out, *ints, *workspace, *scales;
+    size_t          side, scale_bytes, out_bytes;
     int             n_tokens, starts[MAX_SEQS + 1];
 } World;
 
@@ -32,6 +32,8 @@ void  world_make(World *w, const Case *c);
 void  world_free(World *w);
 /* Row r of the case's k (side 0), v (1) or q (2), as the device has it: where it lies in a table of values. */
 const float *world_row(const Case *c, int side, int seq, int t, int head);
+/* What a row of k or v is multiplied with; 1 but for caches with scales. */
+float world_scale(const Case *c, int side, int seq, int t, int head);
 int   world_run(World *w, Kernel kernel, const Case *c, cudaStream_t stream);
 void  must(int code, const char *what);
 float bench_all(void);

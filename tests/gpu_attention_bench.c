@@ -73,7 +73,7 @@ static bool chosen(const char *what)
     return !e || strstr(e, what);
 }
 
-static void decode(double limit, Layout layout, int n_seqs, int context, int max_kv)
+static void decode_from(MiDType kv, double limit, Layout layout, int n_seqs, int context, int max_kv)
 {
     for (int s = 0; s < 3; s++) {
         Case  c = {.dim = shapes[s].dim,
@@ -81,7 +81,7 @@ static void decode(double limit, Layout layout, int n_seqs, int context, int max
                    .kv_heads = shapes[s].kv_heads,
                    .page = 64,
                    .dtype = MI_BF16,
-                   .kv_dtype = MI_BF16,
+                   .kv_dtype = kv,
                    .layout = layout,
                    .n_seqs = n_seqs,
                    .decode = true,
@@ -91,7 +91,8 @@ static void decode(double limit, Layout layout, int n_seqs, int context, int max
         for (int i = 0; i < n_seqs; i++)
             c.rows[i] = 1, c.len[i] = context;
         world_make(&w, &c);
-        const double bytes = 4.0 * n_seqs * context * c.kv_heads * c.dim;
+        /* Scales, the same for all layers, are not counted. */
+        const double bytes = 2.0 * n_seqs * context * c.kv_heads * (double)mi_dtype_size(kv) * c.dim;
         const int    layers = bytes > 3e7 ? 6 : bytes > 3e5 ? 60 : 28;
         must(cudaMalloc((void **)&k, w.side * (size_t)layers), "cudaMalloc");
         must(cudaMalloc((void **)&v, w.side * (size_t)layers), "cudaMalloc");
@@ -100,8 +101,8 @@ static void decode(double limit, Layout layout, int n_seqs, int context, int max
             must(cudaMemcpy(v + (size_t)i * w.side, w.v, w.side, cudaMemcpyDeviceToDevice), "cudaMemcpy");
         }
         const double us = chain(&w, &c, GQA, k, v, layers); /* flash decodes as it does */
-        printf("decode %2d/%d x %3d, %2d x %4d%s, bucket %4d: %7.2f us, %.2f TB/s = %3.0f %%\n", c.heads, c.kv_heads,
-               c.dim, n_seqs, context, layout == PAGED ? " paged" : "", w.call.batch.shape.max_kv, us,
+        printf("decode%s %2d/%d x %3d, %2d x %4d%s, bucket %4d: %7.2f us, %.2f TB/s = %3.0f %%\n",
+               kv == MI_F8 ? " fp8" : kv == MI_I8 ? " int8" : "", c.heads, c.kv_heads, c.dim, n_seqs, context, layout == PAGED ? " paged" : "", w.call.batch.shape.max_kv, us,
                bytes / us * 1e-6, bytes / us * 1e-4 / limit);
         fflush(stdout);
         cudaFree(k), cudaFree(v);
@@ -109,7 +110,12 @@ static void decode(double limit, Layout layout, int n_seqs, int context, int max
     }
 }
 
-static void prefill(int n, Layout layout)
+static void decode(double limit, Layout layout, int n_seqs, int context, int max_kv)
+{
+    decode_from(MI_BF16, limit, layout, n_seqs, context, max_kv);
+}
+
+static void prefill_from(MiDType kv, int n, Layout layout)
 {
     for (int s = 0; s < 3; s++) {
         Case  c = {.dim = shapes[s].dim,
@@ -117,7 +123,7 @@ static void prefill(int n, Layout layout)
                    .kv_heads = shapes[s].kv_heads,
                    .page = 128,
                    .dtype = MI_BF16,
-                   .kv_dtype = MI_BF16,
+                   .kv_dtype = kv,
                    .layout = layout,
                    .n_seqs = 1,
                    .rows = {n},
@@ -141,6 +147,8 @@ static void prefill(int n, Layout layout)
         world_free(&w);
     }
 }
+
+static void prefill(int n, Layout layout) { prefill_from(MI_BF16, n, layout); }
 
 /* us of one call, the best of some times 8 in a row. */
 static double eager(World *w, const Case *c)
@@ -214,6 +222,14 @@ float bench_all(void)
     }
     if (chosen("many"))
         decode(limit, PAGED, 64, 4096, 0);
+    if (chosen("scaled")) {
+        for (MiDType kv = MI_BF16; kv <= MI_I8; kv++) {
+            decode_from(kv, limit, PAGED, 128, 900, 1024);
+            decode_from(kv, limit, PAGED, 32, 512, 578);
+            decode_from(kv, limit, CONTIGUOUS, 1, 4128, 4162);
+        }
+        prefill_from(MI_F8, 2048, PAGED);
+    }
     if (chosen("mixed"))
         mixed();
     if (chosen("prefill")) {

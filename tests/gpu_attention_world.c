@@ -1,6 +1,7 @@
 /* gpu_attention_world.c - makes up a call: caches of every layout whose other
  * elements are NaN, q as a view into rows that hold more, outputs poisoned. */
 #include "gpu_attention.h"
+#include "scaled.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,12 +51,31 @@ static const float *table(void)
     return t;
 }
 
+/* The same as numbers of a type with scales. */
+static const float *numbers(MiDType t)
+{
+    static float of[2][TABLE];
+    float       *x = of[t == MI_I8];
+
+    if (x[0] == 0)
+        for (int i = 0; i < TABLE; i++)
+            x[i] = (float)scaled_nearest(t, table()[i] * (t == MI_I8 ? 127 : 300));
+    return x;
+}
+
+float world_scale(const Case *c, int side, int seq, int t, int head)
+{
+    const float *x = world_row(c, 3, side * 300 + seq, t, head);
+    return mi_dtype_scaled(c->kv_dtype) && side < 2
+               ? from_bf16(to_bf16((1.5f + *x) / (c->kv_dtype == MI_I8 ? 127 : 300))) : 1;
+}
+
 const float *world_row(const Case *c, int side, int seq, int t, int head)
 {
     uint32_t x = (uint32_t)(((side * 67 + seq) * 8209 + t) * 67 + head) * 0x9e3779b1u + (uint32_t)c->dim;
     x = (x ^ x >> 15) * 0x2c1b3c6du;
     x = (x ^ x >> 12) * 0x297a2d39u;
-    return table() + (x ^ x >> 15) % (TABLE - 256);
+    return (side < 2 && mi_dtype_scaled(c->kv_dtype) ? numbers(c->kv_dtype) : table()) + (x ^ x >> 15) % (TABLE - 256);
 }
 
 static uint16_t to_f16(float x) /* values of the table, times a power of 2 */
@@ -69,7 +89,15 @@ static void put(void *to, int64_t at, MiDType t, float x)
 {
     if (t == MI_F32)
         ((float *)to)[at] = x;
-    else
+    else if (t == MI_I8)
+        ((int8_t *)to)[at] = (int8_t)x;
+    else if (t == MI_F8) {
+        int code = 0;
+        for (int bit = 0x40; bit; bit >>= 1) /* codes ascend as their numbers do */
+            if ((code | bit) < 0x7f && scaled_code(t, code | bit) <= fabsf(x))
+                code |= bit;
+        ((uint8_t *)to)[at] = (uint8_t)(code | (x < 0 ? 0x80 : 0));
+    } else
         ((uint16_t *)to)[at] = t == MI_F16 ? to_f16(x) : to_bf16(x);
 }
 
@@ -107,7 +135,7 @@ static int64_t lay_out(MiKvView *kv, const Case *c, int longest, int *start, int
     return kv->stride_block * (c->layout == PAGED ? (int64_t)c->n_seqs * pages : c->n_seqs);
 }
 
-static void fill_cache(const Case *c, const MiKvView *kv, const int *start, char *k, char *v)
+static void fill_cache(const Case *c, const MiKvView *kv, const int *start, char *k, char *v, uint16_t *scales)
 {
     for (int s = 0; s < c->n_seqs; s++)
         for (int t = 0; t < c->len[s]; t++)
@@ -118,6 +146,8 @@ static void fill_cache(const Case *c, const MiKvView *kv, const int *start, char
                     put(k, at + d, c->kv_dtype, x[d]);
                     put(v, at + d, c->kv_dtype, y[d]);
                 }
+                for (int side = 0; side < 2 && mi_dtype_scaled(c->kv_dtype); side++)
+                    scales[at / c->dim * 2 + side] = to_bf16(world_scale(c, side, s, t, h));
             }
 }
 
@@ -170,8 +200,13 @@ void world_make(World *w, const Case *c)
     char *k = malloc(w->side), *v = malloc(w->side);
     memset(k, 0xff, w->side);
     memset(v, 0xff, w->side);
+    w->scale_bytes = mi_dtype_scaled(c->kv_dtype) ? (size_t)elements / (size_t)c->dim * 4 : 0;
+    uint16_t *scales = malloc(w->scale_bytes + 4);
+    memset(scales, 0xff, w->scale_bytes + 4);
     w->call.kv.block_table = tables;
-    fill_cache(c, &w->call.kv, start, k, v);
+    fill_cache(c, &w->call.kv, start, k, v, scales);
+    w->call.kv.scales = w->scales = w->scale_bytes ? upload(scales, w->scale_bytes) : NULL;
+    free(scales);
     w->call.kv.k = w->k = upload(k, w->side);
     w->call.kv.v = w->v = upload(v, w->side);
     free(k);
@@ -194,8 +229,8 @@ void world_make(World *w, const Case *c)
 
 void world_free(World *w)
 {
-    void *all[] = {w->k, w->v, w->q, w->out, w->ints, w->workspace};
-    for (int i = 0; i < 6; i++)
+    void *all[] = {w->k, w->v, w->q, w->out, w->ints, w->workspace, w->scales};
+    for (int i = 0; i < 7; i++)
         cudaFree(all[i]);
 }
 

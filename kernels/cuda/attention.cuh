@@ -63,6 +63,11 @@ __device__ __forceinline__ void copy_16(unsigned dst, const void *src, bool ther
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(there ? 16 : 0)
                  : "memory");
 }
+/* 4 bytes, likewise. */
+__device__ __forceinline__ void copy_4(unsigned dst, const void *src, bool there)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(dst), "l"(src), "r"(there ? 4 : 0) : "memory");
+}
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void copies_wait()
 {

@@ -25,7 +25,7 @@ enum { MI_CUDA_ATTENTION_MAX_DIM = 256 };
 /* Any layout, any of f32, f16, bf16 for q and these or numbers with scales for the cache, heads of at most MI_CUDA_ATTENTION_MAX_DIM. */
 int mi_cuda_attention_simple(void *stream, const MiCudaAttention *call);
 
-/* The others: q, out and cache of one 16-bit type, heads of 64, 96, 128 or 256, at most 16 query heads a key head,
+/* The others: q, out and cache of one 16-bit type, or the cache of numbers with scales, heads of 64, 96, 128 or 256, at most 16 query heads a key head,
  * mi_cuda_attention_fits().  What they count are packed rows: a sequence's rows times the query heads of a key head. */
 
 /* Sequences of at most mi_cuda_attention_few() packed rows; more are left alone.  workspace: as many bytes as
@@ -33,8 +33,8 @@ int mi_cuda_attention_simple(void *stream, const MiCudaAttention *call);
 size_t mi_cuda_attention_workspace(int head_dim);
 int    mi_cuda_attention_decode(void *stream, const MiCudaAttention *call, void *workspace, int32_t *arrived);
 
-/* Sequences of more than `few` packed rows; the rest is left alone.  flash: by the tensor cores of sm_90a; where the card
- * or the pages of the cache do not allow that, as gqa; workspace: as many bytes as _flash_workspace() says, for a few rows
+/* Sequences of more than `few` packed rows; the rest is left alone.  flash: by the tensor cores of sm_90a; where the card,
+ * the type or the pages of the cache do not allow that, as gqa; workspace: as many bytes as _flash_workspace() says, for a few rows
  * behind many keys; NULL: those take longer. */
 int    mi_cuda_attention_gqa(void *stream, const MiCudaAttention *call, int few);
 size_t mi_cuda_attention_flash_workspace(int head_dim);
@@ -42,14 +42,17 @@ int    mi_cuda_attention_flash(void *stream, const MiCudaAttention *call, int fe
 
 static inline int mi_cuda_attention_few(const MiCudaAttention *a) { return a->q.shape[1] / a->kv.n_kv_heads <= 8 ? 8 : 16; }
 
-/* Of one 16-bit type, and 16-byte accesses may be used. */
+/* Of one 16-bit type, or the cache of numbers with scales, and 16-byte accesses may be used. */
 static inline bool mi_cuda_attention_fits(const MiCudaAttention *a)
 {
     const int64_t strides = a->q.stride[0] | a->q.stride[1] | a->out.stride[0] | a->out.stride[1] | a->kv.stride_block |
                             a->kv.stride_token | a->kv.stride_head;
     const uintptr_t bases = (uintptr_t)a->q.data | (uintptr_t)a->out.data | (uintptr_t)a->kv.k | (uintptr_t)a->kv.v;
-    return strides % 8 == 0 && bases % 16 == 0 && a->q.stride[2] == 1 && a->out.stride[2] == 1 &&
-           (a->q.dtype == MI_BF16 || a->q.dtype == MI_F16) && a->q.dtype == a->kv.dtype && a->q.dtype == a->out.dtype;
+    const int64_t of_cache = a->kv.stride_block | a->kv.stride_token | a->kv.stride_head;
+    const bool    scaled = mi_dtype_scaled(a->kv.dtype);
+    return strides % 8 == 0 && bases % 16 == 0 && (!scaled || of_cache % 16 == 0) && a->q.stride[2] == 1 && a->out.stride[2] == 1 &&
+           (a->q.dtype == MI_BF16 || a->q.dtype == MI_F16) && (scaled || a->q.dtype == a->kv.dtype) &&
+           a->q.dtype == a->out.dtype;
 }
 
 #ifdef __cplusplus

@@ -570,7 +570,7 @@ extern "C" int mi_cuda_attention_flash(void *stream, const MiCudaAttention *a, i
 {
     if (!mi_cuda_attention_fits(a))
         return cudaErrorNotSupported;
-    if (!card().hopper || !box_of(&a->kv, a->kv.head_dim <= 128 ? 128 : 64))
+    if (mi_dtype_scaled(a->kv.dtype) || !card().hopper || !box_of(&a->kv, a->kv.head_dim <= 128 ? 128 : 64))
         return mi_cuda_attention_gqa(stream, a, few);
     return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, few, workspace) : launch<__half>(stream, a, few, workspace);
 }

@@ -1,14 +1,21 @@
 /* attention_gqa.cu - attention of prompts with mma.m16n8k16, from sm_80 on: 64 packed rows a
- * block, 64 keys at a time in two buffers (FlashAttention-2, Dao 2023). */
+ * block, 64 keys at a time in two buffers (FlashAttention-2, Dao 2023).
+ *
+ * K is what a cache's elements are: T, or numbers with scales, which become f16, with dimensions that change places and
+ * scales that multiply scores and weights as attention_decode.cuh has it. */
 #include <cuda/attention.cuh>
+#include <cuda/scaled.cuh>
+#include <type_traits>
 
 namespace {
 
 constexpr int TILE_ROWS = 64, TILE_KEYS = 64, TILE_THREADS = 128;
 
-template <int D> struct Tile {
-    static constexpr int PITCH = D * 2 + 16, SIDE = TILE_KEYS * PITCH;
-    static constexpr int BYTES = TILE_ROWS * PITCH + 4 * SIDE + 2 * TILE_KEYS * 4;
+/* Shared memory: queries, two buffers of keys, of values, of offsets, of scales. */
+template <typename K, int D> struct Tile {
+    static constexpr int Q_PITCH = D * 2 + 16, PITCH = D * (int)sizeof(K) + 16, SIDE = TILE_KEYS * PITCH;
+    static constexpr int OFFSETS = TILE_ROWS * Q_PITCH + 4 * SIDE, SCALES = OFFSETS + 2 * TILE_KEYS * 4;
+    static constexpr int BYTES = SCALES + (SCALED<K> ? 2 * TILE_KEYS * 4 : 0);
 };
 
 /* Block index -> sequence and first packed row; the last rows of a sequence, which see the most keys, come
@@ -27,12 +34,32 @@ __device__ __forceinline__ bool tile_at(const MiCudaAttention &a, int index, int
     return false;
 }
 
-template <typename T, int D>
+/* Eight queries times the scale of scores, as f16, to where a row's 16-byte chunk belongs: of each 16 elements the pairs
+ * 0, 2, 4, 6 come first, then 1, 3, 5, 7. */
+template <typename T> __device__ __forceinline__ void store_query(unsigned row_at, int chunk, const T *from, float scale)
+{
+    const uint4 raw = *(const uint4 *)from;
+    const T    *x = (const T *)&raw;
+
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int      pair = chunk % 2 * 4 + i;
+        const unsigned to = row_at + chunk / 2 * 32 + pair % 2 * 16 + pair / 2 * 4;
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(to),
+                     "r"(pack<__half>(to_float(x[2 * i]) * scale, to_float(x[2 * i + 1]) * scale))
+                     : "memory");
+    }
+}
+
+template <typename T, typename K, int D>
 __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ MiCudaAttention a, int few)
 {
-    constexpr int     PITCH = Tile<D>::PITCH, CHUNKS = D / 8;
+    using L = Tile<K, D>;
+    using Number = std::conditional_t<SCALED<K>, __half, T>; /* what is multiplied */
+    constexpr int PITCH = L::PITCH, Q_PITCH = L::Q_PITCH, EACH = 16 / (int)sizeof(K), CHUNKS = D / EACH;
     extern __shared__ __align__(128) unsigned char smem[];
-    unsigned *offset = (unsigned *)(smem + TILE_ROWS * PITCH + 4 * Tile<D>::SIDE); /* [2][TILE_KEYS] elements / 8 */
+    unsigned *offset = (unsigned *)(smem + L::OFFSETS); /* [2][TILE_KEYS] in 16 bytes */
+    unsigned *scales = (unsigned *)(smem + L::SCALES);  /* [2][TILE_KEYS] of key and value */
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, kv_head = blockIdx.y, group = group_of(a);
     int       seq, first;
 
@@ -53,30 +80,38 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
     }
     const int certain = keys_of(a, s, first / group).end, from = keys_of(a, s, last / group).first;
 
-    const unsigned q_at = shared_address(smem), k_at = q_at + TILE_ROWS * PITCH, v_at = k_at + 2 * Tile<D>::SIDE;
+    const unsigned q_at = shared_address(smem), k_at = q_at + TILE_ROWS * Q_PITCH, v_at = k_at + 2 * L::SIDE;
     auto           locate = [&](int b) {
         if (threadIdx.x < TILE_KEYS && b < n_blocks)
             offset[(b & 1) * TILE_KEYS + threadIdx.x] =
                 (unsigned)(mi_kv_offset(&a.kv, seq, min(low + b * TILE_KEYS + (int)threadIdx.x, high - 1), kv_head) /
-                           8);
+                           EACH);
     };
     auto request = [&](int b, const void *side, unsigned to) {
         if (b < n_blocks)
             for (int i = threadIdx.x; i < TILE_KEYS * CHUNKS; i += TILE_THREADS) {
                 const int row = i / CHUNKS, chunk = i % CHUNKS;
-                copy_16(to + (b & 1) * Tile<D>::SIDE + row * PITCH + chunk * 16,
-                        (const T *)side + ((uint64_t)offset[(b & 1) * TILE_KEYS + row] + chunk) * 8,
+                copy_16(to + (b & 1) * L::SIDE + row * PITCH + chunk * 16,
+                        (const K *)side + ((uint64_t)offset[(b & 1) * TILE_KEYS + row] + chunk) * EACH,
                         low + b * TILE_KEYS + row < high);
             }
+        if (SCALED<K> && to == k_at && threadIdx.x < TILE_KEYS && b < n_blocks) {
+            const int at = (b & 1) * TILE_KEYS + (int)threadIdx.x;
+            copy_4(shared_address(scales + at), (const unsigned *)a.kv.scales + offset[at] / CHUNKS,
+                   low + b * TILE_KEYS + (int)threadIdx.x < high);
+        }
         copies_commit();
     };
 
     locate(0);
     wait_for_predecessor();
-    for (int i = threadIdx.x; i < TILE_ROWS * CHUNKS; i += TILE_THREADS) {
-        const int row = i / CHUNKS, chunk = i % CHUNKS;
-        copy_16(q_at + row * PITCH + chunk * 16,
-                (const T *)a.q.data + row_at(a.q, s, kv_head, group, min(first + row, last)) + chunk * 8, true);
+    for (int i = threadIdx.x; i < TILE_ROWS * (D / 8); i += TILE_THREADS) {
+        const int row = i / (D / 8), chunk = i % (D / 8);
+        const T  *from = (const T *)a.q.data + row_at(a.q, s, kv_head, group, min(first + row, last)) + chunk * 8;
+        if constexpr (SCALED<K>)
+            store_query(q_at + row * Q_PITCH, chunk, from, a.scale);
+        else
+            copy_16(q_at + row * Q_PITCH + chunk * 16, from, true);
     }
     __syncthreads();
     request(0, a.kv.k, k_at);
@@ -93,17 +128,46 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
         copies_wait<1>(); /* q and this block's keys */
         __syncthreads();
         request(b + 1, a.kv.k, k_at);
+        if constexpr (SCALED<K>) {
 #pragma unroll
-        for (int k = 0; k < D / 16; k++) {
-            unsigned x[4];
-            load_matrices(x, q_at + (warp * 16 + lane % 16) * PITCH + k * 32 + lane / 16 * 16);
+            for (int k = 0; k < D / 32; k++) {
+                unsigned x[2][4];
 #pragma unroll
-            for (int n = 0; n < TILE_KEYS / 16; n++) {
-                unsigned y[4];
-                load_matrices(y, k_at + (b & 1) * Tile<D>::SIDE + (n * 16 + lane / 16 * 8 + lane % 8) * PITCH + k * 32 +
-                                     lane / 8 % 2 * 16);
-                multiply<T>(score[2 * n], x, y[0], y[1]);
-                multiply<T>(score[2 * n + 1], x, y[2], y[3]);
+                for (int i = 0; i < 2; i++)
+                    load_matrices(x[i], q_at + (warp * 16 + lane % 16) * Q_PITCH + (2 * k + i) * 32 + lane / 16 * 16);
+#pragma unroll
+                for (int n = 0; n < TILE_KEYS / 16; n++) {
+                    unsigned y[4], low[4], high[4];
+                    load_matrices(y, k_at + (b & 1) * L::SIDE + (n * 16 + lane / 16 * 8 + lane % 8) * PITCH + k * 32 +
+                                         lane / 8 % 2 * 16);
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        halves<K>(y[i], low[i], high[i]);
+#pragma unroll
+                    for (int i = 0; i < 2; i++) {
+                        multiply<Number>(score[2 * n], x[i], low[i], high[i]);
+                        multiply<Number>(score[2 * n + 1], x[i], low[2 + i], high[2 + i]);
+                    }
+                }
+            }
+#pragma unroll
+            for (int n = 0; n < TILE_KEYS / 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    score[n][i] *= __fdividef(key_scale(scales[(b & 1) * TILE_KEYS + n * 8 + lane % 4 * 2 + (i & 1)]), a.scale);
+        } else {
+#pragma unroll
+            for (int k = 0; k < D / 16; k++) {
+                unsigned x[4];
+                load_matrices(x, q_at + (warp * 16 + lane % 16) * Q_PITCH + k * 32 + lane / 16 * 16);
+#pragma unroll
+                for (int n = 0; n < TILE_KEYS / 16; n++) {
+                    unsigned y[4];
+                    load_matrices(y, k_at + (b & 1) * L::SIDE + (n * 16 + lane / 16 * 8 + lane % 8) * PITCH + k * 32 +
+                                         lane / 8 % 2 * 16);
+                    multiply<T>(score[2 * n], x, y[0], y[1]);
+                    multiply<T>(score[2 * n + 1], x, y[2], y[3]);
+                }
             }
         }
         if (a.softcap > 0)
@@ -121,12 +185,15 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
                     if (key < see[i / 2].first || key >= see[i / 2].end)
                         score[n][i] = -INFINITY;
                 }
+        /* Of the keys that this lane has scores of: by what a weight is multiplied, and its logarithm as a score. */
+        auto by = [&](int n, int j) { return value_scale(scales[(b & 1) * TILE_KEYS + n * 8 + lane % 4 * 2 + j]); };
+        auto more = [&](int n, int j) { return SCALED<K> ? __fdividef(__log2f(by(n, j)), scale) : 0; };
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float m = top[i];
 #pragma unroll
             for (int n = 0; n < TILE_KEYS / 8; n++)
-                m = fmaxf(m, fmaxf(score[n][2 * i], score[n][2 * i + 1]));
+                m = fmaxf(m, fmaxf(score[n][2 * i] + more(n, 0), score[n][2 * i + 1] + more(n, 1)));
             m = quad_max(m);
             const float safe = m == -INFINITY ? 0 : m * scale, keep = exp2_fast(top[i] * scale - safe);
             top[i] = m;
@@ -137,6 +204,8 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
                 for (int j = 0; j < 2; j++) {
                     score[n][2 * i + j] = exp2_fast(fmaf(score[n][2 * i + j], scale, -safe));
                     sum[i] += score[n][2 * i + j];
+                    if (SCALED<K>)
+                        score[n][2 * i + j] *= by(n, j);
                 }
 #pragma unroll
             for (int n = 0; n < D / 8; n++)
@@ -147,16 +216,32 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
         request(b + 1, a.kv.v, v_at);
 #pragma unroll
         for (int k = 0; k < TILE_KEYS / 16; k++) {
-            const unsigned x[4] = {pack<T>(score[2 * k][0], score[2 * k][1]), pack<T>(score[2 * k][2], score[2 * k][3]),
-                                   pack<T>(score[2 * k + 1][0], score[2 * k + 1][1]),
-                                   pack<T>(score[2 * k + 1][2], score[2 * k + 1][3])};
+            const unsigned x[4] = {
+                pack<Number>(score[2 * k][0], score[2 * k][1]), pack<Number>(score[2 * k][2], score[2 * k][3]),
+                pack<Number>(score[2 * k + 1][0], score[2 * k + 1][1]), pack<Number>(score[2 * k + 1][2], score[2 * k + 1][3])};
+            const unsigned at = v_at + (b & 1) * L::SIDE + (k * 16 + lane % 16) * PITCH + lane / 16 * 16;
+            if constexpr (SCALED<K>) {
 #pragma unroll
-            for (int n = 0; n < D / 16; n++) {
-                unsigned y[4];
-                load_matrices_turned(y, v_at + (b & 1) * Tile<D>::SIDE + (k * 16 + lane % 16) * PITCH + n * 32 +
-                                            lane / 16 * 16);
-                multiply<T>(out[2 * n], x, y[0], y[1]);
-                multiply<T>(out[2 * n + 1], x, y[2], y[3]);
+                for (int n = 0; n < D / 32; n++) { /* of 16 dimensions each: even ones, odd ones */
+                    unsigned y[4], even[4], odd[4];
+                    load_matrices_turned(y, at + n * 32);
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        halves_of_pairs<K>(y[i], even[i], odd[i]);
+#pragma unroll
+                    for (int i = 0; i < 2; i++) {
+                        multiply<Number>(out[4 * n + 2 * i], x, even[2 * i], even[2 * i + 1]);
+                        multiply<Number>(out[4 * n + 2 * i + 1], x, odd[2 * i], odd[2 * i + 1]);
+                    }
+                }
+            } else {
+#pragma unroll
+                for (int n = 0; n < D / 16; n++) {
+                    unsigned y[4];
+                    load_matrices_turned(y, at + n * 32);
+                    multiply<T>(out[2 * n], x, y[0], y[1]);
+                    multiply<T>(out[2 * n + 1], x, y[2], y[3]);
+                }
             }
         }
     }
@@ -166,37 +251,51 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
         const int   r = first + warp * 16 + lane / 4 + i * 8;
         const float l = quad_sum(sum[i]), f = l > 0 ? 1 / l : 0; /* no keys: zeros */
         if (r <= last) {
-            T *to = (T *)a.out.data + row_at(a.out, s, kv_head, group, r) + lane % 4 * 2;
+            T *to = (T *)a.out.data + row_at(a.out, s, kv_head, group, r) + lane % 4 * (SCALED<K> ? 4 : 2);
+            if constexpr (SCALED<K>) {
 #pragma unroll
-            for (int n = 0; n < D / 8; n++)
-                *(unsigned *)(to + n * 8) = pack<T>(out[n][2 * i] * f, out[n][2 * i + 1] * f);
+                for (int n = 0; n < D / 16; n++)
+                    *(uint2 *)(to + n * 16) = uint2{pack<T>(out[2 * n][2 * i] * f, out[2 * n + 1][2 * i] * f),
+                                                    pack<T>(out[2 * n][2 * i + 1] * f, out[2 * n + 1][2 * i + 1] * f)};
+            } else {
+#pragma unroll
+                for (int n = 0; n < D / 8; n++)
+                    *(unsigned *)(to + n * 8) = pack<T>(out[n][2 * i] * f, out[n][2 * i + 1] * f);
+            }
         }
     }
 }
 
-template <typename T, int D> int launch(void *stream, const MiCudaAttention *a, int few)
+template <typename T, typename K, int D> int launch(void *stream, const MiCudaAttention *a, int few)
 {
-    static const int allowed = mi_allow_smem(prefill<T, D>, Tile<D>::BYTES);
+    static const int allowed = mi_allow_smem(prefill<T, K, D>, Tile<K, D>::BYTES);
     const int64_t    packed = (int64_t)a->batch.shape.n_tokens * (a->q.shape[1] / a->kv.n_kv_heads);
     const dim3       grid((unsigned)(packed / TILE_ROWS + a->batch.shape.n_seqs), (unsigned)a->kv.n_kv_heads);
 
-    return allowed ? allowed : mi_launch(prefill<T, D>, grid, TILE_THREADS, Tile<D>::BYTES, stream, *a, few);
+    return allowed ? allowed : mi_launch(prefill<T, K, D>, grid, TILE_THREADS, Tile<K, D>::BYTES, stream, *a, few);
+}
+
+template <typename T, typename K> int launch(void *stream, const MiCudaAttention *a, int few)
+{
+    switch (a->kv.head_dim) {
+    case 64:
+        return launch<T, K, 64>(stream, a, few);
+    case 96:
+        return launch<T, K, 96>(stream, a, few);
+    case 128:
+        return launch<T, K, 128>(stream, a, few);
+    case 256:
+        return launch<T, K, 256>(stream, a, few);
+    default:
+        return cudaErrorNotSupported;
+    }
 }
 
 template <typename T> int launch(void *stream, const MiCudaAttention *a, int few)
 {
-    switch (a->kv.head_dim) {
-    case 64:
-        return launch<T, 64>(stream, a, few);
-    case 96:
-        return launch<T, 96>(stream, a, few);
-    case 128:
-        return launch<T, 128>(stream, a, few);
-    case 256:
-        return launch<T, 256>(stream, a, few);
-    default:
-        return cudaErrorNotSupported;
-    }
+    return a->kv.dtype == MI_F8   ? launch<T, F8>(stream, a, few)
+           : a->kv.dtype == MI_I8 ? launch<T, I8>(stream, a, few)
+                                  : launch<T, T>(stream, a, few);
 }
 
 } // namespace

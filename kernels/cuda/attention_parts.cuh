@@ -209,4 +209,7 @@ size_t mi_attention_whole_bytes(int head_dim, const Split &split);
 /* At most 8 packed rows a sequence, no workspace, no soft cap. */
 int mi_attention_whole(void *stream, const MiCudaAttention *a, const Split &split);
 
+/* attention_scaled.cu: of a cache with scales. */
+int mi_attention_decode_scaled(void *stream, const MiCudaAttention *a, const Split &split);
+
 #endif

@@ -25,9 +25,10 @@ bool  cuda_attention_prepare(MiContext *, const MiCall *, void **state, size_t *
 void *cuda_attention_create(MiContext *ctx, const MiAttentionSpec *spec, const void *options, GError **error);
 void  cuda_attention_destroy(void *self);
 
+#define CUDA_ATTENTION_DTYPES (1u << MI_F16 | 1u << MI_BF16 | 1u << MI_F8 | 1u << MI_I8)
 #define CUDA_ATTENTION(layouts_, rank_)                                                                                \
     {                                                                                                                  \
-        .struct_size = sizeof(MiAttention), .layouts = (layouts_), .dtypes = 1u << MI_F16 | 1u << MI_BF16,             \
+        .struct_size = sizeof(MiAttention), .layouts = (layouts_), .dtypes = CUDA_ATTENTION_DTYPES,             \
         .head_dims = cuda_attention_head_dims, .prefill = true, .decode = true, .window = true, .softcap = true,       \
         .rank = (rank_), .create = cuda_attention_create, .destroy = cuda_attention_destroy, .op = &cuda_attention_op, \
     }

@@ -17,9 +17,9 @@ void *cuda_attention_create(MiContext *ctx, const MiAttentionSpec *spec, const v
     const size_t bytes = (size_t)spec->max_seqs * (size_t)spec->n_kv_heads * sizeof(int32_t);
     const int    group = spec->n_heads / spec->n_kv_heads;
 
-    if (spec->dtype != spec->kv_dtype || spec->n_heads % spec->n_kv_heads || group > MAX_GROUP) {
+    if ((spec->dtype != spec->kv_dtype && !mi_dtype_scaled(spec->kv_dtype)) || spec->n_heads % spec->n_kv_heads || group > MAX_GROUP) {
         g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
-                    "this attention takes activations and cache of one dtype and at "
+                    "this attention takes activations and cache of one dtype, or a cache of fp8 or int8, and at "
                     "most %d query heads for a key head; set [engine] attention = simple",
                     MAX_GROUP);
         return NULL;

@@ -30,7 +30,7 @@ static const MiOp invariant_op = {
 };
 
 static const MiAttention invariant = {
-    .struct_size = sizeof invariant, .layouts = cuda_attention_layouts, .dtypes = 1u << MI_F16 | 1u << MI_BF16,
+    .struct_size = sizeof invariant, .layouts = cuda_attention_layouts, .dtypes = CUDA_ATTENTION_DTYPES,
     .head_dims = cuda_attention_head_dims, .prefill = true, .decode = true, .softcap = true, .rank = 1,
     .create = cuda_attention_create, .destroy = cuda_attention_destroy, .op = &invariant_op,
 };

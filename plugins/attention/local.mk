@@ -12,7 +12,8 @@ plugins += plugins/attention_flash_cuda.so plugins/attention_gqa_cuda.so plugins
 endif
 attention_cuda = plugins/attention/cuda.c plugins/attention/cuda.h kernels/cuda/attention.h
 attention_cuda_fast = $(attention_cuda) plugins/attention/cuda_fast.c kernels/cuda/attention.cuh \
-	kernels/cuda/attention_decode.cu kernels/cuda/attention_gqa.cu \
+	kernels/cuda/attention_decode.cu kernels/cuda/attention_decode.cuh kernels/cuda/attention_gqa.cu \
+	kernels/cuda/attention_scaled.cu kernels/cuda/scaled.cuh \
 	kernels/cuda/attention_parts.cuh kernels/cuda/attention_whole.cu
 plugins_attention_flash_cuda_so_SOURCES  = plugins/attention/flash_cuda.c $(attention_cuda_fast) kernels/cuda/attention_tiles.cuh kernels/cuda/wgmma.cuh \
 	kernels/cuda/attention_flash.cu

@@ -19,7 +19,7 @@ plugins += plugins/fusion_decode_cuda.so
 endif
 plugins_fusion_decode_cuda_so_SOURCES  = plugins/fusions/decode_cuda.c kernels/cuda/gemv.cu kernels/cuda/gemv.cuh \
 	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h kernels/cuda/skinny.cu \
-	kernels/cuda/skinny.cuh kernels/cuda/skinny_parts.cuh kernels/cuda/skinny.h
+	kernels/cuda/skinny.cuh kernels/cuda/skinny_parts.cuh kernels/cuda/skinny.h kernels/cuda/rows.cu kernels/cuda/ops.h
 plugins_fusion_decode_cuda_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_decode_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_decode_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)

@@ -1,0 +1,505 @@
+/* attention_decode.cuh - few rows over long contexts: grouped-query decode with mma.m16n8k16.
+ *
+ * A sequence's keys are shared out among blocks, a block's among its warps, 16 positions at a time through a ring of
+ * each warp's own; attention_whole.cu where no ring is needed.  Keys are the 16-row operand, the packed rows of a group
+ * the 8 columns, so that nothing is computed in vain.  Positions that this step does not write are requested before the
+ * predecessor is done.  Parts are added up in order: inside a cluster of blocks, or through the workspace by the block
+ * that comes last.  A block without work waits all the same: a kernel must not be done before its predecessor.
+ *
+ * K is what a cache's elements are: T, or numbers with scales, which become f16 on their way to the tensor cores.  A load
+ * of a matrix leaves four neighbouring bytes where there would be two elements: dimensions change places, alike in keys and
+ * queries, and in values and what is made of them.  The scale of a key multiplies its score.  That of a value multiplies its
+ * weight, and the largest of a row is sought among those products: no weight leaves the range of f16. */
+#ifndef KERNELS_CUDA_ATTENTION_DECODE_CUH
+#define KERNELS_CUDA_ATTENTION_DECODE_CUH
+
+#include <cuda/attention_parts.cuh>
+#include <cuda/scaled.cuh>
+#include <type_traits>
+
+namespace
+{
+
+constexpr int MAX_CLUSTER_KEYS = 16384, SMALL = 256; /* keys; so many are one block's */
+
+/* Units of 16 rows, and behind them the scales of 16 positions in words; two blocks a multiprocessor. */
+template <typename K, int D> struct Ring {
+    static constexpr int SIZE = sizeof(K), PITCH = D * SIZE + 16; /* bytes of a row: an odd number of 16, no bank conflicts */
+    static constexpr int DEPTH = SIZE > 1 ? D <= 64 ? 6 : D <= 96 ? 4 : 3 : D <= 64 ? 10 : D <= 96 ? 7 : D <= 128 ? 6 : 5;
+    static constexpr int UNIT = KEYS * PITCH, PAIRS = SIZE > 1 ? 0 : DEPTH / 2 + 1, SCALES = DEPTH * UNIT;
+    static constexpr int WARP = SCALES + (PAIRS * KEYS * 4 + 127) / 128 * 128;
+};
+
+/* ---- adding parts up through the workspace ------------------------------------------ */
+
+/* to: where the rows of out begin; weight: [MAX_PARTS][ROWS]. */
+template <typename T, int D, int ROWS>
+__device__ void add_parts(T *const *to, int packed, const float *parts, int n_parts, float *weight)
+{
+    constexpr int PART = ROWS * (D + 2), AT_ONCE = 16;
+    const int     lane = threadIdx.x % 32;
+
+    for (int r = threadIdx.x / 32; r < packed; r += WARPS) {
+        float2 x[MAX_PARTS / 32];
+        float  top = -INFINITY, sum = 0;
+#pragma unroll
+        for (int i = 0; i < MAX_PARTS / 32; i++) {
+            const int p = i * 32 + lane;
+            x[i] =
+                p < n_parts ? __ldcg((const float2 *)(parts + (int64_t)p * PART + ROWS * D) + r) : float2{-INFINITY, 0};
+            top = fmaxf(top, x[i].x);
+        }
+        top = warp_max(top);
+#pragma unroll
+        for (int i = 0; i < MAX_PARTS / 32; i++) {
+            x[i].x = x[i].y > 0 ? exp2_fast(x[i].x - top) : 0;
+            sum += x[i].x * x[i].y;
+        }
+        sum = warp_sum(sum);
+#pragma unroll
+        for (int i = 0; i < MAX_PARTS / 32; i++)
+            weight[(i * 32 + lane) * ROWS + r] = x[i].x * inverse(sum);
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < packed * (D / 4); i += THREADS) {
+        float4 o = {};
+        for (int p0 = 0; p0 < n_parts; p0 += AT_ONCE) {
+            float4 x[AT_ONCE];
+#pragma unroll
+            for (int p = 0; p < AT_ONCE; p++)
+                x[p] = p0 + p < n_parts ? __ldcg((const float4 *)(parts + (int64_t)(p0 + p) * PART) + i) : float4{};
+#pragma unroll
+            for (int p = 0; p < AT_ONCE; p++)
+                add_4(o, weight[(p0 + p) * ROWS + i / (D / 4)], x[p]);
+        }
+        store_4(to[i / (D / 4)] + i % (D / 4) * 4, o, 1);
+    }
+}
+
+__device__ __forceinline__ unsigned load_word(unsigned at)
+{
+    unsigned x;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
+    return x;
+}
+
+/* ---- a warp's keys ----------------------------------------------------------------- */
+
+/* NB blocks of 8 packed rows. */
+template <typename T, typename K, int D, int NB> struct Warp {
+    using R = Ring<K, D>;
+    using Number = std::conditional_t<SCALED<K>, __half, T>; /* what is multiplied */
+    static constexpr int ROWS = NB * 8, EACH = 16 / (int)sizeof(K), CHUNKS = D / EACH, OUT_PITCH = D + 4;
+    static_assert(ROWS * OUT_PITCH * sizeof(float) <= R::WARP, "a warp's share fits its ring");
+
+    const MiCudaAttention &a;
+    const Part            &part;
+    const int              lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    unsigned char         *mine;
+    unsigned ring, whole, step, at = 0; /* the latter three in the cache, in 16 bytes: sequence, a position more, this lane's */
+    bool     paged;
+    int      n_units; /* 2i: keys, 2i + 1: values of the warp's i-th 16 positions */
+    const T *q_at[NB];
+    Keys     see[NB][2]; /* of the rows whose scores this lane holds */
+    unsigned q[NB][D / 16][2];
+    float    out[NB][D / 16][4], top[NB][2], sum[NB][2];
+
+    __device__ __forceinline__ Warp(const MiCudaAttention &call, const Part &p, unsigned char *smem)
+        : a(call), part(p), mine(smem + warp * R::WARP), ring(shared_address(mine)), paged(call.kv.max_blocks > 1)
+    {
+        whole = paged ? 0 : (unsigned)(mi_kv_offset(&a.kv, p.seq, 0, p.kv_head) / EACH);
+        step = (unsigned)(a.kv.stride_token / EACH);
+        n_units = 2 * max(0, (p.k1 - p.k0 - warp * KEYS + TURN - 1) / TURN);
+#pragma unroll
+        for (int n = 0; n < NB; n++) {
+            const int row = min(n * 8 + lane / 4, p.packed - 1);
+            q_at[n] = (const T *)a.q.data + p.row(a.q, row) + lane % 4 * (SCALED<K> ? 4 : 2);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int r = n * 8 + lane % 4 * 2 + i;
+                see[n][i] = p.sees(a, r);
+                see[n][i].end = min(see[n][i].end, p.k1);
+            }
+        }
+    }
+
+    __device__ __forceinline__ unsigned place(int p) const
+    {
+        return paged ? (unsigned)(mi_kv_offset(&a.kv, part.seq, p, part.kv_head) / EACH) : whole + (unsigned)p * step;
+    }
+
+    /* Where a warp keeps the scales of its i-th 16 positions; those of the position at `place` in the cache. */
+    __device__ __forceinline__ unsigned scales_at(int i) const { return ring + R::SCALES + i % max(R::PAIRS, 1) * KEYS * 4; }
+    __device__ __forceinline__ void     request_scales(int i, int row, unsigned place, bool there)
+    {
+        copy_4(scales_at(i) + row * 4, (const unsigned *)a.kv.scales + place / CHUNKS, there);
+    }
+
+    /* A unit's positions before `to`, and zeros for those past the part; in the order of the units. */
+    __device__ __forceinline__ void request(int u, int to)
+    {
+        const int p0 = part.k0 + (u / 2 * WARPS + warp) * KEYS;
+        const K  *side = (const K *)(u & 1 ? a.kv.v : a.kv.k);
+
+        if (!(u & 1)) {
+            at = place(min(p0 + lane % KEYS, part.k1 - 1));
+            if (SCALED<K> && lane < KEYS && (p0 + lane < to || p0 + lane >= part.k1))
+                request_scales(u / 2, lane, at, p0 + lane < part.k1);
+        }
+#pragma unroll
+        for (int i = 0; i < KEYS * CHUNKS / 32; i++) {
+            const int      row = (i * 32 + lane) / CHUNKS, chunk = (i * 32 + lane) % CHUNKS, p = p0 + row;
+            const unsigned row_at = __shfl_sync(~0u, at, row);
+            if (p < to || p >= part.k1)
+                copy_16(ring + u % R::DEPTH * R::UNIT + row * R::PITCH + chunk * 16,
+                        side + ((uint64_t)row_at + chunk) * EACH, p < part.k1);
+        }
+        copies_commit();
+    }
+    __device__ __forceinline__ void request_old()
+    {
+#pragma unroll 1
+        for (int u = 0; u < R::DEPTH - 1; u++)
+            if (u < n_units)
+                request(u, part.old);
+            else
+                copies_commit();
+    }
+    /* What this step wrote of the units requested before it had; done when it returns. */
+    __device__ __forceinline__ void request_new()
+    {
+        bool any = false;
+
+        for (int p = max(part.old, part.k0); p < part.k1; p++) {
+            const int u = (p - part.k0) / TURN * 2, row = (p - part.k0) % KEYS;
+            if ((p - part.k0) / KEYS % WARPS != warp)
+                continue;
+            for (int c = lane; c < 2 * CHUNKS; c += 32)
+                if (u + c / CHUNKS < R::DEPTH - 1)
+                    copy_16(ring + (u + c / CHUNKS) * R::UNIT + row * R::PITCH + c % CHUNKS * 16,
+                            (const K *)(c < CHUNKS ? a.kv.k : a.kv.v) + ((uint64_t)place(p) + c % CHUNKS) * EACH, true);
+            if (SCALED<K> && lane == 0 && u < R::DEPTH - 1)
+                request_scales(u / 2, row, place(p), true);
+            any = true;
+        }
+        if (any) {
+            copies_commit();
+            copies_wait<0>();
+        }
+    }
+    __device__ __forceinline__ void load_queries()
+    {
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int k = 0; k < D / 16; k++)
+                if constexpr (SCALED<K>)
+                    q[n][k][0] = scaled_two(q_at[n] + k * 16), q[n][k][1] = scaled_two(q_at[n] + k * 16 + 2);
+                else
+                    q[n][k][0] = *(const unsigned *)(q_at[n] + k * 16),
+                    q[n][k][1] = *(const unsigned *)(q_at[n] + k * 16 + 8);
+    }
+    /* Two elements of q as f16, times the scale of scores: so they are well within its range. */
+    __device__ __forceinline__ unsigned scaled_two(const T *x) const
+    {
+        const unsigned both = *(const unsigned *)x;
+        return pack<__half>(to_float(((const T *)&both)[0]) * a.scale, to_float(((const T *)&both)[1]) * a.scale);
+    }
+
+    /* Scores of 16 keys become weights, the right operand of the product with values. */
+    __device__ __forceinline__ void softmax(float (&score)[4], int n, int key, float scale, const Cap &cap,
+                                            const unsigned (&scales)[2], unsigned (&weights)[2])
+    {
+        float keep[2], by[2] = {1, 1}, more[2] = {}; /* of two keys' values: scales, and their logarithms */
+
+        if constexpr (SCALED<K>)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const float ours = __fdividef(key_scale(scales[i]), a.scale); /* q has it */
+                score[2 * i] *= ours, score[2 * i + 1] *= ours;
+                by[i] = value_scale(scales[i]), more[i] = __log2f(by[i]);
+            }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            score[i] = (a.softcap > 0 ? cap.of(score[i]) : score[i]) * scale;
+            if (key + i / 2 * 8 < see[n][i & 1].first || key + i / 2 * 8 >= see[n][i & 1].end)
+                score[i] = -INFINITY;
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float m = SCALED<K> ? fmaxf(score[i] + more[0], score[i + 2] + more[1]) : fmaxf(score[i], score[i + 2]);
+#pragma unroll
+            for (int o = 4; o < 32; o *= 2)
+                m = fmaxf(m, __shfl_xor_sync(~0u, m, o));
+            m = fmaxf(m, top[n][i]);
+            const float safe = m == -INFINITY ? 0 : m;
+            keep[i] = exp2_fast(top[n][i] - safe);
+            top[n][i] = m;
+            score[i] = exp2_fast(score[i] - safe), score[i + 2] = exp2_fast(score[i + 2] - safe);
+            sum[n][i] = sum[n][i] * keep[i] + score[i] + score[i + 2];
+        }
+        if constexpr (SCALED<K>)
+            score[0] *= by[0], score[1] *= by[0], score[2] *= by[1], score[3] *= by[1];
+        weights[0] = turned(pack<Number>(score[0], score[1]));
+        weights[1] = turned(pack<Number>(score[2], score[3]));
+#pragma unroll
+        for (int j = 0; j < D / 16; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                out[n][j][i] *= keep[i & 1];
+    }
+
+    /* A running softmax over the warp's keys. */
+    __device__ __forceinline__ void attend()
+    {
+        const float    scale = a.scale * LOG2E;
+        const Cap      cap(a);
+        const unsigned key_at = ring + (lane / 8 % 2 * 8 + lane % 8) * R::PITCH + lane / 16 * 16;
+        const unsigned value_at = ring + (lane / 16 * 8 + lane % 8) * R::PITCH + lane / 8 % 2 * 16;
+
+#pragma unroll
+        for (int n = 0; n < NB; n++) {
+            top[n][0] = top[n][1] = -INFINITY, sum[n][0] = sum[n][1] = 0;
+#pragma unroll
+            for (int j = 0; j < D / 16; j++)
+                out[n][j][0] = out[n][j][1] = out[n][j][2] = out[n][j][3] = 0;
+        }
+        for (int u = 0; u < n_units; u += 2) {
+            float    score[2][NB][4] = {}; /* two sums: half the chain */
+            unsigned x[4], weights[NB][2], scales[2] = {};
+
+            copies_wait<R::DEPTH - 2>();
+            __syncwarp();
+            if constexpr (SCALED<K>) {
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                    scales[i] = load_word(scales_at(u / 2) + (lane / 4 + i * 8) * 4);
+#pragma unroll
+                for (int k = 0; k < D / 32; k++) {
+                    unsigned y[2][4];
+                    load_matrices(x, key_at + u % R::DEPTH * R::UNIT + k * 32);
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        halves<K>(x[i], y[i / 2][i % 2], y[i / 2][i % 2 + 2]);
+#pragma unroll
+                    for (int n = 0; n < NB; n++)
+#pragma unroll
+                        for (int i = 0; i < 2; i++)
+                            multiply<Number>(score[i][n], y[i], q[n][2 * k + i][0], q[n][2 * k + i][1]);
+                }
+            } else {
+#pragma unroll
+                for (int k = 0; k < D / 16; k++) {
+                    load_matrices(x, key_at + u % R::DEPTH * R::UNIT + k * 32);
+#pragma unroll
+                    for (int n = 0; n < NB; n++)
+                        multiply<T>(score[k % 2][n], x, q[n][k][0], q[n][k][1]);
+                }
+            }
+            if (u + R::DEPTH - 1 < n_units)
+                request(u + R::DEPTH - 1, part.k1);
+            else
+                copies_commit();
+#pragma unroll
+            for (int n = 0; n < NB; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    score[0][n][i] += score[1][n][i];
+                softmax(score[0][n], n, part.k0 + (u / 2 * WARPS + warp) * KEYS + lane / 4, scale, cap, scales,
+                        weights[n]);
+            }
+            copies_wait<R::DEPTH - 2>();
+            __syncwarp();
+            if constexpr (SCALED<K>) {
+#pragma unroll
+                for (int j = 0; j < D / 32; j++) {
+                    unsigned y[2][4]; /* of 16 dimensions each: even ones, odd ones; keys 0 to 7, 8 to 15 */
+                    load_matrices_turned(x, value_at + (u + 1) % R::DEPTH * R::UNIT + j * 32);
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        halves_of_pairs<K>(x[i], y[i % 2][i / 2 * 2], y[i % 2][i / 2 * 2 + 1]);
+#pragma unroll
+                    for (int n = 0; n < NB; n++)
+#pragma unroll
+                        for (int i = 0; i < 2; i++)
+                            multiply<Number>(out[n][2 * j + i], y[i], weights[n][0], weights[n][1]);
+                }
+            } else {
+#pragma unroll
+                for (int j = 0; j < D / 16; j++) {
+                    load_matrices_turned(x, value_at + (u + 1) % R::DEPTH * R::UNIT + j * 32);
+#pragma unroll
+                    for (int n = 0; n < NB; n++)
+                        multiply<T>(out[n][j], x, weights[n][0], weights[n][1]);
+                }
+            }
+            if (u + R::DEPTH < n_units)
+                request(u + R::DEPTH, part.k1);
+            else
+                copies_commit();
+        }
+        copies_wait<0>();
+        __syncwarp();
+    }
+
+    /* Into the warp's ring, [ROWS][OUT_PITCH], and of_warp, [ROWS] of max and sum. */
+    __device__ __forceinline__ void leave(float2 *of_warp)
+    {
+        float *share = (float *)mine;
+#pragma unroll
+        for (int n = 0; n < NB; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int r = n * 8 + lane % 4 * 2 + i;
+#pragma unroll
+                for (int j = 0; j < D / 16; j++) {
+                    share[r * OUT_PITCH + j * 16 + lane / 4 * (SCALED<K> ? 2 : 1)] = out[n][j][i];
+                    share[r * OUT_PITCH + j * 16 + (SCALED<K> ? lane / 4 * 2 + 1 : lane / 4 + 8)] = out[n][j][i + 2];
+                }
+#pragma unroll
+                for (int o = 4; o < 32; o *= 2)
+                    sum[n][i] += __shfl_xor_sync(~0u, sum[n][i], o);
+                if (lane < 4)
+                    of_warp[r] = float2{top[n][i], sum[n][i]};
+            }
+    }
+};
+
+/* ---- the kernel -------------------------------------------------------------------- */
+
+/* Sequences of more than NB * 8 packed rows are another kernel's. */
+template <typename T, typename K, int D, int NB>
+__global__ void __launch_bounds__(THREADS, D <= 64 || (D <= 128 && NB == 1) ? 2 : 1)
+    decode(const __grid_constant__ MiCudaAttention a, const Split split)
+{
+    using W = Warp<T, K, D, NB>;
+    constexpr int     ROWS = W::ROWS, PART = ROWS * (D + 2);
+    extern __shared__ __align__(128) unsigned char smem[];
+    __shared__ float2                              of_warp[WARPS][ROWS];
+    __shared__ T                                  *to[ROWS];
+    __shared__ bool                                last;
+    unsigned char                                 *behind = smem + WARPS * W::R::WARP;
+    Part                                           p;
+
+    let_successor_start();
+    if (!find_part<ROWS>(a, split, &p)) {
+        wait_for_predecessor();
+        return;
+    }
+    W warp(a, p, smem);
+    warp.request_old();
+    if (threadIdx.x < p.packed)
+        to[threadIdx.x] = (T *)a.out.data + p.row(a.out, threadIdx.x);
+#if __CUDA_ARCH__ >= 900
+    const Exchange<D, ROWS> exchange(behind, split, p);
+    if (split.power > 0 && p.n > 1)
+        exchange.open(p);
+#endif
+
+    wait_for_predecessor();
+    warp.load_queries();
+    warp.request_new();
+    warp.attend();
+    warp.leave(of_warp[warp.warp]);
+    __syncthreads();
+    if (p.n == 1) {
+        add_warps<D, ROWS, W::R::WARP>(smem, of_warp, p.packed, [&](const float4 &v, int i, const float2 &of_row) {
+            store_4(to[i / (D / 4)] + i % (D / 4) * 4, v, inverse(of_row.y));
+        });
+        return;
+    }
+#if __CUDA_ARCH__ >= 900
+    if (split.power > 0) {
+        if (p.index < p.n)
+            add_warps<D, ROWS, W::R::WARP>(smem, of_warp, p.packed, [&](const float4 &v, int i, const float2 &of_row) {
+                exchange.hand_over(i, split, p, v, of_row);
+            });
+        exchange.add(to, p);
+        return;
+    }
+#endif
+    const int64_t pair = (int64_t)p.seq * a.kv.n_kv_heads + p.kv_head;
+    float        *parts = split.parts + pair * split.n_parts * PART, *mine = parts + (int64_t)p.index * PART;
+    add_warps<D, ROWS, W::R::WARP>(smem, of_warp, p.packed, [&](const float4 &v, int i, const float2 &of_row) {
+        *((float4 *)mine + i) = v;
+        if (i % (D / 4) == 0)
+            *((float2 *)(mine + ROWS * D) + i / (D / 4)) = of_row;
+    });
+    __syncthreads();
+    if (threadIdx.x == 0) { /* what the block wrote is there for whoever sees the count */
+        int before;
+        asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;"
+                     : "=r"(before)
+                     : "l"(split.arrived + pair)
+                     : "memory");
+        last = before == p.n - 1;
+        if (last)
+            split.arrived[pair] = 0;
+    }
+    __syncthreads();
+    if (last)
+        add_parts<T, D, ROWS>(to, p.packed, parts, p.n, (float *)behind);
+}
+
+/* ---- launching --------------------------------------------------------------------- */
+
+struct Card {
+    int  processors = 1;
+    bool clusters = false;
+};
+
+const Card &card()
+{
+    static const Card c = [] {
+        Card x;
+        int  device = 0, n = 0, major = 0;
+        if (!cudaGetDevice(&device) && !cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device) &&
+            !cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device))
+            x.processors = n, x.clusters = major >= 9;
+        return x;
+    }();
+    return c;
+}
+
+template <typename T, typename K, int D, int NB> int launch(void *stream, const MiCudaAttention *a, const Split &split)
+{
+    constexpr size_t add = Exchange<D, NB * 8>::bytes(MAX_CLUSTER, 4), weights = MAX_PARTS * NB * 8 * sizeof(float);
+    constexpr size_t bytes = (size_t)WARPS * Ring<K, D>::WARP + (add > weights ? add : weights);
+    static const int allowed = [] {
+        const int e = mi_allow_smem(decode<T, K, D, NB>, bytes);
+        if (e || !card().clusters)
+            return e;
+        return (int)cudaFuncSetAttribute(decode<T, K, D, NB>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    }();
+    const dim3 grid((unsigned)split.n_parts, (unsigned)a->kv.n_kv_heads, (unsigned)a->batch.shape.n_seqs);
+    Split      s = split;
+
+    if (allowed)
+        return allowed;
+    s.log2_mine = Exchange<D, NB * 8>::log2_of(s.log2_owners);
+    return mi_launch_clusters(decode<T, K, D, NB>, grid, THREADS, s.power > 0 ? 1u << s.power : 1, bytes, stream, *a, s);
+}
+
+template <typename T, typename K, int D> int launch(void *stream, const MiCudaAttention *a, const Split &split)
+{
+    return mi_cuda_attention_few(a) > 8 ? launch<T, K, D, 2>(stream, a, split) : launch<T, K, D, 1>(stream, a, split);
+}
+
+template <typename T, typename K> int launch(void *stream, const MiCudaAttention *a, const Split &split)
+{
+    switch (a->kv.head_dim) {
+    case 64:
+        return launch<T, K, 64>(stream, a, split);
+    case 96:
+        return launch<T, K, 96>(stream, a, split);
+    case 128:
+        return launch<T, K, 128>(stream, a, split);
+    case 256:
+        return launch<T, K, 256>(stream, a, split);
+    default:
+        return cudaErrorNotSupported;
+    }
+}
+
+} // namespace
+#endif

@@ -1,0 +1,186 @@
+/* gpu_fp8.c - what fp8 and int8 are on a card, against slow loops over the definitions: rows into a cache with scales, and
+ * linears of E4M3. */
+#include "gpu.h"
+#include "scaled.h"
+
+#include <cuda/ops.h>
+#include <cuda/prefill.h>
+
+static void *upload(const void *from, size_t bytes)
+{
+    void *d = NULL;
+
+    gpu_must(cudaMalloc(&d, MAX(bytes, 16)), "cudaMalloc");
+    gpu_must(cudaMemcpy(d, from, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+    return d;
+}
+
+static void *download(const void *from, size_t bytes)
+{
+    void *h = g_malloc(bytes);
+    gpu_must(cudaMemcpy(h, from, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
+    return h;
+}
+
+/* ---- a cache with scales ------------------------------------------------------------------- */
+
+enum { ROWS = 37, BLOCK = 16, BLOCKS = 7 };
+
+typedef struct {
+    MiKvView kv;
+    int32_t  slots[ROWS], row_of[BLOCK * BLOCKS];
+    size_t   side, scales;
+} Cache;
+
+static void cache_make(Cache *c, MiDType t, int heads, int dim)
+{
+    c->side = (size_t)(BLOCKS * BLOCK * heads * dim);
+    c->scales = (size_t)(BLOCKS * BLOCK * heads) * 4;
+    g_autofree char *poison = g_malloc(MAX(c->side, c->scales));
+    memset(poison, 0x11, MAX(c->side, c->scales));
+    memset(c->row_of, -1, sizeof c->row_of);
+    for (int i = 0; i < ROWS; i++) {
+        c->slots[i] = i % 9 == 8 ? -1 : i * 29 % (BLOCK * BLOCKS);
+        if (c->slots[i] >= 0)
+            c->row_of[c->slots[i]] = i;
+    }
+    c->kv = (MiKvView){ .k = upload(poison, c->side), .v = upload(poison, c->side), .scales = upload(poison, c->scales),
+                        .dtype = t, .n_kv_heads = heads, .head_dim = dim, .stride_token = dim, .stride_head = BLOCK * dim,
+                        .stride_block = (int64_t)BLOCK * dim * heads, .block_size = BLOCK,
+                        .slots = upload(c->slots, sizeof c->slots) };
+}
+
+static void cache_free(Cache *c)
+{
+    cudaFree(c->kv.k), cudaFree(c->kv.v), cudaFree(c->kv.scales), cudaFree((void *)(uintptr_t)c->kv.slots);
+}
+
+/* Of x [ROWS][heads][dim], f32: heads that are not the nearest numbers of the least scale, as far as x is exact; those of
+ * slots that no row has must be untouched. */
+static int wrong_heads(const Cache *c, int side, const float *x)
+{
+    const MiKvView     *kv = &c->kv;
+    g_autofree uint8_t *codes = download(side ? kv->v : kv->k, c->side);
+    g_autofree uint16_t *scales = download(kv->scales, c->scales);
+    int                 wrong = 0;
+
+    for (int s = 0; s < BLOCK * BLOCKS; s++)
+        for (int h = 0; h < kv->n_kv_heads; h++) {
+            const int64_t at = mi_kv_offset(kv, s / BLOCK, s % BLOCK, h);
+            const float   scale = mi_bf16_to_f32(scales[at / kv->head_dim * 2 + side]);
+            float         want[512];
+            bool          ok = true;
+            if (c->row_of[s] >= 0)
+                scaled_round(kv->dtype, x + (c->row_of[s] * kv->n_kv_heads + h) * kv->head_dim, kv->head_dim, want);
+            for (int d = 0; d < kv->head_dim; d++)
+                ok = ok && (c->row_of[s] < 0 ? codes[at + d] == 0x11 : scaled_code(kv->dtype, codes[at + d]) * scale == want[d]);
+            wrong += !ok;
+        }
+    return wrong;
+}
+
+static MiTensor rows_of(const float *x, MiDType t, int heads, int dim, float *rounded)
+{
+    const int64_t    n = (int64_t)ROWS * heads * dim;
+    g_autofree void *host = g_malloc((size_t)n * 4);
+
+    for (int64_t i = 0; i < n; i++)
+        if (t == MI_BF16)
+            rounded[i] = mi_bf16_to_f32(((uint16_t *)host)[i] = mi_f32_to_bf16(x[i]));
+        else if (t == MI_F16)
+            rounded[i] = mi_f16_to_f32(((uint16_t *)host)[i] = mi_f32_to_f16(x[i]));
+        else
+            rounded[i] = ((float *)host)[i] = x[i];
+    return (MiTensor){ upload(host, (size_t)n * mi_dtype_size(t)), t, 3, { ROWS, heads, dim }, { heads * dim, dim, 1 } };
+}
+
+static float *noise(int64_t n, uint32_t seed)
+{
+    g_autoptr(GRand) r = g_rand_new_with_seed(seed);
+    float           *x = g_new(float, n);
+
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)(g_rand_double_range(r, -2, 2) * (i % 11 == 3 ? 9 : i % 7 == 1 ? 1e-3 : 1));
+    return x;
+}
+
+static void appends(void)
+{
+    static const struct { int heads, dim; } shapes[] = { { 2, 64 }, { 3, 128 }, { 1, 20 }, { 4, 256 } };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(shapes); i++)
+        for (MiDType t = MI_F8; t <= MI_I8; t++)
+            for (MiDType from = MI_F32; from <= MI_BF16; from++) {
+                const int         heads = shapes[i].heads, dim = shapes[i].dim, n = ROWS * heads * dim;
+                g_autofree float *k = noise(n, 1), *v = noise(n, 2);
+                Cache             c;
+                memset(k, 0, (size_t)dim * sizeof *k);
+                const MiTensor kt = rows_of(k, from, heads, dim, k), vt = rows_of(v, from, heads, dim, v);
+                cache_make(&c, t, heads, dim);
+                gpu_must(mi_cuda_kv_append(NULL, kt, vt, &c.kv), "kv_append");
+                gpu_must(cudaDeviceSynchronize(), "kv_append");
+                const int wrong = wrong_heads(&c, 0, k) + wrong_heads(&c, 1, v);
+                gpu_check(wrong == 0, "kv_append, %s, %d heads of %d, from dtype %d: %d heads are wrong", t == MI_F8 ? "fp8" : "int8",
+                          heads, dim, from, wrong);
+                cudaFree(kt.data), cudaFree(vt.data);
+                cache_free(&c);
+            }
+}
+
+/* Joined rows of q, k and v: v, which does not turn and has no bias here, to the bit; k by its distance. */
+static void turns(void)
+{
+    for (int i = 0; i < 4; i++) {
+        const int         q_heads = 6, heads = 2, dim = i % 2 ? 128 : 64, all = q_heads + 2 * heads, half = dim / 2;
+        const MiDType     t = i < 2 ? MI_F8 : MI_I8;
+        g_autofree float *x = noise((int64_t)ROWS * all * dim, 3), *freqs = noise(half, 4);
+        g_autofree float *k = g_new(float, ROWS * heads * dim), *v = g_new(float, ROWS * heads * dim);
+        int32_t           positions[ROWS];
+        Cache             c;
+        double            off = 0, norm = 0;
+        for (int r = 0; r < ROWS; r++)
+            positions[r] = r * 3;
+        const MiTensor joined = rows_of(x, MI_BF16, all, dim, x);
+        for (int r = 0; r < ROWS; r++)
+            for (int h = 0; h < heads; h++)
+                for (int d = 0; d < dim; d++) {
+                    const float *row = x + ((int64_t)r * all + q_heads + h) * dim;
+                    const double a = (double)(positions[r] * freqs[d % half]);
+                    k[(r * heads + h) * dim + d] = (float)(d < half ? row[d] * cos(a) - row[d + half] * sin(a)
+                                                                    : row[d - half] * sin(a) + row[d] * cos(a));
+                    v[(r * heads + h) * dim + d] = x[((int64_t)r * all + q_heads + heads + h) * dim + d];
+                }
+        cache_make(&c, t, heads, dim);
+        void *q = upload(x, (size_t)(ROWS * q_heads * dim) * 2);
+        gpu_must(mi_cuda_rope_append(NULL, (MiRopeAppend){ .joined = joined.data, .freqs = upload(freqs, (size_t)half * 4),
+                                                           .positions = upload(positions, sizeof positions), .q = q,
+                                                           .dtype = MI_BF16, .rows = ROWS, .n_heads = q_heads, .n_kv_heads = heads,
+                                                           .head_dim = dim, .rotated = dim, .magnitude = 1 }, c.kv), "rope_append");
+        gpu_must(cudaDeviceSynchronize(), "rope_append");
+        const int            wrong = wrong_heads(&c, 1, v);
+        g_autofree uint8_t  *codes = download(c.kv.k, c.side);
+        g_autofree uint16_t *scales = download(c.kv.scales, c.scales);
+        for (int s = 0; s < BLOCK * BLOCKS; s++)
+            for (int h = 0; h < heads && c.row_of[s] >= 0; h++)
+                for (int d = 0; d < dim; d++) {
+                    const int64_t at = mi_kv_offset(&c.kv, s / BLOCK, s % BLOCK, h);
+                    const double  got = scaled_code(t, codes[at + d]) * mi_bf16_to_f32(scales[at / dim * 2]);
+                    const double  want = k[(c.row_of[s] * heads + h) * dim + d];
+                    off += (got - want) * (got - want), norm += want * want;
+                }
+        const double e = sqrt(off / norm), most = t == MI_F8 ? 0.03 : 0.01;
+        gpu_check(wrong == 0 && e < most, "rope_append, %s, heads of %d: %d of v wrong, k within %.4f", t == MI_F8 ? "fp8" : "int8",
+                  dim, wrong, e);
+        cudaFree(q), cudaFree(joined.data);
+        cache_free(&c);
+    }
+}
+
+int main(void)
+{
+    if (!gpu_present())
+        return 0;
+    appends();
+    turns();
+    return gpu_end();
+}
