@@ -451,6 +451,7 @@ MiAssembly *mi_assembly_new(MiRegistry *registry, const MiConfig *config, GError
     a->config = config;
     a->strings = g_string_chunk_new(256);
     a->lines = g_array_new(FALSE, TRUE, sizeof(MiPlanLine));
+    a->projections = g_array_new(FALSE, TRUE, sizeof(MiPlanProjections));
     a->choices = g_array_new(FALSE, TRUE, sizeof(MiPlanChoice));
     a->variants = g_ptr_array_new_with_free_func(mi_variant_free);
     a->buckets = g_ptr_array_new_with_free_func(mi_bucket_free);
@@ -495,6 +496,7 @@ void mi_assembly_free(MiAssembly *a)
     g_free(a->scheduler_options);
     g_free(a->backend_options);
     g_array_unref(a->lines);
+    g_array_unref(a->projections);
     g_array_unref(a->choices);
     g_string_chunk_free(a->strings);
     g_free(a);

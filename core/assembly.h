@@ -17,6 +17,15 @@ typedef struct {
     bool        allocated; /* by the engine; false: mapped from the file */
 } MiPlanLine;
 
+/* The projections of a layer that are stored alike and run by the same linear. */
+typedef struct {
+    int         layer; /* -1: of none, as the output's */
+    const char *stored, *linear;
+    int         n;     /* matrices */
+    size_t      stored_bytes, bytes; /* in the file; on the device, 0: used where they lie in the file */
+    int64_t     weights;
+} MiPlanProjections;
+
 typedef struct {
     const char *what;   /* "attention" */
     const char *chosen; /* "gqa" */
@@ -27,6 +36,8 @@ typedef struct {
     const MiPlanLine   *lines;   /* [n_lines] */
     const MiPlanChoice *choices; /* [n_choices] */
     int                 n_lines, n_choices;
+    const MiPlanProjections *projections; /* [n_projections] by layer, the last those of none */
+    int                 n_projections;
     size_t              allocated, mapped; /* bytes, sums of the lines */
     size_t              device;            /* of `allocated`, what is not pinned host memory */
 } MiPlan;

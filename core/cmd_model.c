@@ -32,10 +32,63 @@ static void plan_json(const MiPlan *p)
         mi_json_close(&j, '}');
     }
     mi_json_close(&j, ']');
+    mi_json_open(&j, "projections", '[');
+    for (int i = 0; i < p->n_projections; i++) {
+        const MiPlanProjections *of = &p->projections[i];
+        mi_json_open(&j, NULL, '{');
+        mi_json_int(&j, "layer", of->layer);
+        mi_json_string(&j, "stored", of->stored);
+        mi_json_string(&j, "linear", of->linear);
+        mi_json_int(&j, "matrices", of->n);
+        mi_json_int(&j, "weights", of->weights);
+        mi_json_int(&j, "stored_bytes", (int64_t)of->stored_bytes);
+        mi_json_int(&j, "bytes", (int64_t)of->bytes);
+        mi_json_close(&j, '}');
+    }
+    mi_json_close(&j, ']');
     mi_json_int(&j, "allocated", (int64_t)p->allocated);
     mi_json_int(&j, "mapped", (int64_t)p->mapped);
     mi_json_close(&j, '}');
     mi_json_print(&j);
+}
+
+static bool alike(const MiPlanProjections *a, const MiPlanProjections *b)
+{
+    return strcmp(a->stored, b->stored) == 0 && strcmp(a->linear, b->linear) == 0 && a->n == b->n && a->bytes == b->bytes &&
+           a->stored_bytes == b->stored_bytes;
+}
+
+/* Lines of one layer: how many from `i` on. */
+static int lines_of(const MiPlan *p, int i)
+{
+    int n = 1;
+    while (i + n < p->n_projections && p->projections[i + n].layer == p->projections[i].layer)
+        n++;
+    return n;
+}
+
+/* Neighbouring layers that are alike in all their lines are one. */
+static void plan_projections(const MiPlan *p)
+{
+    printf("\n%-12s %-8s %-10s %8s %15s %15s %6s\n", "layers", "stored", "linear", "matrices", "bytes stored", "packed", "bits");
+    for (int i = 0, n, next; i < p->n_projections; i = next) {
+        bool same = true;
+
+        n = lines_of(p, i);
+        for (next = i + n; same && next < p->n_projections && lines_of(p, next) == n; next += same ? n : 0)
+            for (int k = 0; k < n; k++)
+                same &= p->projections[next].layer >= 0 && alike(&p->projections[i + k], &p->projections[next + k]);
+        for (int k = i; k < i + n; k++) {
+            const MiPlanProjections *of = &p->projections[k];
+            const size_t             here = of->bytes ? of->bytes : of->stored_bytes;
+            const int                last = p->projections[next - 1].layer;
+            g_autofree char         *layers = of->layer < 0      ? g_strdup("output")
+                                              : last == of->layer ? g_strdup_printf("%d", last)
+                                                                  : g_strdup_printf("%d-%d, each", of->layer, last);
+            printf("%-12s %-8s %-10s %8d %15zu %15zu %6.3f\n", layers, of->stored, of->linear, of->n, of->stored_bytes,
+                   of->bytes, 8.0 * (double)here / (double)MAX(1, of->weights));
+        }
+    }
 }
 
 static void plan_table(const MiPlan *p)
@@ -47,6 +100,7 @@ static void plan_table(const MiPlan *p)
         printf("%15zu  %-20s %s%s\n", p->lines[i].bytes, p->lines[i].part, p->lines[i].what,
                p->lines[i].allocated ? "" : " (the file's, mapped)");
     printf("%15zu  allocated\n%15zu  mapped from the file\n", p->allocated, p->mapped);
+    plan_projections(p);
 }
 
 int mi_cmd_plan(MiCommandLine *cl)

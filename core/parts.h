@@ -83,7 +83,7 @@ struct MiAssembly {
     size_t     arena_bytes, step_bytes, rows_bytes, drawn_bytes, history_bytes, constant_bytes, staging_bytes;
 
     MiPlan        plan;
-    GArray       *lines, *choices; /* MiPlanLine, MiPlanChoice */
+    GArray       *lines, *choices, *projections; /* MiPlanLine, MiPlanChoice, MiPlanProjections */
     GStringChunk *strings;
     MiPhase       phases[5];
     int           n_phases;

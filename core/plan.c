@@ -71,6 +71,60 @@ static void linears(MiAssembly *a)
     }
 }
 
+/* The number in "model.layers.12.mlp.up_proj.weight"; -1: none. */
+static int layer_of(const char *name)
+{
+    for (const char *dot = strchr(name, '.'); dot; dot = strchr(dot + 1, '.')) {
+        char         *end;
+        const guint64 n = g_ascii_isdigit(dot[1]) ? g_ascii_strtoull(dot + 1, &end, 10) : G_MAXUINT64;
+        if (n <= G_MAXINT && *end == '.')
+            return (int)n;
+    }
+    return -1;
+}
+
+static void add_projection(MiAssembly *a, const MiPack *p, const MiWeight *w)
+{
+    MiPlanProjections of = { layer_of(w->name), w->format, p->feature->name, 0, 0, 0, 0 }, *to = NULL;
+    size_t            bytes = 0;
+
+    for (guint i = 0; i < a->projections->len && !to; i++) {
+        MiPlanProjections *have = &g_array_index(a->projections, MiPlanProjections, i);
+        if (have->layer == of.layer && strcmp(have->stored, of.stored) == 0 && have->linear == of.linear)
+            to = have;
+    }
+    if (!to) {
+        g_array_append_val(a->projections, of);
+        to = &g_array_index(a->projections, MiPlanProjections, a->projections->len - 1);
+    }
+    if (p->bytes)
+        p->linear->bytes(w, 1, a->dtype, p->options, &bytes, NULL); /* of the pack it said yes before */
+    to->n++;
+    to->bytes += bytes;
+    to->stored_bytes += w->bytes;
+    to->weights += w->shape[0] * w->shape[1];
+}
+
+static int by_layer(const void *a, const void *b)
+{
+    const MiPlanProjections *x = a, *y = b;
+    const unsigned           i = (unsigned)x->layer, k = (unsigned)y->layer; /* -1: the last */
+    return i != k ? (i > k) - (i < k) : strcmp(x->stored, y->stored);
+}
+
+static void projections(MiAssembly *a)
+{
+    g_array_set_size(a->projections, 0);
+    for (guint i = 0; i < a->weights->packs->len; i++) {
+        const MiPack *p = a->weights->packs->pdata[i];
+        for (int k = 0; k < p->n; k++)
+            add_projection(a, p, &p->parts[k]);
+    }
+    g_array_sort(a->projections, by_layer);
+    a->plan.projections = (const MiPlanProjections *)(void *)a->projections->data;
+    a->plan.n_projections = (int)a->projections->len;
+}
+
 static size_t constants(const MiVariant *v)
 {
     size_t bytes = 0;
@@ -156,6 +210,7 @@ bool mi_assembly_count(MiAssembly *a, GError **error)
     a->plan.n_lines = (int)a->lines->len;
     a->plan.choices = (const MiPlanChoice *)(void *)a->choices->data;
     a->plan.n_choices = (int)a->choices->len;
+    projections(a);
     return true;
 }
 

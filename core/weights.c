@@ -7,6 +7,22 @@
 
 /* ---- choosing --------------------------------------------------------------- */
 
+/* The formats that the linear of that name reads, or with "auto" any of them, as a list. */
+static char *formats_read(const GPtrArray *linears, const char *name)
+{
+    g_autoptr(GPtrArray) formats = g_ptr_array_new();
+
+    for (guint i = 0; i < linears->len; i++) {
+        const MiFeature *f = linears->pdata[i];
+        for (const char *const *s = ((const MiLinear *)f->vtable)->formats; *s; s++)
+            if ((strcmp(name, "auto") == 0 || strcmp(name, f->name) == 0) &&
+                !g_ptr_array_find_with_equal_func(formats, *s, g_str_equal, NULL))
+                g_ptr_array_add(formats, (char *)(uintptr_t)*s);
+    }
+    g_ptr_array_add(formats, NULL);
+    return g_strjoinv(", ", (char **)formats->pdata);
+}
+
 /* As the wish has it: of those that read the weight's format the one of that name, or the highest rank. */
 static const MiFeature *choose(MiRegistry *r, const MiLinearWish *want, const MiWeight *w, GError **error)
 {
@@ -35,10 +51,12 @@ static const MiFeature *choose(MiRegistry *r, const MiLinearWish *want, const Mi
     g_autofree char *names = (g_ptr_array_add(fit, NULL), g_strjoinv(", ", (char **)fit->pdata));
     if (!best && refused)
         mi_invariant_refuse(r, refused, (const char *const *)fit->pdata, error);
-    else if (!best)
+    else if (!best) {
+        g_autofree char *read = formats_read(all, want->name);
         g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
-                    "%s is stored as %s, which linear '%s' on %s does not read; %s%s", w->name, w->format, want->name,
-                    want->backend, *names ? "these do: " : "none of those loaded does", names);
+                    "%s is stored as %s, which linear '%s' on %s does not read, but %s; %s%s", w->name, w->format, want->name,
+                    want->backend, read, *names ? "these do: " : "none of those loaded does", names);
+    }
     return best;
 }
 

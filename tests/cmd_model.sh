@@ -59,6 +59,8 @@ refuses 65 'one window takes 512' "$mi" perplexity $flags -f text; check "perple
 
 status 0 "$mi" plan $flags --json && grep -q '"allocated":[0-9]' out && [ "`wc -l <out`" = 1 ]; check "plan --json" $?
 status 0 "$mi" plan $flags && grep -q '^attention ' out && grep -q ' allocated$' out; check "plan" $?
+status 0 "$mi" plan --model.path "$m" --engine.linear int4 && grep -q '^0-4, each *f32 *int4 *7 ' out && grep -q '^output *f32 *int4 *1 ' out
+check "plan says how the layers are packed" $?
 status 0 "$mi" inspect "$m" && [ -s out ]; check "inspect a model" $?
 
 "$mi" run $flags --raw -p "$prompt" -n 24 >text 2>err

@@ -429,7 +429,11 @@ static void names_what_does_not_fit(void **state)
     fails_to_start("", (const char *[]){ "engine.cache", "full", "engine.max_seqs", "2", NULL },
                    "cache 'full' holds one sequence and [engine] max_seqs is 2; these fit");
     fails_to_start("", (const char *[]){ "engine.attention", "gqqa", NULL }, "no attention 'gqqa'");
-    fails_to_start("", (const char *[]){ "engine.linear", "blocks", NULL }, "is stored as f32, which linear 'blocks' on " DEVICE " does not read");
+    fails_to_start("", (const char *[]){ "engine.linear", "blocks", NULL }, "is stored as f32, which linear 'blocks' on " DEVICE
+                   " does not read, but q4_0, q4_1, q5_0");
+#ifndef MI_TEST_REMOTE
+    fails_to_start("", (const char *[]){ "engine.linear", "itn8", NULL }, "did you mean int8?");
+#endif
     fails_to_start("", (const char *[]){ "engine.dtype", "bf16", NULL }, "device '" DEVICE "' has no operations in it");
     fails_to_start("", (const char *[]){ "engine.device", "cpu:7", NULL }, "1 usable cpu device");
     fails_to_start("", (const char *[]){ "engine.max_len", "1000", NULL }, "the model goes to 512");
@@ -438,18 +442,38 @@ static void names_what_does_not_fit(void **state)
     fails_to_start("num_hidden_layers 3\nintermediate_size 0\n", NULL, "impossible shape");
 }
 
+/* What is shown for each layer is what the packs take, but for the end of each, rounded up. */
+static void projections_add_up(const MiPlan *p)
+{
+    size_t packed = 0, shown = 0, matrices = 0;
+
+    for (int i = 0; i < p->n_lines; i++)
+        packed += strcmp(p->lines[i].part, "weights packed") == 0 ? p->lines[i].bytes : 0;
+    for (int i = 0; i < p->n_projections; i++) {
+        shown += p->projections[i].bytes;
+        matrices += (size_t)p->projections[i].n;
+        assert_true(i == 0 || (unsigned)p->projections[i - 1].layer <= (unsigned)p->projections[i].layer);
+    }
+    assert_true(matrices > 0);
+    assert_in_range(packed, shown, shown + 256 * matrices);
+}
+
 static void takes_what_was_planned(void **state)
 {
     (void)state;
     static const char *const ways[][8] = {
         { GREEDY }, { "engine.dtype", "fp32" }, { "engine.max_seqs", "4", "engine.cache", "batch" },
         { "engine.cache", "none" }, { "engine.max_len", "17", "engine.prefill_step", "3" },
+#ifndef MI_TEST_REMOTE
+        { "engine.linear", "int8" }, { "engine.linear", "int4", "linear.int4.symmetric", "false" },
+#endif
     };
     for (size_t w = 0; w < G_N_ELEMENTS(ways); w++) {
         Run    r;
         Answer a;
         started(&r, "max_position_embeddings 128\n", ways[w]);
         assert_int_equal(mi_engine_allocated(r.engine), mi_assembly_plan(r.assembly)->allocated);
+        projections_add_up(mi_assembly_plan(r.assembly));
         if (w != 4) {
             ask(&r, &a, 0, 1, NULL);
             answer_clear(&a);
