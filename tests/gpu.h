@@ -117,7 +117,7 @@ static inline bool gpu_run(const MiOp *op, MiContext *ctx, MiCall *call, const M
     }
     void *workspace = ctx == &gpu_card ? gpu_alloc(bytes) : g_malloc(bytes + 1);
     if (ctx == &gpu_card)
-        gpu_must(cudaMemset(workspace, 0xa5, bytes), "poisoning");
+        gpu_must(cudaMemset(workspace, 0xa5, bytes), "poisoning"), gpu_must(cudaDeviceSynchronize(), "poisoning");
     else
         memset(workspace, 0xa5, bytes);
     call->workspace = workspace;

@@ -1,135 +1,24 @@
 /* gpu_decode.c - the weight-streaming kernels of decode steps against plain loops in
  * double; with MI_BENCH=1 what they and a whole step take.  MI_BENCH_LAYOUTS=file:
  * lines "0.5B gated.teams=4 down.flight=2" of layouts to time as well. */
-#include "gpu_decode.h"
-#include <cuda_runtime_api.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "gpu_decode_data.h"
 
-static int  passed, failed;
-static bool quick; /* MI_QUICK=1: a few cases of each kind, for compute-sanitizer */
+/* How the weights of a case are stored; bits 0: as they are. */
+static MiQuantForm form;
 
-static void check(bool ok, const char *what, double error)
+/* Rows of w as the kernels read them; the host's become what they stand for. */
+static void *stored(const Array *w, int first, int rows, int in)
 {
-    *(ok ? &passed : &failed) += 1;
-    printf("%sok %d - %s (%.2e)\n", ok ? "" : "not ", passed + failed, what, error);
-    fflush(stdout);
-}
+    char        *plain = (char *)w->device + (size_t)first * in * 2;
+    const size_t bytes = (size_t)rows * in * 4;
 
-static void must(int code, const char *what)
-{
-    if (!code)
-        return;
-    printf("not ok %d - %s: CUDA error %d: %s\n", passed + failed + 1, what, code,
-           cudaGetErrorString((cudaError_t)code));
-    exit(1);
-}
-
-/* ---- data: on both sides ------------------------------------------------------------ */
-
-static uint64_t state = 1;
-static float    uniform(void)
-{
-    state = state * 6364136223846793005ull + 1442695040888963407ull;
-    return (float)(state >> 40) * (2.f / 16777216.f) - 1;
-}
-
-static float from_bf16(uint16_t b)
-{
-    uint32_t u = (uint32_t)b << 16;
-    float    f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-static uint16_t to_bf16(float f)
-{
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
-enum { MAX_OWNED = 64 };
-static void *owned[MAX_OWNED];
-static int   n_owned;
-
-static void *upload(const void *from, size_t bytes)
-{
-    void *p;
-    must(cudaMalloc(&p, bytes ? bytes : 16), "cudaMalloc");
-    if (from)
-        must(cudaMemcpy(p, from, bytes, cudaMemcpyHostToDevice), "copying there");
-    else
-        must(cudaMemset(p, 0xff, bytes), "poisoning"); /* NaN in every format */
-    return owned[n_owned++] = p;
-}
-
-static void download(void *to, const void *from, size_t bytes)
-{
-    must(cudaDeviceSynchronize(), "running");
-    must(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "copying back");
-}
-
-static void free_all(void)
-{
-    while (n_owned)
-        must(cudaFree(owned[--n_owned]), "cudaFree");
-}
-
-typedef struct {
-    float *host;
-    void  *device;
-    size_t n;
-} Array;
-
-/* bf16 values around mean, as floats here. */
-static Array random_bf16(size_t n, float mean, float amp)
-{
-    uint16_t *b = malloc(n * 2);
-    Array     a = {malloc(n * 4), NULL, n};
-
-    for (size_t i = 0; i < n; i++)
-        a.host[i] = from_bf16(b[i] = to_bf16(mean + amp * uniform()));
-    a.device = upload(b, n * 2);
-    free(b);
-    return a;
-}
-
-static Array random_f32(size_t n, float mean, float amp)
-{
-    Array a = {malloc(n * 4), NULL, n};
-    for (size_t i = 0; i < n; i++)
-        a.host[i] = mean + amp * uniform();
-    a.device = upload(a.host, n * 4);
-    return a;
-}
-
-static float *fetch(const void *device, size_t n, MiDType dtype)
-{
-    float    *f = malloc(n * 4);
-    uint16_t *b = malloc(n * 2);
-
-    download(dtype == MI_F32 ? (void *)f : (void *)b, device, n * mi_dtype_size(dtype));
-    for (size_t i = 0; i < n && dtype != MI_F32; i++)
-        f[i] = from_bf16(b[i]);
-    free(b);
-    return f;
-}
-
-static double distance(const float *a, const double *b, size_t n)
-{
-    double d = 0, s = 0;
-    for (size_t i = 0; i < n; i++) {
-        d += (a[i] - b[i]) * (a[i] - b[i]);
-        s += b[i] * b[i];
-    }
-    return sqrt(d / (s + 1e-300));
-}
-
-static MiTensor tensor(void *data, MiDType dtype, int64_t rows, int64_t n)
-{
-    return (MiTensor){data, dtype, 2, {rows, n}, {n, 1}};
+    if (!form.bits)
+        return plain;
+    void *packed = upload(NULL, (size_t)mi_quant_bytes(form, rows, in)), *back = upload(NULL, bytes);
+    must(mi_cuda_quantise(NULL, form, plain, MI_BF16, rows, in, packed), "quantising");
+    must(mi_cuda_dequantise(NULL, form, packed, 0, rows, in, back, MI_F32), "dequantising");
+    download(w->host + (size_t)first * in, back, bytes);
+    return packed;
 }
 
 /* ---- the slow and obvious way --------------------------------------------------------- */
@@ -194,17 +83,37 @@ static bool planned_many(const Case *c, MiGemvPlan *p)
     return ok;
 }
 
+/* Of 4 and 8 bit, 0: as planned; few blocks, a ring that goes round, other slices and teams. */
+static bool planned_packed(const Case *c, MiGemvPlan *p)
+{
+    static const int slices[] = {0, 100000, 3, 16}, teams[] = {0, 4, 1, 1};
+    const int        chunks = (int)mi_quant_chunks(c->in);
+
+    p->slice = slices[c->layout] < chunks ? slices[c->layout] : chunks;
+    p->teams = p->slice == chunks ? teams[c->layout] : 1;
+    p->team = c->layout == 2 ? 5 : 2;
+    p->grid = c->layout == 2 ? 1 : 2;
+    p->stages = p->teams * (c->layout == 3 ? 3 : 2);
+    p->flight = 1 + c->layout % 2;
+    p->ahead = 3;
+    const bool ok = mi_cuda_gemv_lay_out(p) == 0;
+    (void)cudaGetLastError();
+    return ok;
+}
+
 /* 0: as planned; 1: few blocks, a ring that goes round; 2: half tiles; 3: without a ring. */
 static bool planned(const Case *c, MiGemvPlan *p)
 {
     *p = (MiGemvPlan){
-        .kind = c->kind, .dtype = MI_BF16, .rows = planned_rows(c->rows), .in = c->in, .out = c->out, .norm_dim = c->norm_dim};
+        .kind = c->kind, .dtype = MI_BF16, .rows = planned_rows(c->rows), .in = c->in, .out = c->out, .norm_dim = c->norm_dim, .form = form};
     const int e = mi_cuda_gemv_plan(p);
     if (e && c->rows > 16 && c->in > 9000)
         return false; /* more of x than eight blocks can hold */
     must(e, "planning");
     if (c->layout == 0)
         return true;
+    if (form.bits)
+        return planned_packed(c, p);
     if (c->rows > MI_GEMV_FEW_ROWS)
         return planned_many(c, p);
     if (c->layout == 3) {
@@ -233,16 +142,16 @@ static double plain(const Case *c, const MiGemvPlan *p)
     const Array    bias = random_f32((size_t)c->out, 0, 1), res = random_bf16((size_t)c->rows * c->out, 0, 1);
     const size_t   n = (size_t)c->rows * c->out;
     const bool     residual = c->kind == MI_GEMV_RESIDUAL;
-    void          *y = upload(NULL, n * 4);
+    void          *y = upload(NULL, n * 4), *wd = stored(&w, 0, c->out, c->in);
     const MiDType  type = f32 && !residual ? MI_F32 : MI_BF16;
     const MiTensor tx = tensor(x.device, MI_BF16, c->rows, c->in), ty = tensor(y, type, c->rows, c->out);
 
     if (residual)
-        must(mi_cuda_gemv_residual(NULL, p, tx, w.device, has_bias ? bias.device : NULL,
+        must(mi_cuda_gemv_residual(NULL, p, tx, wd, has_bias ? bias.device : NULL,
                                    tensor(res.device, MI_BF16, c->rows, c->out), ty),
              "residual");
     else
-        must(mi_cuda_gemv(NULL, p, tx, w.device, has_bias ? bias.device : NULL, ty), "plain");
+        must(mi_cuda_gemv(NULL, p, tx, wd, has_bias ? bias.device : NULL, ty), "plain");
     double *wide = widened(&x), *want = product(wide, &w, has_bias ? bias.host : NULL, c->rows, c->in, c->out);
     for (size_t i = 0; i < n && residual; i++)
         want[i] += res.host[i];
@@ -257,10 +166,10 @@ static double gated(const Case *c, const MiGemvPlan *p)
     const Array  x = random_bf16((size_t)c->rows * c->in, 0.1f, 2), gain = random_f32((size_t)c->in, 1, 0.5f);
     const Array  g = random_bf16((size_t)c->out * c->in, 0, 0.1f), u = random_bf16((size_t)c->out * c->in, 0, 0.1f);
     const size_t n = (size_t)c->rows * c->out;
-    void        *y = upload(NULL, n * 2);
+    void        *y = upload(NULL, n * 2), *gd = stored(&g, 0, c->out, c->in), *ud = stored(&u, 0, c->out, c->in);
 
     must(mi_cuda_gemv_gated(NULL, p, tensor(x.device, MI_BF16, c->rows, c->in), (MiGemvNorm){gain.device, 1e-5f, 0.25f},
-                            g.device, u.device, tensor(y, MI_BF16, c->rows, c->out)),
+                            gd, ud, tensor(y, MI_BF16, c->rows, c->out)),
          "gated");
     double *nx = normed(&x, &gain, c->rows, c->in, 1e-5, 0.25), *a = product(nx, &g, NULL, c->rows, c->in, c->out);
     double *b = product(nx, &u, NULL, c->rows, c->in, c->out);
@@ -291,7 +200,7 @@ static double head(const Case *c, const MiGemvPlan *p)
          *t = upload(NULL, sizeof tokens_out);
 
     must(mi_cuda_gemv_head(NULL, p, tensor(x.device, MI_BF16, tokens, c->in), rows, (MiGemvNorm){gain.device, 1e-5f, 0},
-                           w.device, tensor(y, MI_F32, c->rows, c->out), best),
+                           stored(&w, 0, c->out, c->in), tensor(y, MI_F32, c->rows, c->out), best),
          "head");
     must(mi_cuda_gemv_pick(NULL, best, p->grid, c->rows, t, d, slot), "pick");
     double *nx = normed(&x, &gain, tokens, c->in, 1e-5, 0), *all = product(nx, &w, NULL, tokens, c->in, c->out);
@@ -332,13 +241,12 @@ static double qkv(const Case *c, const MiGemvPlan *p, int dim, int turns, bool i
     const Array   freqs = random_f32((size_t)turns / 2, 0.5f, 0.5f), heads = random_f32((size_t)2 * dim, 1, 0.5f);
     int32_t       positions[MOST] = {7, 0, 100003, 31}, slots[MOST] = {21, 0, -1, CAPACITY * BLOCKS - 1};
     const size_t  n_kv = (size_t)BLOCKS * KV_HEADS * CAPACITY * dim;
-    char         *wd = w.device;
     for (int i = 4; i < MOST; i++) {
         positions[i] = 37 * i;
         slots[i] = i % 11 == 9 ? -1 : i + 1; /* 20 would be 21 */
     }
     MiGemvQkv     q = {
-            .w = {wd, wd + (size_t)nq * c->in * 2, wd + (size_t)(nq + nk) * c->in * 2},
+            .w = {stored(&w, 0, nq, c->in), stored(&w, nq, nk, c->in), stored(&w, nq + nk, nk, c->in)},
             .freqs = freqs.device,
             .positions = upload(positions, sizeof positions),
             .n_heads = HEADS,
@@ -423,9 +331,12 @@ static void one(Case c, const int *heads)
         error = qkv(&c, &p, heads[0], heads[1], heads[2], heads[3]);
     else
         error = c.kind == MI_GEMV_GATED ? gated(&c, &p) : c.kind == MI_GEMV_HEAD ? head(&c, &p) : plain(&c, &p);
-    snprintf(what, sizeof what, "%s%s, %d rows of %d, %d out, %d blocks, %d x %d warps, %s%d stages of %d rows",
-             kinds[c.kind], c.norm_dim ? " with normed heads" : "", c.rows, c.in, c.out, p.grid, p.teams, p.team,
-             p.direct ? "direct, " : "", p.stages, p.stage_rows);
+    char how[32] = "";
+    if (form.bits)
+        snprintf(how, sizeof how, " int%d g%d%s", form.bits, form.group, form.zeros ? " zeros" : "");
+    snprintf(what, sizeof what, "%s%s%s, %d rows of %d, %d out, %d blocks, %d x %d warps, %s%d stages of %d rows",
+             kinds[c.kind], how, c.norm_dim ? " with normed heads" : "", c.rows, c.in, c.out, p.grid, p.teams, p.team,
+             p.direct ? "direct, " : "", p.stages, form.bits ? p.slice : p.stage_rows);
     check(error < (c.kind == MI_GEMV_GATED ? 8e-3 : 4e-3), what, error); /* gated: a product of two that round x */
     free_all();
 }
@@ -456,6 +367,33 @@ static void compare(void)
                     for (int k = 0; k < 6; k += quick ? 4 : 1)
                         one((Case){MI_GEMV_QKV, 1, in, (HEADS + 2 * KV_HEADS) * heads[k][0], 0, heads[k][0]}, heads[k]);
             }
+}
+
+/* The same with weights of 4 and 8 bit, whose sums are exact but for x: its 15 bits. */
+static void compare_packed(void)
+{
+    static const MiQuantForm forms[] = {{4, 128, false, false}, {8, 0, false, false}, {4, 64, true, false},
+                                        {8, 0, true, false},    {4, 32, true, false}, {4, 32, false, false}};
+    static const int ins[] = {64, 72, 576, 896, 1544, 3584, 4864, 18944}, counts[] = {1, 2, 3, 4};
+    static const int heads[][4] = {{64, 64, 0, 1}, {128, 128, 0, 0}, {64, 64, 1, 1}, {80, 32, 1, 0}, {96, 32, 0, 1}};
+    int              turn = 0;
+
+    for (size_t i = 0; i < sizeof ins / sizeof *ins; i += quick ? 3 : 1)
+        for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick ? 3 : 1)
+            for (int layout = 0; layout < N_LAYOUTS; layout++, turn++) {
+                const int in = ins[i], rows = counts[n], *h = heads[turn % 5];
+                form = forms[turn % 6];
+                one((Case){MI_GEMV_PLAIN, rows, in, in > 4000 ? 37 : 131, layout, 0}, NULL);
+                form = forms[(turn + 1) % 6];
+                one((Case){MI_GEMV_RESIDUAL, rows, in, in > 4000 ? 40 : 200, layout, 0}, NULL);
+                if (in > 4096)
+                    continue;
+                one((Case){MI_GEMV_GATED, rows, in, 56, layout, 0}, NULL);
+                form = forms[(turn + 2) % 6];
+                one((Case){MI_GEMV_HEAD, rows, in, 301, layout, 0}, NULL);
+                one((Case){MI_GEMV_QKV, rows, in, (HEADS + 2 * KV_HEADS) * h[0], layout, 0}, h);
+            }
+    form = (MiQuantForm){0};
 }
 
 /* ---- a whole step ------------------------------------------------------------------------- */
@@ -577,7 +515,13 @@ int main(int argc, char **argv)
         return 0;
     }
     quick = getenv("MI_QUICK") != NULL;
+    if (argc > 1 && strcmp(argv[1], "--packed") == 0) {
+        compare_packed();
+        printf("%d passed, %d failed\n", passed, failed);
+        return failed > 0;
+    }
     compare();
+    compare_packed();
     if (quick) {
         check(chain(1, 2, &distinct) != 0, "a chain of two steps", 0);
         check(chain(19, 2, &distinct) != 0, "a chain of two steps of 19 rows", 0);

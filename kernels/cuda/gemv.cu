@@ -1,5 +1,6 @@
 /* gemv.cu - how the kernel of gemv.cuh is laid out, and its launchers. */
 #include "gemv.cuh"
+#include "quant_gemv.h"
 #include "skinny.h"
 
 using namespace mi_gemv;
@@ -102,6 +103,8 @@ static Kernel kernel_for(const MiGemvPlan *p)
 
 extern "C" int mi_cuda_gemv_lay_out(MiGemvPlan *p)
 {
+    if (p->form.bits)
+        return mi_quant::lay_out(p);
     if (p->rows > MI_GEMV_FEW_ROWS)
         return mi_skinny::lay_out(p);
     const int warps = p->team * p->teams, tiles = p->stage_rows / 2, block_units = paired(p) ? p->teams : 2 * p->teams;
@@ -176,6 +179,8 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
         cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device) ||
         cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
         return cudaGetLastError();
+    if (p->form.bits)
+        return major != 9 ? (int)cudaErrorNotSupported : mi_quant::plan(p, sms, most);
     if (p->rows > MI_GEMV_FEW_ROWS)
         return major != 9 || p->dtype != MI_BF16 || p->in < 8 || p->in % 8 || p->rows > MI_GEMV_MAX_ROWS || p->out < 1 ||
                        p->norm_dim
@@ -203,9 +208,19 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
     return regions_of(p).end > most ? (int)cudaErrorNotSupported : mi_cuda_gemv_lay_out(p);
 }
 
+extern "C" int mi_cuda_gemv_form(MiGemvPlan *p, const MiQuantForm *f)
+{
+    const MiQuantForm have = p->form;
+
+    if (have.bits == f->bits && have.group == f->group && have.zeros == f->zeros && have.minima == f->minima)
+        return cudaSuccess;
+    p->form = *f;
+    return mi_cuda_gemv_plan(p);
+}
+
 extern "C" MiGemvLater mi_cuda_gemv_later(const MiGemvPlan *p, const void *w, int64_t most)
 {
-    return p->rows > MI_GEMV_FEW_ROWS ? mi_skinny::later(p, w, most) : MiGemvLater{};
+    return p->rows > MI_GEMV_FEW_ROWS && !p->form.bits ? mi_skinny::later(p, w, most) : MiGemvLater{};
 }
 
 /* ---- launching -------------------------------------------------------------------- */
@@ -261,6 +276,8 @@ static int start(void *stream, const MiGemvPlan *p, const Args &a)
 {
     if (a.rows < 1 || a.rows > p->rows)
         return a.rows ? cudaErrorInvalidValue : cudaSuccess;
+    if (p->form.bits)
+        return mi_quant::start(stream, p, a);
     if (p->rows > MI_GEMV_FEW_ROWS)
         return mi_skinny::start(stream, p, a);
     const dim3 block((a.warps + !p->direct) * 32);
@@ -301,8 +318,10 @@ extern "C" int mi_cuda_gemv_gated(void *stream, const MiGemvPlan *p, MiTensor x,
     return start(stream, p, a);
 }
 
-extern "C" bool mi_cuda_gemv_qkv_takes(int32_t head_dim, int32_t rope_dim)
+extern "C" bool mi_cuda_gemv_qkv_takes(int32_t head_dim, int32_t rope_dim, bool interleaved, bool quantised)
 {
+    if (quantised && (head_dim % 16 || (!interleaved && rope_dim % 16)))
+        return false;
     return head_dim > 0 && head_dim % 2 == 0 && rope_dim > 0 && rope_dim % 2 == 0 && rope_dim <= head_dim;
 }
 

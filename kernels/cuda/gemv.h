@@ -1,7 +1,8 @@
 /* gemv.h - y = x W' for few rows of x, limited by how fast W can be read, and what
  * a decode step does before and after it.
  *
- * W is plain row-major [out][in] of x's dtype, 16-byte aligned, in a multiple of 8.
+ * W is plain row-major [out][in] of x's dtype, 16-byte aligned, in a multiple of 8; or as
+ * quant.h has it, for up to FEW rows, whole eights of rows where two are paired.
  * A launcher enqueues one kernel and returns 0 or the cudaError_t.  Weights, gains,
  * biases and the step's metadata are read before the grid dependency is waited for:
  * no kernel may write them.  Everything else is read and written after it.
@@ -9,7 +10,7 @@
 #ifndef KERNELS_CUDA_GEMV_H
 #define KERNELS_CUDA_GEMV_H
 
-#include <miniinfer/types.h>
+#include "quant.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -23,7 +24,7 @@ typedef enum {
     MI_GEMV_HEAD,     /* logits = n W', with the largest of what each block computed */
 } MiGemvKind;
 
-/* Up to FEW rows gemv.cuh computes, beyond that skinny.cuh. */
+/* Up to FEW rows gemv.cuh computes, or quant_gemv.cuh, beyond that skinny.cuh. */
 enum { MI_GEMV_FEW_ROWS = 4, MI_GEMV_MAX_ROWS = 32, MI_GEMV_LATER = 3 };
 
 /* Weights that a later kernel reads, for the second-level cache: the first `bytes` of every `stride`, n times. */
@@ -41,6 +42,7 @@ typedef struct {
     int32_t    in;
     int32_t    out;      /* rows of W; of G where gated; of q, k and v together */
     int32_t    norm_dim; /* head_dim where each head of q and k is normed, for one row; else 0 */
+    MiQuantForm form;    /* of W; bits 0: plain */
     /* ---- */
     bool    direct;     /* weights straight into registers, one tile a team */
     int32_t grid;       /* blocks */
@@ -53,6 +55,7 @@ typedef struct {
     int32_t flight;     /* stages requested at once before the predecessor is done */
     int32_t ahead;      /* stages behind a full ring that go to the second-level cache */
     int32_t pace;       /* clocks between two of them */
+    int32_t slice;      /* of 4 and 8 bit: chunks of a row in one stage */
     int32_t smem;       /* bytes a block */
     /* ---- a caller's, beyond a few rows: what to fetch while the kernels before this one run */
     MiGemvLater later[MI_GEMV_LATER];
@@ -63,6 +66,8 @@ int mi_cuda_gemv_plan(MiGemvPlan *);
 /* What a kernel after this one should find in the second-level cache of the weights w, as the block that reads them
  * goes through them; at most so many bytes of each block's. */
 MiGemvLater mi_cuda_gemv_later(const MiGemvPlan *, const void *w, int64_t most);
+/* Of weights of 4 or 8 bit, once they are known: plans anew where their form is another. */
+int mi_cuda_gemv_form(MiGemvPlan *, const MiQuantForm *);
 /* LOAD.  After a caller changed the layout: smem, and what the driver must know. */
 int mi_cuda_gemv_lay_out(MiGemvPlan *);
 
@@ -97,8 +102,8 @@ typedef struct {
     MiKvView       kv; /* its k and v are f32, f16 or bf16; slots NULL: row i goes to slot i */
 } MiGemvQkv;
 
-/* LOAD.  Whether head_dim and rope_dim are ones that the kernel divides evenly. */
-bool mi_cuda_gemv_qkv_takes(int32_t head_dim, int32_t rope_dim);
+/* LOAD.  Whether head_dim and rope_dim are ones that the kernel divides evenly; of 4 and 8 bit: as pairs of whole eights. */
+bool mi_cuda_gemv_qkv_takes(int32_t head_dim, int32_t rope_dim, bool interleaved, bool quantised);
 /* ENQUEUE. */
 int mi_cuda_gemv_qkv(void *stream, const MiGemvPlan *, MiTensor x, MiGemvNorm, const MiGemvQkv *);
 

@@ -244,17 +244,17 @@ __device__ __forceinline__ bool barrier_open(uint64_t *b, unsigned parity)
     return done;
 }
 
-/* One warp; its first lane requests, the others only prepare the barriers. */
-template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share t, char *smem)
+/* One warp; its first lane requests, the others only prepare the barriers.  n stages, each released by so many warps;
+ * request(stage, slot): into a slot of the ring; slot below 0: into the second-level cache only. */
+template <typename R> __device__ __forceinline__ void produce_stages(const Args &a, int n, int warps, char *smem, R request)
 {
-    const uint64_t policy = evict_first_policy();
-    const int      lane = threadIdx.x % 32, n = a.stage_tiles ? (t.n + a.stage_tiles - 1) >> a.stage_shift : t.rows;
-    uint64_t      *released = (uint64_t *)(smem + RELEASED);
-    int            slot = 0, phase = 1, done_slot = 0, done_phase = 0;
+    const int lane = threadIdx.x % 32;
+    uint64_t *released = (uint64_t *)(smem + RELEASED);
+    int       slot = 0, phase = 1, done_slot = 0, done_phase = 0;
 
     for (int i = lane; i < a.stages; i += 32) {
         barrier_init((uint64_t *)smem + i, 1);
-        barrier_init((uint64_t *)(smem + EMPTY) + i, max(a.stage_tiles, 1) * a.team);
+        barrier_init((uint64_t *)(smem + EMPTY) + i, warps);
     }
     if (lane == 0)
         barrier_init(released, 1);
@@ -276,11 +276,11 @@ template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share
                 /* The ring is full: what comes next, as fast as memory gives it while nobody else reads. */
                 while (s >= a.stages && !barrier_done((uint64_t *)(smem + EMPTY) + slot, phase))
                     if (next < min(n, a.stages + a.ahead) && !barrier_open(released, 0) && clock() - last > a.pace) {
-                        request<KIND>(a, t, smem, next++, -1, policy);
+                        request(next++, -1);
                         last = clock();
                     }
             }
-            request<KIND>(a, t, smem, s, slot, policy);
+            request(s, slot);
             if (++slot == a.stages) {
                 slot = 0;
                 phase ^= 1;
@@ -290,6 +290,14 @@ template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share
         if (pass == 0)
             __syncthreads();
     }
+}
+
+template <int KIND> __device__ __forceinline__ void produce(const Args &a, Share t, char *smem)
+{
+    const uint64_t policy = evict_first_policy();
+
+    produce_stages(a, a.stage_tiles ? (t.n + a.stage_tiles - 1) >> a.stage_shift : t.rows, max(a.stage_tiles, 1) * a.team,
+                   smem, [&](int stage, int slot) { request<KIND>(a, t, smem, stage, slot, policy); });
 }
 
 /* ---- x ------------------------------------------------------------------------------ */

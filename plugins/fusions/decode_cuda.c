@@ -1,17 +1,16 @@
 /* decode_cuda.c - the linears of a decode step with what comes before and after
  * them, for NVIDIA cards from Hopper on.
  *
- * Up to MI_GEMV_MAX_ROWS rows of bf16 and weights of layout "plain"; a bucket of more
- * rows, another dtype or another card takes the fusions of prefill_cuda.c or the operations. */
+ * Up to MI_GEMV_MAX_ROWS rows of bf16 and weights of layout "plain", up to MI_GEMV_FEW_ROWS and weights
+ * of "int8" and "int4"; a bucket of more rows, another dtype or another card takes the fusions of
+ * prefill_cuda.c or the operations. */
 #include <cuda/gemv.h>
 #include <cuda/ops.h>
 #include <cuda/refused.h>
 #include <miniinfer/plugin.h>
 #include <string.h>
 
-#include "left_cuda.h"
-
-static const char *const layouts[] = {"plain", NULL};
+static const char *const layouts[] = {"plain", "int8", "int4", NULL}, *const plain[] = {"plain", NULL};
 
 /* ---- what all of them share ------------------------------------------------------ */
 
@@ -36,14 +35,41 @@ static bool packed(const MiTensor *t)
 
 static bool has_bias(const MiArgs *linear) { return linear->node->weight[1] != NULL; }
 
+/* How the weights will lie, at the worst: they are not there yet. */
+static MiQuantForm form_of(const MiArgs *linear)
+{
+    const char *layout = linear->weight[0].layout;
+    return strcmp(layout, "int8") == 0   ? (MiQuantForm){.bits = 8}
+           : strcmp(layout, "int4") == 0 ? (MiQuantForm){.bits = 4, .group = 32, .zeros = true}
+                                         : (MiQuantForm){0};
+}
+
+static bool same_layout(const MiArgs *a, const MiArgs *b)
+{
+    return strcmp(a->weight[0].layout, b->weight[0].layout) == 0;
+}
+
+/* Of n linears next to each other: how they do lie. */
+static bool settle(MiGemvPlan *p, const MiArgs *linear, int n, GError **error)
+{
+    for (int i = 1; i < n && p->form.bits; i++)
+        if (memcmp(linear[i].weight[0].ext, linear->weight[0].ext, sizeof(MiQuantForm))) {
+            g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "its weights are not all of one form");
+            return false;
+        }
+    return !p->form.bits || launched(mi_cuda_gemv_form(p, linear->weight[0].ext), error);
+}
+
 /* x: what the norm or the linear reads; n_out: rows of W. */
-static MiGemvPlan plan_of(MiGemvKind kind, const MiTensor *x, int64_t rows, int64_t in, int64_t n_out)
+static MiGemvPlan plan_of(MiGemvKind kind, const MiTensor *x, int64_t rows, int64_t in, int64_t n_out,
+                          const MiArgs *linear)
 {
     return (MiGemvPlan){.kind = kind,
                         .dtype = x->dtype,
                         .rows = (int32_t)MIN(rows, INT32_MAX),
                         .in = (int32_t)MIN(in, INT32_MAX),
-                        .out = (int32_t)MIN(n_out, INT32_MAX)};
+                        .out = (int32_t)MIN(n_out, INT32_MAX),
+                        .form = form_of(linear)};
 }
 
 static bool possible(MiGemvPlan plan) { return mi_cuda_gemv_plan(&plan) == 0; }
@@ -95,7 +121,8 @@ static const MiPattern normed_pattern[] = {
 static MiGemvPlan qkv_plan(const MiArgs *at, const MiArgs *rope)
 {
     const MiTensor *x = &at[QKV_NORM].in[0];
-    MiGemvPlan p = plan_of(MI_GEMV_QKV, x, x->shape[0], x->shape[1], at[Q].out[0].shape[1] + 2 * at[K].out[0].shape[1]);
+    MiGemvPlan p = plan_of(MI_GEMV_QKV, x, x->shape[0], x->shape[1], at[Q].out[0].shape[1] + 2 * at[K].out[0].shape[1],
+                           &at[Q]);
 
     p.norm_dim = rope == &at[NORMED_ROPE_Q] ? (int32_t)rope->in[0].shape[2] : 0;
     return p;
@@ -110,7 +137,10 @@ static bool qkv_fits(const MiArgs *at, const MiArgs *rope)
            q->shape[1] * q->shape[2] == at[Q].out[0].shape[1] && k->shape[1] * k->shape[2] == at[K].out[0].shape[1] &&
            v->shape[1] == k->shape[1] && v->shape[2] == k->shape[2] && q->shape[2] == k->shape[2] &&
            at[V].out[0].shape[1] == at[K].out[0].shape[1] && memcmp(r, rope[1].node->attr, sizeof *r) == 0 &&
-           rope[0].node->in[1].id == rope[1].node->in[1].id && mi_cuda_gemv_qkv_takes((int32_t)q->shape[2], r->dim) &&
+           rope[0].node->in[1].id == rope[1].node->in[1].id && same_layout(&at[Q], &at[K]) &&
+           same_layout(&at[Q], &at[V]) &&
+           mi_cuda_gemv_qkv_takes((int32_t)q->shape[2], r->dim, r->style == MI_ROPE_INTERLEAVED,
+                                  form_of(&at[Q]).bits) &&
            possible(qkv_plan(at, rope));
 }
 
@@ -129,30 +159,53 @@ static bool normed_match(const MiArgs *at, MiShape shape)
 
 static const MiArgs *rope_of(const MiCall *call) { return &call->at[call->n > APPEND + 1 ? NORMED_ROPE_Q : ROPE_Q]; }
 
+/* A head that gets a scale has to be there whole: where the cache has some, the kernel leaves keys and values in the
+ * workspace, [k, v][rows][n_kv_heads][head_dim], and kv_append's takes them from there. */
+static MiTensor left(const MiCall *call, int side)
+{
+    const MiTensor *k = &rope_of(call)[1].in[0];
+    const int64_t   row = k->shape[1] * k->shape[2];
+
+    return (MiTensor){
+        .data = (char *)call->workspace + (size_t)(side * k->shape[0] * row) * mi_dtype_size(MI_BF16), .dtype = MI_BF16,
+        .ndim = 3, .shape = { k->shape[0], k->shape[1], k->shape[2] }, .stride = { row, k->shape[2], 1 },
+    };
+}
+
+static MiKvView left_view(const MiCall *call, const MiKvView *kv)
+{
+    const MiTensor k = left(call, 0), v = left(call, 1);
+
+    return (MiKvView){ .k = k.data, .v = v.data, .dtype = MI_BF16, .n_kv_heads = kv->n_kv_heads, .head_dim = kv->head_dim,
+                       .stride_token = k.stride[0], .stride_head = k.stride[1], .block_size = INT32_MAX };
+}
+
 static bool qkv_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
+    const MiTensor *k = &rope_of(call)[1].in[0];
+
     (void)ctx;
-    *workspace = left_bytes(&rope_of(call)[1].in[0]);
+    *workspace = 2 * (size_t)(k->shape[0] * k->shape[1] * k->shape[2]) * mi_dtype_size(MI_BF16);
     return keep(qkv_plan(call->at, rope_of(call)), state, error);
 }
 
 static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     const MiArgs   *at = call->at, *rope = rope_of(call);
-    const MiTensor *q = &rope[0].out[0], *k = &rope[1].in[0];
+    const MiTensor *q = &rope[0].out[0];
     const MiRotate *r = rope[0].node->attr;
     const bool      scaled = mi_dtype_scaled(rope[2].kv->dtype);
     MiGemvQkv       c = {
               .freqs = rope[0].in[1].data,
               .positions = call->batch->positions,
               .n_heads = (int32_t)q->shape[1],
-              .n_kv_heads = (int32_t)k->shape[1],
+              .n_kv_heads = (int32_t)rope[1].in[0].shape[1],
               .head_dim = (int32_t)q->shape[2],
               .rope_dim = r->dim,
               .interleaved = r->style == MI_ROPE_INTERLEAVED,
               .magnitude = r->magnitude,
               .q = *q,
-              .kv = scaled ? left_view(call->workspace, k) : *rope[2].kv,
+              .kv = scaled ? left_view(call, rope[2].kv) : *rope[2].kv,
     };
 
     if (c.kv.dtype != MI_BF16 && c.kv.dtype != MI_F16 && c.kv.dtype != MI_F32) {
@@ -170,8 +223,9 @@ static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **er
         c.w[i] = at[Q + i].weight[0].tensor.data;
         c.bias[i] = at[Q + i].weight[1].tensor.data;
     }
-    return launched(mi_cuda_gemv_qkv(ctx->stream, state, at[QKV_NORM].in[0], norm_of(&at[QKV_NORM]), &c), error) &&
-           (!scaled || launched(mi_cuda_kv_append(ctx->stream, left(call->workspace, k, 0), left(call->workspace, k, 1), rope[2].kv), error));
+    return settle(state, &at[Q], 3, error) &&
+           launched(mi_cuda_gemv_qkv(ctx->stream, state, at[QKV_NORM].in[0], norm_of(&at[QKV_NORM]), &c), error) &&
+           (!scaled || launched(mi_cuda_kv_append(ctx->stream, left(call, 0), left(call, 1), rope[2].kv), error));
 }
 
 static const MiOp qkv_op = {.struct_size = sizeof qkv_op, .prepare = qkv_prepare, .run = qkv_run, .release = g_free};
@@ -205,7 +259,8 @@ static const MiPattern residual_pattern[] = {
 static MiGemvPlan residual_plan(const MiArgs *at)
 {
     const MiTensor *x = &at[LINEAR].in[0];
-    return plan_of(MI_GEMV_RESIDUAL, x, x->shape[0], at[LINEAR].node->weight[0]->shape[1], at[LINEAR].out[0].shape[1]);
+    return plan_of(MI_GEMV_RESIDUAL, x, x->shape[0], at[LINEAR].node->weight[0]->shape[1], at[LINEAR].out[0].shape[1],
+                   &at[LINEAR]);
 }
 
 static bool residual_match(const MiArgs *at, MiShape shape)
@@ -226,7 +281,8 @@ static bool residual_prepare(MiContext *ctx, const MiCall *call, void **state, s
 static bool residual_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     const MiArgs *at = call->at;
-    return launched(mi_cuda_gemv_residual(ctx->stream, state, at[LINEAR].in[0], at[LINEAR].weight[0].tensor.data,
+    return settle(state, &at[LINEAR], 1, error) &&
+           launched(mi_cuda_gemv_residual(ctx->stream, state, at[LINEAR].in[0], at[LINEAR].weight[0].tensor.data,
                                           at[LINEAR].weight[1].tensor.data, at[ADD].in[0], at[ADD].out[0]),
                     error);
 }
@@ -256,7 +312,7 @@ static const MiPattern gated_pattern[] = {
 static MiGemvPlan gated_plan(const MiArgs *at)
 {
     const MiTensor *x = &at[GATED_NORM].in[0];
-    return plan_of(MI_GEMV_GATED, x, x->shape[0], x->shape[1], at[GATE].out[0].shape[1]);
+    return plan_of(MI_GEMV_GATED, x, x->shape[0], x->shape[1], at[GATE].out[0].shape[1], &at[GATE]);
 }
 
 static bool gated_match(const MiArgs *at, MiShape shape)
@@ -265,7 +321,7 @@ static bool gated_match(const MiArgs *at, MiShape shape)
 
     (void)shape;
     return x->ndim == 2 && packed(x) && y->ndim == 2 && packed(y) && !has_bias(&at[GATE]) && !has_bias(&at[UP]) &&
-           possible(gated_plan(at));
+           same_layout(&at[GATE], &at[UP]) && possible(gated_plan(at));
 }
 
 static bool gated_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
@@ -277,7 +333,8 @@ static bool gated_prepare(MiContext *ctx, const MiCall *call, void **state, size
 static bool gated_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     const MiArgs *at = call->at;
-    return launched(mi_cuda_gemv_gated(ctx->stream, state, at[GATED_NORM].in[0], norm_of(&at[GATED_NORM]),
+    return settle(state, &at[GATE], 2, error) &&
+           launched(mi_cuda_gemv_gated(ctx->stream, state, at[GATED_NORM].in[0], norm_of(&at[GATED_NORM]),
                                        at[GATE].weight[0].tensor.data, at[UP].weight[0].tensor.data, at[MUL].out[0]),
                     error);
 }
@@ -388,7 +445,7 @@ static const MiOp back_op = {
 static const MiFusion back = {
     .struct_size = sizeof back,
     .pattern = back_pattern,
-    .layouts = layouts,
+    .layouts = plain,
     .match = back_match,
     .op = &back_op,
 };
@@ -413,7 +470,7 @@ static const MiPattern greedy_pattern[] = {
 static MiGemvPlan head_plan(const MiArgs *at)
 {
     const MiTensor *y = &at[HEAD].out[0];
-    return plan_of(MI_GEMV_HEAD, &at[ROWS].in[0], y->shape[0], at[ROWS].in[0].shape[1], y->shape[1]);
+    return plan_of(MI_GEMV_HEAD, &at[ROWS].in[0], y->shape[0], at[ROWS].in[0].shape[1], y->shape[1], &at[HEAD]);
 }
 
 static bool head_match(const MiArgs *at, MiShape shape)
@@ -440,11 +497,12 @@ static bool head_prepare(MiContext *ctx, const MiCall *call, void **state, size_
 static bool head_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     const MiArgs     *at = call->at;
-    const MiGemvPlan *plan = state;
+    MiGemvPlan       *plan = state;
     const MiBatch    *b = call->batch;
     const int32_t     rows = (int32_t)at[HEAD].out[0].shape[0];
 
-    return launched(mi_cuda_gemv_head(ctx->stream, plan, at[ROWS].in[0], b->out_rows, norm_of(&at[HEAD_NORM]),
+    return settle(plan, &at[HEAD], 1, error) &&
+           launched(mi_cuda_gemv_head(ctx->stream, plan, at[ROWS].in[0], b->out_rows, norm_of(&at[HEAD_NORM]),
                                       at[HEAD].weight[0].tensor.data, at[HEAD].out[0], call->workspace),
                     error) &&
            (call->n <= DRAW || launched(mi_cuda_gemv_pick(ctx->stream, call->workspace, plan->grid, rows,

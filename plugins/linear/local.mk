@@ -1,5 +1,5 @@
 plugins += plugins/linear_blocks.so plugins/linear_reference.so
-plugins_linear_blocks_so_SOURCES  = plugins/linear/blocks.c plugins/linear/panel_op.c plugins/linear/panel_op.h
+plugins_linear_blocks_so_SOURCES  = plugins/linear/blocks.c
 plugins_linear_blocks_so_CPPFLAGS = $(kernel_cppflags)
 plugins_linear_blocks_so_LDFLAGS  = $(plugin_ldflags)
 plugins_linear_blocks_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
@@ -12,24 +12,26 @@ plugins_linear_dense_so_SOURCES  = plugins/linear/dense.c
 plugins_linear_dense_so_CPPFLAGS = $(kernel_cppflags)
 plugins_linear_dense_so_LDFLAGS  = $(plugin_ldflags)
 plugins_linear_dense_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
-plugins += plugins/linear_int8.so plugins/linear_int4.so
-encoded_sources = plugins/linear/encoded.c plugins/linear/encoded.h plugins/linear/panel_op.c plugins/linear/panel_op.h
-plugins_linear_int8_so_SOURCES  = plugins/linear/int8.c $(encoded_sources)
-plugins_linear_int8_so_CPPFLAGS = $(kernel_cppflags)
-plugins_linear_int8_so_LDFLAGS  = $(plugin_ldflags)
-plugins_linear_int8_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
-plugins_linear_int4_so_SOURCES  = plugins/linear/int4.c $(encoded_sources)
-plugins_linear_int4_so_CPPFLAGS = $(kernel_cppflags)
-plugins_linear_int4_so_LDFLAGS  = $(plugin_ldflags)
-plugins_linear_int4_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
 if MI_CUDA
 plugins += plugins/linear_dense_cuda.so
 endif
 plugins_linear_dense_cuda_so_SOURCES  = plugins/linear/dense_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h \
-	kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/gemv.h kernels/cuda/skinny.cu kernels/cuda/skinny.cuh \
+	kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/gemv.h kernels/cuda/quant_gemv.cu \
+	kernels/cuda/quant_gemv.h kernels/cuda/quant.h kernels/cuda/skinny.cu kernels/cuda/skinny.cuh \
 	kernels/cuda/skinny_parts.cuh kernels/cuda/skinny.h \
 	kernels/cuda/invariant.cu kernels/cuda/invariant.h plugins/linear/invariant_cuda.c plugins/linear/invariant_cuda.h \
 	plugins/linear/tune_cuda.c plugins/linear/tune_cuda.h
 plugins_linear_dense_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS) -I$(top_srcdir)/plugins
 plugins_linear_dense_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_linear_dense_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
+if MI_CUDA
+plugins += plugins/linear_quant_cuda.so
+endif
+plugins_linear_quant_cuda_so_SOURCES = plugins/linear/quant_cuda.c plugins/linear/quant_cuda.h plugins/linear/int4_cuda.c \
+	plugins/linear/int8_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h \
+	kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/gemv.h kernels/cuda/skinny.cu kernels/cuda/skinny.h \
+	kernels/cuda/quant_gemv.cu kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv.h kernels/cuda/quant_pack.cu \
+	kernels/cuda/quant.h plugins/linear/tune_cuda.c plugins/linear/tune_cuda.h
+plugins_linear_quant_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS) -I$(top_srcdir)/plugins
+plugins_linear_quant_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_linear_quant_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)

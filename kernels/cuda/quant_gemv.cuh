@@ -1,0 +1,452 @@
+/* quant_gemv.cuh - gemv.cuh for the matrices of quant.h: few rows of x, W read at the memory's speed.
+ *
+ * What streams, waits and ends is gemv.cuh's; the product is one of integers.  x is written
+ * as x = scale * (256 high + low), a scale for 128 columns, high and low of 8 bit: 15 bits and a
+ * sign, finer than the bf16 that most of its elements are.  The two are columns of the narrow side of
+ * mma.m16n8k32, so four rows of x fill it; W is its tall side, two records of eight rows,
+ * which need not lie next to each other.  Weights of 8 bit need no conversion at all, of
+ * 4 bit one and a half operations for four: a nibble in the high half of its byte is 16 times
+ * itself.  The sums are exact until a group's scale multiplies them. */
+#ifndef KERNELS_CUDA_QUANT_GEMV_CUH
+#define KERNELS_CUDA_QUANT_GEMV_CUH
+
+#include "gemv_ends.cuh"
+#include "quant_gemv.h"
+
+namespace mi_quant
+{
+
+using namespace mi_gemv;
+
+constexpr int OCTET = MI_QUANT_ROWS, COLUMNS = MI_QUANT_COLUMNS;
+constexpr int LARGEST = 32512; /* of 256 high + low */
+
+struct Packed : Args {
+    int64_t  record;                     /* bytes of eight rows */
+    int32_t  blocks_of_x, chunk, values; /* chunks of a row; bytes of one, of the values in it */
+    int32_t  slice, cuts;                /* chunks of a stage, stages of a row */
+    uint32_t cuts_magic;                 /* high 32 bits of i * magic = i / cuts; 0: one cut */
+    int32_t  half;                       /* from the first record of a stage to the second */
+    int32_t  tail;                       /* bytes behind a row's last chunk */
+    int32_t  groups, flush;              /* of a chunk; bit j: a group ends with its j-th quarter */
+    int32_t  sum_lanes;                  /* threads that have a group of x; 0: nobody wants its sum */
+    int32_t  factors;                    /* where in shared memory: scales and sums of x */
+    int32_t  team_shift;                 /* team = 1 << team_shift */
+    bool     minima;
+};
+
+#if __CUDA_ARCH__ >= 900
+
+/* In units: pairs, or rows where not PAIRED; blocks have whole octets of them. */
+template <int KIND> __device__ __forceinline__ Share share_of_octets(const Packed &a)
+{
+    const int b = blockIdx.x, n = OCTET * (a.each + (b < a.more)), first = OCTET * (b * a.each + min(b, a.more));
+    const int rows = PAIRED<KIND> ? 2 * n : min(n, a.out - first);
+
+    return {first, PAIRED<KIND> ? n : (rows + 1) / 2, rows};
+}
+
+/* Two records that are multiplied together; of the last there may be one. */
+template <int KIND> __device__ __forceinline__ int duos_of(Share t) { return (t.rows + 2 * OCTET - 1) / (2 * OCTET); }
+
+struct Duo {
+    const char *first, *second; /* second NULL: none */
+};
+
+template <int KIND> __device__ __forceinline__ Duo duo_of(const Packed &a, Share t, int i)
+{
+    if (KIND == MI_GEMV_GATED) {
+        const int64_t at = (t.first / OCTET + i) * a.record;
+        return {a.w[0] + at, a.w[1] + at};
+    }
+    if (KIND == MI_GEMV_QKV) {
+        const Pair e = pair_of(a, t.first + i * OCTET);
+        const int  rows = e.head * a.head_dim, second = a.interleaved ? e.first + OCTET : e.second;
+        return {a.w[e.part] + (rows + e.first) / OCTET * a.record, a.w[e.part] + (rows + second) / OCTET * a.record};
+    }
+    const char *at = a.w[0] + (t.first / OCTET + 2 * i) * a.record;
+    return {at, (2 * i + 1) * OCTET < t.rows ? at + a.record : NULL};
+}
+
+template <int KIND>
+__device__ __forceinline__ void request_slice(const Packed &a, Share t, char *smem, int stage, int slot,
+                                              uint64_t policy)
+{
+    const int duo = a.cuts_magic ? __umulhi(stage, a.cuts_magic) : stage, cut = stage - duo * a.cuts;
+    const int left = a.blocks_of_x - cut * a.slice;
+    const int bytes = left > a.slice ? a.slice * a.chunk : left * a.chunk + a.tail;
+    const Duo d = duo_of<KIND>(a, t, duo);
+    const int from = cut * a.slice * a.chunk;
+    uint64_t *full = (uint64_t *)smem + slot;
+    char     *to = smem + HEADER + slot * a.stage_bytes;
+
+    if (slot < 0) {
+        prefetch(d.first + from, bytes);
+        if (d.second)
+            prefetch(d.second + from, bytes);
+        return;
+    }
+    barrier_expect(full, d.second ? 2 * bytes : bytes);
+    bulk_load_once(to, d.first + from, bytes, full, policy);
+    if (d.second)
+        bulk_load_once(to + a.half, d.second + from, bytes, full, policy);
+}
+
+/* ---- x ------------------------------------------------------------------------------ */
+
+__device__ __forceinline__ float most_of(float a, float b) /* no number stays none */
+{
+    float m;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(m) : "f"(a), "f"(b));
+    return m;
+}
+
+/* Where row m of x lies for quarter j of chunk c, lane t of a product: [chunk][j / 2][M][high, low][t][j % 2] 8 bytes.
+ */
+template <int M> __device__ __forceinline__ int digits_at(int c, int j, int m)
+{
+    return ((c * 2 + j / 2) * M + m) * 128;
+}
+
+/* Eight columns, the e-th of the row; 16 threads have a chunk.  sum: of squares, before the gain. */
+template <int BITS, bool ANY, bool NORM, int M>
+__device__ __forceinline__ void split(const Packed &a, char *smem, int e, int m, uint4 v, const float4 *gain,
+                                      float &sum)
+{
+    const unsigned *w = (const unsigned *)&v;
+    const float    *g = (const float *)gain;
+    const int       c = e / 16, j = e / 4 % 4, t = e % 4;
+    float           f[8], most = 0;
+    int             r[8];
+
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float2 p = unpack(w[i], bf16());
+        f[2 * i] = p.x;
+        f[2 * i + 1] = p.y;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        if (NORM) {
+            sum = fmaf(f[i], f[i], sum);
+            f[i] *= a.offset + g[i];
+        }
+        most = most_of(most, fabsf(f[i]));
+    }
+#pragma unroll
+    for (int o = 1; o < 16; o *= 2)
+        most = most_of(most, __shfl_xor_sync(~0u, most, o));
+    const float times = most > 1e-30f ? __fdividef(LARGEST, most) : 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++) /* the low 16 bits are the number + 128 */
+        r[i] = __float_as_int(fmaf(f[i], times, 12582912.f + 128));
+    unsigned high[2], low[2];
+    int      both = 0;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const unsigned p = __byte_perm(r[4 * i], r[4 * i + 1], 0x5140),
+                       q = __byte_perm(r[4 * i + 2], r[4 * i + 3], 0x5140);
+        low[i] = __byte_perm(p, q, 0x5410) ^ 0x80808080;
+        high[i] = __byte_perm(p, q, 0x7632);
+    }
+    if (ANY && a.sum_lanes) {
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            both += __dp4a((int)high[i], 0x01010101, 0) * 256 + __dp4a((int)low[i], 0x01010101, 0);
+#pragma unroll 1
+        for (int o = 1; o < a.sum_lanes; o *= 2)
+            both += __shfl_xor_sync(~0u, both, o);
+    }
+    if (e >= a.blocks_of_x * 16)
+        return;
+    char *to = smem + a.xs + digits_at<M>(c, j, m) + t * 16 + j % 2 * 8;
+    *(uint2 *)to = {high[0], high[1]};
+    *(uint2 *)(to + 64) = {low[0], low[1]};
+    constexpr int TIMES = BITS == 4 ? 16 : 1; /* of a nibble */
+    const int     group = ANY && a.groups ? COLUMNS / 8 / a.groups : 16;
+    if (e % group == 0)
+        ((float2 *)(smem + a.factors))[e / group * M + m] = {most * (1.f / (LARGEST * TIMES)), (float)(both * TIMES)};
+}
+
+/* x, times the norm's gain, of all rows into shared memory; sums of squares as norm_rows() leaves them.  One copy of
+ * the code: what is on its way moves up. */
+template <int BITS, bool ANY, int KIND, int M>
+__device__ __forceinline__ void split_rows(const Packed &a, const int *row, float4 (*gain)[2], char *smem)
+{
+    constexpr int AHEAD = M == 1 ? 4 : 2;
+    const int     threads = a.warps * 32, tid = threadIdx.x, all = a.blocks_of_x * 16;
+    float         sum[M] = {};
+    uint4         v[AHEAD][M];
+    auto          load = [&](int e, uint4 *to) {
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            to[m] = {0, 0, 0, 0};
+            if (e < a.chunks)
+                to[m] = load_x(a, row[m], e);
+        }
+    };
+
+#pragma unroll
+    for (int k = 0; k < AHEAD; k++)
+        load(tid + k * threads, v[k]);
+#pragma unroll 1
+    for (int e = tid; e - tid % 32 < all; e += threads) { /* whole warps: they shuffle */
+#pragma unroll
+        for (int m = 0; m < M; m++)
+            split<BITS, ANY, NORMED<KIND>, M>(a, smem, e, m, v[0][m], gain[0], sum[m]);
+#pragma unroll
+        for (int k = 0; k + 1 < AHEAD; k++)
+#pragma unroll
+            for (int m = 0; m < M; m++)
+                v[k][m] = v[k + 1][m];
+        load(e + AHEAD * threads, v[AHEAD - 1]);
+        if constexpr (NORMED<KIND>) {
+            gain[0][0] = gain[1][0];
+            gain[0][1] = gain[1][1];
+            if (e + GAINS * threads < a.chunks) {
+                gain[1][0] = ((const float4 *)a.gain)[2 * (e + GAINS * threads)];
+                gain[1][1] = ((const float4 *)a.gain)[2 * (e + GAINS * threads) + 1];
+            }
+        }
+    }
+    if (NORMED<KIND>)
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            sum[m] = warp_sum(sum[m]);
+            if (tid % 32 == 0)
+                ((float *)(smem + SQUARES))[tid / 32 * M + m] = sum[m];
+        }
+}
+
+/* ---- the product ---------------------------------------------------------------------- */
+
+__device__ __forceinline__ void mma_bytes(int *d, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0,
+                                          unsigned b1)
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/* What a lane has of a record's chunk: word() gives the two halves of quarter j. */
+template <int BITS> struct Weights {
+    uint4                           v[BITS / 4];
+    __device__ __forceinline__ void load(unsigned at)
+    {
+#pragma unroll
+        for (int i = 0; i < BITS / 4; i++)
+            v[i] = load_shared(at + i * 512);
+    }
+    __device__ __forceinline__ unsigned word(int j, int second) const
+    {
+        const unsigned *w = (const unsigned *)v;
+        if (BITS == 8)
+            return w[2 * j + second];
+        return (second ? w[j] : w[j] << 4) & 0xf0f0f0f0u;
+    }
+};
+
+__device__ __forceinline__ float half_at(unsigned at)
+{
+    unsigned short h;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(h) : "r"(at));
+    return __half2float(__ushort_as_half(h));
+}
+
+__device__ __forceinline__ float2 pair_at(unsigned at)
+{
+    float2 f;
+    asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(f.x), "=f"(f.y) : "r"(at));
+    return f;
+}
+
+/* A chunk of two records, at p and q, of lane (g, t): adds what row t of x has with rows g of them.  x: its digits,
+ * factors: its scales; both of this lane and chunk.  Not ANY: no zeros, and one scale for the chunk or the row. */
+template <int BITS, bool ANY, int M>
+__device__ __forceinline__ void multiply_chunk(const Packed &a, unsigned p, unsigned q, unsigned x, unsigned factors,
+                                               float *y, float &offset)
+{
+    const int     lane = threadIdx.x % 32, g = lane / 4;
+    Weights<BITS> u, v;
+    uint4         b[2];
+    int           d[4] = {};
+
+    u.load(p + lane * 16);
+    v.load(q + lane * 16);
+    b[0] = load_shared(x);
+    b[1] = load_shared(x + M * 128);
+    constexpr int VALUES = BITS * OCTET * COLUMNS / 8;
+    p += VALUES + g * 2;
+    q += VALUES + g * 2;
+    if constexpr (!ANY) {
+        const float2 f = pair_at(factors);
+        const float  s0 = BITS == 4 ? f.x * half_at(p) : f.x, s1 = BITS == 4 ? f.x * half_at(q) : f.x;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const unsigned *w = (const unsigned *)&b[j / 2];
+            mma_bytes(d, u.word(j, 0), v.word(j, 0), u.word(j, 1), v.word(j, 1), w[j % 2 * 2], w[j % 2 * 2 + 1]);
+        }
+        y[0] = fmaf(s0, (float)(d[0] * 256 + d[1]), y[0]);
+        y[1] = fmaf(s1, (float)(d[2] * 256 + d[3]), y[1]);
+    }
+#pragma unroll
+    for (int j = 0; ANY && j < 4; j++) {
+        const unsigned *w = (const unsigned *)&b[j / 2];
+        mma_bytes(d, u.word(j, 0), v.word(j, 0), u.word(j, 1), v.word(j, 1), w[j % 2 * 2], w[j % 2 * 2 + 1]);
+        if (!(a.flush >> j & 1))
+            continue;
+        const float2 f = pair_at(factors);
+        const float  y0 = (float)(d[0] * 256 + d[1]), y1 = (float)(d[2] * 256 + d[3]);
+        if (BITS == 8 && !a.groups) {
+            y[0] = fmaf(f.x, y0, y[0]);
+            y[1] = fmaf(f.x, y1, y[1]);
+            offset = fmaf(f.x, f.y, offset);
+        } else {
+            const float s0 = half_at(p), s1 = half_at(q);
+            float       z0 = 0, z1 = 0;
+            if (a.sum_lanes) {
+                const int zeros = a.groups * OCTET * 2;
+                z0 = half_at(p + zeros);
+                z1 = half_at(q + zeros);
+                z0 = (a.minima ? fmaf(8, s0, z0) : s0 * z0) * f.y;
+                z1 = (a.minima ? fmaf(8, s1, z1) : s1 * z1) * f.y;
+            }
+            y[0] = fmaf(f.x, fmaf(s0, y0, z0), y[0]);
+            y[1] = fmaf(f.x, fmaf(s1, y1, z1), y[1]);
+            p += OCTET * 2;
+            q += OCTET * 2;
+        }
+        factors += M * sizeof(float2);
+        d[0] = d[1] = d[2] = d[3] = 0;
+    }
+}
+
+/* ANY: whatever form the weights have; else the usual one.  LATE: each tile has threads of its own for its end, which
+ * look up what it needs before the wait; for one row. */
+template <int BITS, bool ANY, int KIND, int M, bool LATE>
+__global__ void __maxnreg__(96) packed(const __grid_constant__ Packed a)
+{
+    extern __shared__ __align__(128) char smem[];
+
+    let_successor_start();
+    const Share t = share_of_octets<KIND>(a);
+    const int   duos = duos_of<KIND>(t), tid = threadIdx.x, lane = tid % 32, g = lane / 4, warp = tid / 32;
+    if (warp == a.warps) {
+        const uint64_t policy = evict_first_policy();
+        produce_stages(a, duos * a.cuts, a.team, smem,
+                       [&](int stage, int slot) { request_slice<KIND>(a, t, smem, stage, slot, policy); });
+        return;
+    }
+    float4 gain[GAINS][2] = {};
+    int    row[M];
+#pragma unroll
+    for (int m = 0; m < M; m++)
+        row[m] = KIND == MI_GEMV_HEAD && a.out_rows ? a.out_rows[min(m, a.rows - 1)] : min(m, a.rows - 1);
+    if constexpr (NORMED<KIND>)
+#pragma unroll
+        for (int k = 0; k < GAINS; k++)
+            if (tid + k * a.warps * 32 < a.chunks) {
+                gain[k][0] = ((const float4 *)a.gain)[2 * (tid + k * a.warps * 32)];
+                gain[k][1] = ((const float4 *)a.gain)[2 * (tid + k * a.warps * 32) + 1];
+            }
+    const int  items = t.n * M, item = LATE ? tid >> a.team_shift : tid, unit = unit_of<KIND>(t, item / M);
+    const bool two = PAIRED<KIND> || item / M * 2 + 1 < t.rows;
+    float4     ahead = {0, 0, 1, 0};
+    Target     target = {};
+    if (LATE && item < items) {
+        ahead = look_up<KIND>(a, unit, 0, two);
+        if (KIND == MI_GEMV_QKV)
+            target = target_of<bf16>(a, unit, 0);
+    } else if (!LATE && KIND != MI_GEMV_GATED && KIND != MI_GEMV_HEAD) {
+#pragma unroll 1
+        for (int i = tid; i < items; i += a.warps * 32)
+            ((float4 *)(smem + a.known))[i] =
+                look_up<KIND>(a, unit_of<KIND>(t, i / M), i % M, PAIRED<KIND> || i / M * 2 + 1 < t.rows);
+    }
+    __syncthreads();
+
+    wait_for_predecessor();
+    if (tid == 0)
+        barrier_arrive((uint64_t *)(smem + RELEASED));
+    const float2 residual = item < items ? residual_of<bf16, KIND>(a, unit, item % M, two) : float2{0, 0};
+    split_rows<BITS, ANY, KIND, M>(a, row, gain, smem);
+    consumers_meet(a);
+
+    /* Column g of the narrow side is row g / 2 of x, high or low; of those past the last nothing is used. */
+    const int      team = warp * a.team_magic >> 16, part = warp - team * a.team, column = g % (2 * M);
+    const unsigned ring = shared_address(smem) + HEADER, x = shared_address(smem) + a.xs + column * 64 + lane % 4 * 16;
+    const unsigned factors = shared_address(smem) + a.factors + min(lane % 4, M - 1) * sizeof(float2);
+    const int      of_chunk = (ANY ? max(a.groups, 1) : 1) * M * sizeof(float2);
+    float         *parts = (float *)(smem + a.parts);
+    int            slot = team, phase = 0;
+#pragma unroll 1
+    for (int i = team; i < duos; i += a.teams) {
+        const bool     both = PAIRED<KIND> || (2 * i + 1) * OCTET < t.rows;
+        const unsigned second = both ? a.half : 0;
+        float          y[2] = {}, offset = 0;
+#pragma unroll 1
+        for (int cut = 0; cut < a.cuts; cut++) {
+            uint64_t      *full = (uint64_t *)smem + slot;
+            const unsigned at = ring + slot * a.stage_bytes;
+            const int      from = cut * a.slice, n = min(a.slice, a.blocks_of_x - from);
+            barrier_wait(full, phase);
+#pragma unroll 1
+            for (int c = part; c < n; c += a.team)
+                multiply_chunk<BITS, ANY, M>(a, at + c * a.chunk, at + second + c * a.chunk, x + (from + c) * 256 * M,
+                                             factors + (from + c) * of_chunk, y, offset);
+            if (BITS == 8 && (!ANY || !a.groups) && cut == a.cuts - 1) {
+                const float *s = (const float *)(smem + HEADER + slot * a.stage_bytes + n * a.chunk) + g;
+                const float *r = s + second / 4;
+                y[0] = s[0] * (ANY ? fmaf(s[OCTET], offset, y[0]) : y[0]);
+                y[1] = r[0] * (ANY ? fmaf(r[OCTET], offset, y[1]) : y[1]);
+            }
+            __syncwarp();
+            if (lane == 0)
+                barrier_arrive(full + MAX_STAGES);
+            slot += a.teams;
+            if (slot >= a.stages) {
+                slot -= a.stages;
+                phase ^= 1;
+            }
+        }
+        if (lane % 4 < M) {
+            /* Rows g and 8 + g of the duo: a tile's two rows lie in both records, or next to each other. */
+            const bool apart = KIND == MI_GEMV_GATED || (KIND == MI_GEMV_QKV && !a.interleaved);
+            const int  tile = i * OCTET + (apart ? g : g / 2), one = apart ? 0 : g % 2, m = lane % 4;
+            parts[(2 * (tile * M + m) + one) * a.team + part] = y[0];
+            if (both)
+                parts[(2 * ((tile + (apart ? 0 : OCTET / 2)) * M + m) + (apart ? 1 : one)) * a.team + part] = y[1];
+        }
+    }
+    const float scale = LATE && NORMED<KIND> ? inverse_rms<M>(a, smem, 0) : 1;
+    consumers_meet(a);
+    if constexpr (LATE) {
+        const int k = tid & (a.team - 1);
+        float     y0 = 0, y1 = 0;
+        if (item < items) {
+            y0 = parts[(2 * item << a.team_shift) + k];
+            y1 = parts[(2 * item + 1 << a.team_shift) + k];
+        }
+#pragma unroll 1
+        for (int o = 1; o < a.team; o *= 2) {
+            y0 += __shfl_xor_sync(~0u, y0, o);
+            y1 += __shfl_xor_sync(~0u, y1, o);
+        }
+        if (item < items && k == 0)
+            end_tile<bf16, KIND>(a, unit, 0, two, y0 * scale + ahead.x, y1 * scale + ahead.y, ahead, residual, target);
+    } else {
+        end_summed<bf16, KIND, M>(a, t, smem, residual);
+    }
+}
+
+#else
+
+template <int BITS, bool ANY, int KIND, int M, bool LATE> __global__ void packed(const __grid_constant__ Packed a)
+{
+    (void)a;
+}
+
+#endif
+
+} // namespace mi_quant
+#endif
