@@ -16,6 +16,7 @@ int mi_cmd_plan(MiCommandLine *);
 int mi_cmd_tokenize(MiCommandLine *);
 int mi_cmd_perplexity(MiCommandLine *);
 int mi_cmd_convert(MiCommandLine *);
+int mi_cmd_quantize(MiCommandLine *);
 int mi_cmd_bench(MiCommandLine *);
 int mi_cmd_bench_offline(MiCommandLine *);
 int mi_cmd_verify(MiCommandLine *);

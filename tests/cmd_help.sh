@@ -4,7 +4,7 @@
 
 status 0 "$mi" --version && grep -q '^miniinfer [0-9]' out; check "--version" $?
 status 0 "$mi" --help && grep -q '^usage: miniinfer' out && grep -q '^Examples:' out; check "--help with examples" $?
-for c in chat run batch inspect plan tokenize perplexity convert bench verify trace; do
+for c in chat run batch inspect plan tokenize perplexity convert quantize bench verify trace; do
 	status 0 "$mi" help $c && grep -q "^usage: miniinfer $c" out && cp out one &&
 		status 0 "$mi" $c --help && cmp -s one out && grep -q '^Examples:' out
 	check "help $c and $c --help are one text" $?

@@ -14,6 +14,7 @@ plugins_format_gguf_so_LDADD   = kernels/libcpu.a $(plugin_ldadd)
 plugins_format_safetensors_so_SOURCES = plugins/formats/safetensors.c plugins/formats/st_write.c plugins/formats/st_write.h \
 	plugins/formats/st_write_config.c plugins/formats/st_write_tokens.c $(formats_write) plugins/formats/st_file.c plugins/formats/st_file.h \
 	plugins/formats/hf_config.c plugins/formats/hf_config.h plugins/formats/hf_quant.c plugins/formats/hf_quant.h \
+	plugins/formats/st_quant.c plugins/formats/st_quant.h \
 	$(tokenizer_json) $(formats_common)
 plugins_format_safetensors_so_CPPFLAGS = $(kernel_cppflags) $(JANSSON_CFLAGS)
 plugins_format_safetensors_so_CFLAGS  = $(AM_CFLAGS) -Wconversion -Wsign-compare

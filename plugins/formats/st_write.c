@@ -1,14 +1,17 @@
 /* st_write.c - model.safetensors, or, above 5 GB, shards and their index.
  *
  * Matrices have the dtype that is asked for; "keep" keeps f32, f16 and bf16, and blocks,
- * which the format does not know, become f16.  Vectors stay as exact as they are. */
+ * which the format does not know, become f16, but for what is quantised as compressed-tensors
+ * packs it.  Vectors stay as exact as they are. */
 #include "st_write.h"
+#include "st_quant.h"
 #include <miniinfer/plugin.h>
 #include <string.h>
 
 typedef struct {
     MiWeight             w;
-    const MiBlockFormat *format;
+    MiPart               part;
+    const MiBlockFormat *format; /* of the whole */
     MiRowOrder           order;
     uint64_t             bytes;
     uint32_t             shard; /* from 0 */
@@ -21,6 +24,7 @@ typedef struct {
     uint32_t     n_shards;
     uint64_t     total;
     const char  *dtype; /* of the matrices, as torch calls it */
+    char        *quant; /* quantization_config; NULL: nothing is quantised */
 } Plan;
 
 #ifndef SHARD_BYTES /* a test builds this with less */
@@ -37,39 +41,68 @@ static const char *dtype_name(const MiBlockFormat *f)
     return f->bytes == 4 ? "F32" : strcmp(f->name, "f16") == 0 ? "F16" : "BF16";
 }
 
+static void add_item(Plan *p, const MiWriteSpec *spec, const MiWeight *w, MiPart part, uint64_t *in_shard)
+{
+    Item        *i = &p->items[p->n++];
+    MiPartTensor t;
+
+    *i = (Item){ .w = *w, .part = part, .format = mi_target_format(w, spec, false), .order = mi_row_order(&p->c, w) };
+    if (part != MI_PART_WHOLE)
+        mi_st_part_tensor(w, part, &t);
+    i->bytes = part == MI_PART_WHOLE ? mi_format_bytes(i->format, w) : t.bytes;
+    if (*in_shard && *in_shard + i->bytes > SHARD_BYTES) {
+        *in_shard = 0;
+        p->n_shards++;
+    }
+    *in_shard += i->bytes;
+    i->shard = p->n_shards;
+    p->total += i->bytes;
+    if (w->ndim > 1 && part == MI_PART_WHOLE)
+        p->dtype = torch_name(i->format);
+}
+
 static bool make_plan(Plan *p, const MiWriteSpec *spec, GError **error)
 {
     const MiSource *from = p->c.from;
     const size_t    n = from->vt->count(from->self);
+    const bool      keep = strcmp(spec->dtype, "keep") == 0;
     uint64_t        in_shard = 0;
+    MiWeight        w;
+    MiPart          parts[4];
 
-    p->items = g_try_new0(Item, n + 1);
+    p->items = g_try_new0(Item, 4 * n + 1);
     if (!p->items) {
         g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "no memory for the list of %zu weights", n);
         return false;
     }
     p->dtype = "float32";
     for (size_t k = 0; k < n; k++) {
-        Item *i = &p->items[p->n];
-        from->vt->at(from->self, k, &i->w);
-        if (i->w.companion) /* part of a matrix that is written decoded */
+        from->vt->at(from->self, k, &w);
+        if (w.companion) /* part of a matrix that is written */
             continue;
-        p->n++;
-        i->format = mi_target_format(&i->w, spec, false);
-        i->order = mi_row_order(&p->c, &i->w);
-        i->bytes = mi_format_bytes(i->format, &i->w);
-        if (in_shard && in_shard + i->bytes > SHARD_BYTES) {
-            in_shard = 0;
-            p->n_shards++;
-        }
-        in_shard += i->bytes;
-        i->shard = p->n_shards;
-        p->total += i->bytes;
-        if (i->w.ndim > 1)
-            p->dtype = torch_name(i->format);
+        parts[0] = MI_PART_WHOLE;
+        const int n_parts = keep ? mi_st_parts(&w, parts) : 1;
+        for (int i = 0; i < n_parts; i++)
+            add_item(p, spec, &w, parts[i], &in_shard);
     }
     p->n_shards++;
-    return true;
+    GError *why = NULL;
+    p->quant = keep ? mi_st_quant_config(from, &why) : NULL;
+    if (!why)
+        return true;
+    g_propagate_error(error, why);
+    return false;
+}
+
+/* Its entry in the header. */
+static void item_tensor(const Item *i, MiPartTensor *t)
+{
+    if (i->part != MI_PART_WHOLE) {
+        mi_st_part_tensor(&i->w, i->part, t);
+        return;
+    }
+    *t = (MiPartTensor){ .dtype = dtype_name(i->format), .bytes = i->bytes };
+    g_strlcpy(t->name, i->w.name, sizeof t->name);
 }
 
 static void shard_name(const Plan *p, uint32_t shard, char out[64])
@@ -90,9 +123,13 @@ static GString *header(const Plan *p, uint32_t shard)
         const Item *it = &p->items[i];
         if (it->shard != shard)
             continue;
-        g_string_append_printf(s, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", it->w.name, dtype_name(it->format));
-        for (int d = 0; d < it->w.ndim; d++)
-            g_string_append_printf(s, "%s%" G_GINT64_FORMAT, d ? "," : "", it->w.shape[d]);
+        MiPartTensor   t;
+        item_tensor(it, &t);
+        const int      ndim = it->part == MI_PART_WHOLE ? it->w.ndim : t.ndim;
+        const int64_t *shape = it->part == MI_PART_WHOLE ? it->w.shape : t.shape;
+        g_string_append_printf(s, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t.name, t.dtype);
+        for (int d = 0; d < ndim; d++)
+            g_string_append_printf(s, "%s%" G_GINT64_FORMAT, d ? "," : "", shape[d]);
         g_string_append_printf(s, "],\"data_offsets\":[%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT "]}", at,
                                at + it->bytes);
         at += it->bytes;
@@ -114,20 +151,24 @@ static void write_shard(MiOut *o, const Plan *p, uint32_t shard)
     mi_out_bytes(o, &n, sizeof n);
     mi_out_bytes(o, h->str, h->len);
     for (size_t i = 0; i < p->n && !o->error; i++)
-        if (p->items[i].shard == shard)
+        if (p->items[i].shard == shard && p->items[i].part == MI_PART_WHOLE)
             mi_write_weight(o, &p->c, &p->items[i].w, p->items[i].format, p->items[i].order);
+        else if (p->items[i].shard == shard)
+            mi_st_write_part(o, &p->c, &p->items[i].w, p->items[i].part, p->items[i].order);
     mi_out_close(o);
 }
 
 static void write_index(MiOut *o, const Plan *p)
 {
-    char name[64];
+    char         name[64];
+    MiPartTensor t;
 
     mi_out_file(o, "model.safetensors.index.json");
     mi_out_print(o, "{\n  \"metadata\": {\"total_size\": %" G_GUINT64_FORMAT "},\n  \"weight_map\": {", p->total);
     for (size_t i = 0; i < p->n; i++) {
         shard_name(p, p->items[i].shard, name);
-        mi_out_print(o, "%s\n    \"%s\": \"%s\"", i ? "," : "", p->items[i].w.name, name);
+        item_tensor(&p->items[i], &t);
+        mi_out_print(o, "%s\n    \"%s\": \"%s\"", i ? "," : "", t.name, name);
     }
     mi_out_text(o, "\n  }\n}\n");
     mi_out_close(o);
@@ -172,11 +213,12 @@ bool mi_st_write(const char *path, const MiSource *from, const MiWriteSpec *spec
             write_shard(&o, &p, s);
         if (p.n_shards > 1)
             write_index(&o, &p);
-        mi_st_write_config(&o, &p.c, p.dtype, t);
+        mi_st_write_config(&o, &p.c, p.dtype, p.quant, t);
         if (t)
             mi_st_write_tokenizer(&o, t);
         ok = mi_out_end(&o, error);
     }
     g_free(p.items);
+    g_free(p.quant);
     return ok;
 }

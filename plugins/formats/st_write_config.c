@@ -99,7 +99,7 @@ static bool has(const MiConversion *c, const char *layer0)
     return mi_source_has(c->from, name);
 }
 
-void mi_st_write_config(MiOut *o, const MiConversion *c, const char *dtype, const MiTokenizerData *t)
+void mi_st_write_config(MiOut *o, const MiConversion *c, const char *dtype, const char *quant, const MiTokenizerData *t)
 {
     const bool neox = c->arch->layernorm;
 
@@ -123,6 +123,8 @@ void mi_st_write_config(MiOut *o, const MiConversion *c, const char *dtype, cons
         pair(o, "rotary_emb_base", REAL, theta ? theta : "10000");
     }
     write_scaling(o, c);
+    if (quant)
+        mi_out_print(o, ",\n  \"quantization_config\": %s", quant);
     if (t)
         write_ids(o, t);
     mi_out_text(o, "\n}\n");
