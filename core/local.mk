@@ -50,7 +50,7 @@ core_libcore_a_SOURCES = \
 	core/tuned.c core/tuned.h \
 	core/weights.c core/weights.h \
 	core/session.c core/session.h \
-	core/settings.c core/settings.h \
+	core/settings.c core/settings.h core/shift.c core/shift.h \
 	core/suggest.c core/suggest.h \
 	core/template.h core/template_value.h core/template_text.h core/template_node.h core/template_eval.h \
 	core/template_lex.c core/template_expression.c core/template_parse.c core/template_value.c core/template_text.c \

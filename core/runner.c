@@ -2,6 +2,7 @@
 #include "arena.h"
 #include "graph.h"
 #include "runner_parts.h"
+#include "shift.h"
 
 #include <math.h>
 #include <string.h>
@@ -458,6 +459,8 @@ static bool new_memory(MiRunner *r, GError **error)
     r->views = g_new0(MiKvView, a->n_layers);
     for (int i = 0; i < a->n_layers; i++)
         cache->view(r->cache, i, &r->views[i]);
+    if (!mi_shift_keys(a, r->views, error))
+        return false;
     for (guint i = 0; i < a->buckets->len; i++)
         if (!mi_runner_place(r, a->buckets->pdata[i], error))
             return false;

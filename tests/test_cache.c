@@ -261,7 +261,7 @@ static void one_after_the_other(Device *d, const char *attention)
 /* Sequences that begin alike, or go apart, in memory for little more than one. */
 static void sharing(Device *d, const char *attention, const char *prefix, int to_the_token)
 {
-    World   w = open_with(d, "paged", attention, prefix, (const char *[]){ "block_size", "4", "bytes", kv_type == MI_F32 ? "23000" : "7900", "swap", "40 kB",
+    World   w = open_with(d, "paged", attention, prefix, (const char *[]){ "block_size", "4", "bytes", kv_type == MI_F32 ? "23000" : "8400", "swap", "40 kB",
                                                                            NULL });
     Text    a, b, c, e;
     int64_t empty = w.cache->room(w.self);

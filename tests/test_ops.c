@@ -281,13 +281,16 @@ static void rows_go_to_their_slots(void **state)
     for (int d = 1; d < DIM; d++)
         v[d] *= 1e-5f;
     for (MiDType t = MI_F32; t <= MI_I8; t++) {
-        uint16_t       scales[BLOCKS * BLOCK * HEADS][2];
+        static struct { float shift[HEADS * DIM]; uint16_t scales[BLOCKS * BLOCK * HEADS][2]; } more;
+        uint16_t (*const scales)[2] = more.scales;
         const MiKvView kv = { .k = ck, .v = cv, .dtype = t, .n_kv_heads = HEADS, .head_dim = DIM, .scales = scales,
                               .stride_block = BLOCK * HEADS * DIM, .stride_token = DIM, .stride_head = BLOCK * DIM,
                               .block_size = BLOCK, .slots = slots };
         memset(ck, 0x11, BLOCKS * BLOCK * HEADS * DIM * 4);
         memset(cv, 0x11, BLOCKS * BLOCK * HEADS * DIM * 4);
-        memset(scales, 0x11, sizeof scales);
+        memset(scales, 0x11, sizeof more.scales);
+        for (int i = 0; i < HEADS * DIM; i++)
+            more.shift[i] = i % 3 ? 0 : (float)i;
         apply(*state, "kv_append", (MiArgs){ .in = in, .out = &out, .kv = &kv }, &(MiNode){ 0 }, NULL);
         for (int s = 0; s < BLOCK * BLOCKS; s++)
             for (int h = 0; h < HEADS; h++)
@@ -303,7 +306,9 @@ static void rows_go_to_their_slots(void **state)
                         } else if (mi_dtype_scaled(t)) {
                             const float scale = mi_bf16_to_f32(scales[at / DIM][side]);
                             float       want[DIM];
-                            scaled_round(t, (side ? v : k) + from - d, DIM, want);
+                            for (int i = 0; i < DIM; i++)
+                                want[i] = side ? v[from - d + i] : k[from - d + i] - more.shift[h * DIM + i];
+                            scaled_round(t, want, DIM, want);
                             assert_true(scaled_code(t, ((const uint8_t *)to)[at]) * scale == want[d]);
                         } else if (t == MI_F32)
                             assert_true(row_of[s] < 0 ? ((const int32_t *)(const void *)to)[at] == 0x11111111

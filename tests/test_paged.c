@@ -147,7 +147,7 @@ static char *bytes_for(const MiAssembly *a, int positions, int block_size)
     const size_t side = blocks * (size_t)block_size * (size_t)c->n_kv_heads * (size_t)c->head_dim * mi_dtype_size(c->dtype);
 
     return g_strdup_printf("%zu", 2 * (size_t)c->n_layers * ((side + 255) / 256 * 256) +
-                                      (size_t)c->n_layers * ((mi_dtype_scaled(c->dtype) ? side / (size_t)c->head_dim * 4 : 0) + 255) / 256 * 256 +
+                                      (size_t)c->n_layers * ((mi_dtype_scaled(c->dtype) ? side / (size_t)c->head_dim * 4 + ((size_t)(c->n_kv_heads * c->head_dim) * 4 + 255) / 256 * 256 : 0) + 255) / 256 * 256 +
                                       ((size_t)c->max_tokens + (2 + max_blocks) * (size_t)c->max_seqs) * sizeof(int32_t));
 }
 

@@ -7,7 +7,7 @@
 #define MI_KERNELS_CPU_SCALED_H
 
 #include <math.h>
-#include <miniinfer/types.h>
+#include <miniinfer/scales.h>
 #include <string.h>
 
 MI_INLINE float mi_scale_value(uint16_t scale)
@@ -64,25 +64,26 @@ MI_INLINE uint16_t mi_scale_of(float largest, float largest_code)
     return (uint16_t)((u + 0xffff) >> 16);
 }
 
-MI_INLINE float mi_largest(const float *x, int64_t n)
+/* Of x - shift, or of x where that is NULL. */
+MI_INLINE float mi_largest(const float *x, const float *shift, int64_t n)
 {
     float largest = 0;
 
     for (int64_t i = 0; i < n; i++) {
-        const float a = fabsf(x[i]);
+        const float a = fabsf(shift ? x[i] - shift[i] : x[i]);
         largest = a > largest || isnan(a) ? a : largest;
     }
     return largest;
 }
 
-/* n numbers of dtype, MI_F8 or MI_I8, to `to`; their scale. */
-MI_INLINE uint16_t mi_scaled_store(MiDType dtype, const float *x, int64_t n, void *to)
+/* n numbers of dtype, MI_F8 or MI_I8, of x - shift, NULL: of x, to `to`; their scale. */
+MI_INLINE uint16_t mi_scaled_store(MiDType dtype, const float *x, const float *shift, int64_t n, void *to)
 {
-    const uint16_t scale = mi_scale_of(mi_largest(x, n), dtype == MI_F8 ? 448 : 127);
+    const uint16_t scale = mi_scale_of(mi_largest(x, shift, n), dtype == MI_F8 ? 448 : 127);
     const float    by = 1 / mi_scale_value(scale);
 
     for (int64_t i = 0; i < n; i++) {
-        const float y = x[i] * by;
+        const float y = (shift ? x[i] - shift[i] : x[i]) * by;
         if (dtype == MI_F8)
             ((uint8_t *)to)[i] = mi_f32_to_e4m3(y);
         else

@@ -1,6 +1,7 @@
 #include "prefill.h"
 #include "device.cuh"
 #include "scaled.cuh"
+#include <miniinfer/scales.h>
 
 /* ---- heads that turn, and go into a cache ------------------------------------------ */
 
@@ -72,7 +73,8 @@ template <typename T> static __global__ void __launch_bounds__(TURN_THREADS) rop
         const int     side = h / a.n_kv_heads, head = h % a.n_kv_heads;
         const int64_t at = slot / kv.block_size * kv.stride_block + slot % kv.block_size * kv.stride_token +
                            head * kv.stride_head;
-        store_scaled(kv, side, at, dim, [&](int d) { return heads[h * dim + d]; });
+        const float *shift = mi_kv_shift(&kv) + (int64_t)head * dim;
+        store_scaled(kv, side, at, dim, [&](int d) { return heads[h * dim + d] - (side ? 0 : shift[d]); });
     }
 }
 

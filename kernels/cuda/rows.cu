@@ -6,6 +6,7 @@
 #include "lines.cuh"
 #include "ops.h"
 #include "scaled.cuh"
+#include <miniinfer/scales.h>
 
 enum { THREADS = 256 };
 
@@ -130,7 +131,8 @@ template <typename T> __global__ void __launch_bounds__(THREADS) append_scaled(c
     const int64_t to = slot / a.kv.block_size * a.kv.stride_block + slot % a.kv.block_size * a.kv.stride_token +
                        head * a.kv.stride_head;
     const T *from = (const T *)a.from[side] + row * a.row[side] + head * a.head[side];
-    store_scaled(a.kv, side, to, a.kv.head_dim, [&](int d) { return to_float(from[d]); });
+    const float *shift = mi_kv_shift(&a.kv) + head * (unsigned)a.kv.head_dim;
+    store_scaled(a.kv, side, to, a.kv.head_dim, [&](int d) { return to_float(from[d]) - (side ? 0 : shift[d]); });
 }
 
 int mi_cuda_kv_append(void *stream, MiTensor k, MiTensor v, const MiKvView *kv)

@@ -8,6 +8,12 @@ enum { ALIGN = 256, SCALES = 4 /* bytes of a position and head */ };
 
 static bool product(size_t *x, int64_t by) { return !__builtin_mul_overflow(*x, (size_t)by, x); }
 
+/* mi_kv_shift() of a layer, so many that scales begin aligned. */
+static size_t shift_bytes(const MiCacheSpec *spec)
+{
+    return ((size_t)spec->n_kv_heads * (size_t)spec->head_dim * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
+}
+
 /* The one computation that sizes and addresses come from. */
 static bool measure(const MiCacheSpec *spec, StoreShape shape, size_t *side, size_t *scales, size_t *tables, size_t *all)
 {
@@ -19,7 +25,7 @@ static bool measure(const MiCacheSpec *spec, StoreShape shape, size_t *side, siz
         !product(side, spec->head_dim) || !product(side, shape.block_size) || !product(side, spec->n_kv_heads) ||
         !product(side, shape.n_blocks) || *side > SIZE_MAX / 16)
         return false;
-    *scales = mi_dtype_scaled(spec->dtype) ? *side / (size_t)spec->head_dim * SCALES : 0;
+    *scales = mi_dtype_scaled(spec->dtype) ? *side / (size_t)spec->head_dim * SCALES + shift_bytes(spec) : 0;
     *scales = (*scales + ALIGN - 1) / ALIGN * ALIGN;
     *side = (*side + ALIGN - 1) / ALIGN * ALIGN;
     layer = 2 * *side + *scales;
@@ -63,6 +69,16 @@ bool store_new(Store *s, MiContext *ctx, const MiCacheSpec *spec, StoreShape sha
     }
     if (!(s->data = ctx->alloc(ctx, MI_MEM_DEVICE, all, error)))
         return false;
+    for (int i = 0; i < shape.n_layers && s->scale_bytes; i++) {
+        g_autofree char *zeros = g_malloc0(shift_bytes(spec));
+        char            *at = store_scales(s, i) - shift_bytes(spec);
+        if (ctx->backend->unified)
+            memcpy(at, zeros, shift_bytes(spec));
+        else if (!ctx->upload(ctx, at, zeros, shift_bytes(spec), error)) {
+            ctx->free(ctx, MI_MEM_DEVICE, s->data);
+            return false;
+        }
+    }
     if (ctx->backend->unified)
         use_small_pages(s->data, all);
     s->tables = ctx->backend->unified ? (int32_t *)(void *)(s->data + all - s->table_bytes) : g_malloc0(s->table_bytes);
@@ -86,7 +102,7 @@ static char *device_tables(const Store *s) { return after_sides(s) + s->scale_by
 
 char *store_scales(const Store *s, int layer)
 {
-    return s->scale_bytes ? after_sides(s) + s->scale_bytes * (size_t)layer : NULL;
+    return s->scale_bytes ? after_sides(s) + s->scale_bytes * (size_t)layer + shift_bytes(&s->spec) : NULL;
 }
 
 void store_view(const Store *s, int layer, MiKvView *out)

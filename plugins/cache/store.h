@@ -20,7 +20,7 @@ typedef struct {
     MiContext  *ctx;
     size_t      side_bytes, scale_bytes, table_bytes; /* keys, or values, of a layer; its scales; all tables */
     char       *data; /* device: [n_layers][k, v][n_blocks][n_kv_heads][block_size][head_dim], then, where keys have
-                       * scales, bf16 [n_layers][n_blocks][n_kv_heads][block_size][2], then tables */
+                       * scales, [n_layers] of mi_kv_shift() and bf16 [n_blocks][n_kv_heads][block_size][2], then tables */
     int32_t    *tables;                  /* host side: where they lie on a unified backend, else of its own */
     /* In tables; a step's plan() fills those of its rows and sequences. */
     int32_t *kv_len;   /* [max_seqs] */

@@ -99,10 +99,11 @@ static void store_head(const Work *w, int side, const MiTensor *from, int64_t ro
     const float    *x = (const float *)from->data + row * from->stride[0] + h * from->stride[1];
     void           *all = side ? kv->v : kv->k;
 
-    if (mi_dtype_scaled(kv->dtype))
+    if (mi_dtype_scaled(kv->dtype)) {
+        const float *shift = side ? NULL : mi_kv_shift(kv) + (int64_t)h * kv->head_dim;
         ((uint16_t *)kv->scales)[to / kv->head_dim * 2 + side] =
-            mi_scaled_store(kv->dtype, x, kv->head_dim, (uint8_t *)all + to);
-    else
+            mi_scaled_store(kv->dtype, x, shift, kv->head_dim, (uint8_t *)all + to);
+    } else
         store(w->floats, all, to, kv->dtype, x, kv->head_dim);
 }
 
