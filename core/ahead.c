@@ -2,15 +2,20 @@
 #include "graph.h"
 #include "runner_parts.h"
 
+enum { NEAR = 64, /* steps before they need it, what holds more positions is made */
+       FEW = 8 }; /* sequences: a step of so many is so short that each flight has a recording, whose copies are told once */
+
 /* All sequences of this one, decoding. */
 void mi_runner_expect(MiRunner *r, const MiFlight *f, uint32_t links)
 {
     const MiExpected *was = &r->expected;
-    MiExpected        e = { links, f->logprobs, 0, mi_runner_kv(r, f->shape.max_kv + 1) };
+    MiExpected        e = { links, f->logprobs, 0, mi_runner_kv(r, f->shape.max_kv + 1),
+                            mi_runner_kv(r, f->shape.max_kv + NEAR) };
 
     while (e.size < r->a->n_sizes - 2 && r->a->sizes[e.size].n_tokens < f->shape.n_seqs)
         e.size++;
-    r->settled = r->settled && was->links == e.links && was->logprobs == e.logprobs && was->size == e.size && was->kv == e.kv;
+    r->settled = r->settled && was->links == e.links && was->logprobs == e.logprobs && was->size == e.size && was->kv == e.kv &&
+                 was->next_kv == e.next_kv;
     r->expected = e;
 }
 
@@ -46,10 +51,11 @@ static bool can(const MiRunner *r)
 bool mi_runner_ahead(MiRunner *r)
 {
     const MiExpected e = r->expected;
+    const bool       few = r->a->sizes[e.size].n_tokens <= FEW;
 
     if (!r->settled && can(r) &&
-        (make(r, e.size, e.kv, 0) || make(r, e.size, e.kv, MI_FLIGHTS - 1) || make(r, e.size - 1, e.kv, -1) ||
-         make(r, e.size, 2 * e.kv, -1) || make(r, e.size + 1, e.kv, -1)))
+        (make(r, e.size, e.kv, few ? 0 : -1) || (few && make(r, e.size, e.kv, MI_FLIGHTS - 1)) ||
+         make(r, e.size - 1, e.kv, -1) || make(r, e.size, e.next_kv, -1) || make(r, e.size + 1, e.kv, -1)))
         return true;
     r->settled = true;
     return false;

@@ -235,7 +235,7 @@ int32_t mi_runner_kv(const MiRunner *r, int32_t n)
 
     while (kv < n)
         kv *= 2;
-    return MIN(kv, r->a->max_len);
+    return kv + kv / 4 > r->a->max_len ? r->a->max_len : kv; /* the last step is no small one */
 }
 
 /* A step that only decodes is padded to its bucket, so that few shapes are recorded. */

@@ -7,8 +7,9 @@
 
 typedef struct { int first, n; } MiChanged; /* rows of a link that the device does not have yet */
 
-/* Steps that the next ones may be: of so many rows, an index of the assembly's sizes, and of positions up to so many. */
-typedef struct { uint32_t links; bool logprobs; int size; int32_t kv; } MiExpected;
+/* Steps that the next ones may be: of so many rows, an index of the assembly's sizes, and of positions up to so many; soon
+ * up to next_kv. */
+typedef struct { uint32_t links; bool logprobs; int size; int32_t kv, next_kv; } MiExpected;
 
 struct MiRunner {
     MiAssembly *a;

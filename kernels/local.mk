@@ -4,7 +4,8 @@
 noinst_LIBRARIES += kernels/libcpu.a
 kernel_cflags = $(AM_CFLAGS) -ffp-contract=off
 kernels_libcpu_a_SOURCES = kernels/cpu/blocks.c kernels/cpu/blocks.h kernels/cpu/dense.c kernels/cpu/dense.h \
-	kernels/cpu/dense_lanes.h kernels/cpu/panels.c kernels/cpu/panels.h \
+	kernels/cpu/dense_lanes.h kernels/cpu/encode.c kernels/cpu/encode.h kernels/cpu/encode_lanes.h \
+	kernels/cpu/panels.c kernels/cpu/panels.h \
 	kernels/cpu/panels_scalar.c kernels/cpu/quants.c kernels/cpu/quants.h kernels/cpu/x86.h
 kernels_libcpu_a_CPPFLAGS = $(kernel_cppflags)
 kernels_libcpu_a_CFLAGS   = $(kernel_cflags)
@@ -14,13 +15,13 @@ noinst_LIBRARIES += kernels/libcpu_avx2.a kernels/libcpu_avxvnni.a kernels/libcp
 kernels_libcpu_a_CPPFLAGS += -DMI_X86_64
 cpu_kernels += kernels/libcpu_avx2.a kernels/libcpu_avxvnni.a kernels/libcpu_avx512.a kernels/libcpu.a
 endif
-kernels_libcpu_avx2_a_SOURCES    = kernels/cpu/dense_avx2.c kernels/cpu/panels_avx2.c kernels/cpu/panels_ymm.h
+kernels_libcpu_avx2_a_SOURCES    = kernels/cpu/dense_avx2.c kernels/cpu/encode_avx2.c kernels/cpu/panels_avx2.c kernels/cpu/panels_ymm.h
 kernels_libcpu_avx2_a_CPPFLAGS   = $(kernel_cppflags) -DMI_X86_64
 kernels_libcpu_avx2_a_CFLAGS     = $(kernel_cflags) -mavx2 -mfma -mf16c
 kernels_libcpu_avxvnni_a_SOURCES  = kernels/cpu/panels_avxvnni.c kernels/cpu/panels_ymm.h
 kernels_libcpu_avxvnni_a_CPPFLAGS = $(kernel_cppflags) -DMI_X86_64
 kernels_libcpu_avxvnni_a_CFLAGS   = $(kernel_cflags) -mavx2 -mfma -mf16c -mavxvnni
-kernels_libcpu_avx512_a_SOURCES  = kernels/cpu/dense_avx512.c kernels/cpu/panels_avx512.c
+kernels_libcpu_avx512_a_SOURCES  = kernels/cpu/dense_avx512.c kernels/cpu/encode_avx512.c kernels/cpu/panels_avx512.c
 kernels_libcpu_avx512_a_CPPFLAGS = $(kernel_cppflags) -DMI_X86_64
 kernels_libcpu_avx512_a_CFLAGS   = $(kernel_cflags) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c
 # Vectors of floats and attention.  Instruction sets are chosen inside, and contraction is wanted.

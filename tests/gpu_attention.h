@@ -17,7 +17,7 @@ typedef struct {
     Layout  layout;
     float   softcap;
     int     window;
-    bool    bidirectional, decode;
+    bool    bidirectional, decode, blank; /* blank: the cache is of one value, for timings */
 } Case;
 
 /* Everything on the device; free with world_free(). */

@@ -64,13 +64,30 @@ static double chain(World *w, const Case *c, Kernel kernel, char *k, char *v, in
 
 static const struct {
     int heads, kv_heads, dim;
-} shapes[] = {{14, 2, 64}, {12, 2, 128}, {28, 4, 128}};
+} shapes[] = {{14, 2, 64}, {12, 2, 128}, {28, 4, 128}, {16, 8, 128}}; /* the last: offline() only */
 
 /* MI_BENCH_WHAT=one,mixed: only some. */
 static bool chosen(const char *what)
 {
     const char *e = getenv("MI_BENCH_WHAT");
     return !e || strstr(e, what);
+}
+
+/* us a call over caches of their own, as many as `layers`. */
+static double in_turn(World *w, const Case *c, int layers)
+{
+    char *k, *v;
+
+    must(cudaMalloc((void **)&k, w->side * (size_t)layers), "cudaMalloc");
+    must(cudaMalloc((void **)&v, w->side * (size_t)layers), "cudaMalloc");
+    for (int i = 0; i < layers; i++) {
+        must(cudaMemcpy(k + (size_t)i * w->side, w->k, w->side, cudaMemcpyDeviceToDevice), "cudaMemcpy");
+        must(cudaMemcpy(v + (size_t)i * w->side, w->v, w->side, cudaMemcpyDeviceToDevice), "cudaMemcpy");
+    }
+    must(cudaDeviceSynchronize(), "copying"); /* the stream of the calls waits for no other */
+    const double us = chain(w, c, GQA, k, v, layers); /* flash decodes as it does */
+    cudaFree(k), cudaFree(v);
+    return us;
 }
 
 static void decode_from(MiDType kv, double limit, Layout layout, int n_seqs, int context, int max_kv)
@@ -87,25 +104,54 @@ static void decode_from(MiDType kv, double limit, Layout layout, int n_seqs, int
                    .decode = true,
                    .max_kv = max_kv};
         World w;
-        char *k, *v;
         for (int i = 0; i < n_seqs; i++)
             c.rows[i] = 1, c.len[i] = context;
         world_make(&w, &c);
         /* Scales, the same for all layers, are not counted. */
         const double bytes = 2.0 * n_seqs * context * c.kv_heads * (double)mi_dtype_size(kv) * c.dim;
-        const int    layers = bytes > 3e7 ? 6 : bytes > 3e5 ? 60 : 28;
-        must(cudaMalloc((void **)&k, w.side * (size_t)layers), "cudaMalloc");
-        must(cudaMalloc((void **)&v, w.side * (size_t)layers), "cudaMalloc");
-        for (int i = 0; i < layers; i++) {
-            must(cudaMemcpy(k + (size_t)i * w.side, w.k, w.side, cudaMemcpyDeviceToDevice), "cudaMemcpy");
-            must(cudaMemcpy(v + (size_t)i * w.side, w.v, w.side, cudaMemcpyDeviceToDevice), "cudaMemcpy");
-        }
-        const double us = chain(&w, &c, GQA, k, v, layers); /* flash decodes as it does */
+        const double us = in_turn(&w, &c, bytes > 3e7 ? 6 : bytes > 3e5 ? 60 : 28);
         printf("decode%s %2d/%d x %3d, %2d x %4d%s, bucket %4d: %7.2f us, %.2f TB/s = %3.0f %%\n",
                kv == MI_F8 ? " fp8" : kv == MI_I8 ? " int8" : "", c.heads, c.kv_heads, c.dim, n_seqs, context, layout == PAGED ? " paged" : "", w.call.batch.shape.max_kv, us,
                bytes / us * 1e-6, bytes / us * 1e-4 / limit);
         fflush(stdout);
-        cudaFree(k), cudaFree(v);
+        world_free(&w);
+    }
+}
+
+/* 256 requests of 100 to 1,024 tokens each way, all begun at once, after so many steps: as `bench offline` has them. */
+static void offline(double limit, Layout layout, int steps)
+{
+    for (int s = 0; s < 4; s++) {
+        Case     c = {.dim = shapes[s].dim,
+                      .heads = shapes[s].heads,
+                      .kv_heads = shapes[s].kv_heads,
+                      .page = 16,
+                      .dtype = MI_BF16,
+                      .kv_dtype = MI_BF16,
+                      .layout = layout,
+                      .decode = true,
+                      .blank = true,
+                      .max_kv = 256};
+        World    w;
+        uint32_t x = 1;
+        int      keys = 0;
+        for (int i = 0; i < 256; i++) {
+            int of[2];
+            for (int k = 0; k < 2; k++)
+                x = x * 1664525 + 1013904223, of[k] = 100 + (int)((uint64_t)x * 925 >> 32);
+            if (of[1] <= steps)
+                continue;
+            c.rows[c.n_seqs] = 1, c.len[c.n_seqs] = of[0] + steps, keys += of[0] + steps;
+            while (c.max_kv < c.len[c.n_seqs])
+                c.max_kv *= 2;
+            c.n_seqs++;
+        }
+        world_make(&w, &c);
+        const double bytes = 4.0 * keys * c.kv_heads * c.dim, us = in_turn(&w, &c, bytes > 3e7 ? 6 : 24);
+        printf("decode %2d/%d x %3d, %3d of 256 requests after %3d steps%s, %6d keys: %7.2f us, %.2f TB/s = %3.0f %%\n", c.heads,
+               c.kv_heads, c.dim, c.n_seqs, steps, layout == PAGED ? " paged" : "", keys, us, bytes / us * 1e-6,
+               bytes / us * 1e-4 / limit);
+        fflush(stdout);
         world_free(&w);
     }
 }
@@ -218,6 +264,8 @@ float bench_all(void)
     if (chosen("batch")) {
         decode(limit, CONTIGUOUS, 32, 512, 578);
         decode(limit, PAGED, 32, 512, 578);
+        decode(limit, CONTIGUOUS, 64, 512, 578);
+        decode(limit, CONTIGUOUS, 48, 1024, 1100);
         decode(limit, CONTIGUOUS, 8, 512, 578);
     }
     if (chosen("many"))
@@ -230,6 +278,10 @@ float bench_all(void)
         }
         prefill_from(MI_F8, 2048, PAGED);
     }
+    if (chosen("offline"))
+        for (int steps = 8; steps < 1000; steps = steps < 100 ? 250 : steps + 250)
+            for (int layout = CONTIGUOUS; layout <= PAGED; layout += PAGED - CONTIGUOUS)
+                offline(limit, (Layout)layout, steps);
     if (chosen("mixed"))
         mixed();
     if (chosen("prefill")) {

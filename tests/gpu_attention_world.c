@@ -151,6 +151,32 @@ static void fill_cache(const Case *c, const MiKvView *kv, const int *start, char
             }
 }
 
+static void make_cache(World *w, const Case *c, int64_t elements, const int *start)
+{
+    char *k = malloc(w->side), *v = malloc(w->side);
+
+    memset(k, 0xff, w->side);
+    memset(v, 0xff, w->side);
+    w->scale_bytes = mi_dtype_scaled(c->kv_dtype) ? (size_t)elements / (size_t)c->dim * 4 : 0;
+    uint16_t *scales = malloc(w->scale_bytes + 4);
+    memset(scales, 0xff, w->scale_bytes + 4);
+    fill_cache(c, &w->call.kv, start, k, v, scales);
+    w->call.kv.scales = w->scales = w->scale_bytes ? upload(scales, w->scale_bytes) : NULL;
+    free(scales);
+    w->call.kv.k = w->k = upload(k, w->side);
+    w->call.kv.v = w->v = upload(v, w->side);
+    free(k);
+    free(v);
+}
+
+static void *blank(size_t bytes)
+{
+    void *d = NULL;
+    must(cudaMalloc(&d, bytes), "cudaMalloc");
+    must(cudaMemset(d, 0x3c, bytes), "cudaMemset");
+    return d;
+}
+
 /* Rows of q beside what else a joined projection writes. */
 static void make_q(World *w, const Case *c)
 {
@@ -197,20 +223,11 @@ void world_make(World *w, const Case *c)
             positions[n++] = c->len[s] ? c->len[s] - c->rows[s] + r : 0;
     }
     w->side = (size_t)elements * mi_dtype_size(c->kv_dtype);
-    char *k = malloc(w->side), *v = malloc(w->side);
-    memset(k, 0xff, w->side);
-    memset(v, 0xff, w->side);
-    w->scale_bytes = mi_dtype_scaled(c->kv_dtype) ? (size_t)elements / (size_t)c->dim * 4 : 0;
-    uint16_t *scales = malloc(w->scale_bytes + 4);
-    memset(scales, 0xff, w->scale_bytes + 4);
     w->call.kv.block_table = tables;
-    fill_cache(c, &w->call.kv, start, k, v, scales);
-    w->call.kv.scales = w->scales = w->scale_bytes ? upload(scales, w->scale_bytes) : NULL;
-    free(scales);
-    w->call.kv.k = w->k = upload(k, w->side);
-    w->call.kv.v = w->v = upload(v, w->side);
-    free(k);
-    free(v);
+    if (c->blank)
+        w->call.kv.k = w->k = blank(w->side), w->call.kv.v = w->v = blank(w->side);
+    else
+        make_cache(w, c, elements, start);
     make_q(w, c);
     int *d = w->ints = upload(ints, (size_t)(arrived + c->n_seqs * c->kv_heads - ints) * sizeof *ints);
     w->call.kv.kv_len = d + (len - ints);

@@ -77,7 +77,7 @@ static void all_formats_agree(void **state)
 
         mi_block_format(formats[f])->decode(w.data, plain, out * in);
         for (const char *const *isa = mi_panel_isas(); *isa; isa++) {
-            if (!mi_panel_kernel(formats[f], *isa))
+            if (!mi_panel_kernel(formats[f], *isa, MI_X_BLOCK))
                 continue;
             MiContext ctx = test_context(&d, 2);
             Packed    p = test_pack(vt, &ctx, &w, 1, &(Options){ *isa });

@@ -158,7 +158,8 @@ static void scales_q2_k(const uint8_t *block, uint8_t *head, int r)
 
 int64_t mi_panel_bytes(const MiPanelShape *s, int64_t in)
 {
-    const int64_t blocks = in / MI_BLOCK, groups = mi_panel_super(s->scales) ? blocks / 8 : blocks;
+    const int64_t blocks = (in + MI_BLOCK - 1) / MI_BLOCK, group = mi_panel_group(s->scales);
+    const int64_t groups = mi_panel_row(s->scales) ? 1 : (blocks + group - 1) / group;
     return groups * mi_panel_head(s->scales) + blocks * mi_panel_planes(s->low, s->high);
 }
 
@@ -198,11 +199,11 @@ pack_panel(MiPanelShape f, Planes planes_of, Scales scales_of, const uint8_t *sr
     {                                                                                                                    \
         pack_panel((MiPanelShape){ low, high, table, offset, scales }, name, scales_##name, src, block_bytes, groups, rows, dst); \
     }
-MI_PANEL_FORMATS(PACK)
+MI_PANEL_STORED(PACK)
 
 #define PACK_OF(name, ...) [MI_PANEL_##name] = pack_##name,
 static void (*const packs[])(const uint8_t *src, int block_bytes, int64_t groups, int rows, uint8_t *dst) = {
-    MI_PANEL_FORMATS(PACK_OF)
+    MI_PANEL_STORED(PACK_OF)
 };
 
 void mi_panel_pack(const MiPanelKernel *k, const void *src, int64_t out, int64_t in, int64_t first, int64_t last,
@@ -238,34 +239,36 @@ enum { N_ISAS = 4 };
 enum { N_ISAS = 1 };
 #endif
 
-#define KERNEL(name, low, high, table, offset, scales) \
-    { #name, { low, high, table, offset, scales }, MI_PANEL_##name, &ISA },
-static const MiPanelKernel kernels[N_ISAS][MI_PANEL_N_FORMATS] = {
+#define KERNEL(x, name, ...) { #name, { __VA_ARGS__ }, MI_PANEL_##name, &ISA, x },
+#define BLOCK(...) KERNEL(MI_X_BLOCK, __VA_ARGS__)
+#define ROW(...) KERNEL(MI_X_ROW, __VA_ARGS__)
+#define KERNELS { { MI_PANEL_FORMATS(BLOCK) }, { MI_PANEL_FORMATS(ROW) } }
+static const MiPanelKernel kernels[N_ISAS][MI_X_N][MI_PANEL_N_FORMATS] = {
 #ifdef MI_X86_64
 #define ISA mi_panel_avx512
-    { MI_PANEL_FORMATS(KERNEL) },
+    KERNELS,
 #undef ISA
 #define ISA mi_panel_avxvnni
-    { MI_PANEL_FORMATS(KERNEL) },
+    KERNELS,
 #undef ISA
 #define ISA mi_panel_avx2
-    { MI_PANEL_FORMATS(KERNEL) },
+    KERNELS,
 #undef ISA
 #endif
 #define ISA mi_panel_scalar
-    { MI_PANEL_FORMATS(KERNEL) },
+    KERNELS,
 #undef ISA
 };
 
-const MiPanelKernel *mi_panel_kernel(const char *format, const char *isa)
+const MiPanelKernel *mi_panel_kernel(const char *format, const char *isa, MiPanelX x)
 {
     for (int i = 0; i < N_ISAS; i++) {
-        const MiPanelIsa *candidate = kernels[i][0].isa;
+        const MiPanelIsa *candidate = kernels[i][x][0].isa;
         if ((strcmp(isa, "auto") != 0 && strcmp(isa, candidate->name) != 0) || !candidate->usable())
             continue;
         for (int f = 0; f < MI_PANEL_N_FORMATS; f++)
-            if (strcmp(kernels[i][f].name, format) == 0)
-                return &kernels[i][f];
+            if (strcmp(kernels[i][x][f].name, format) == 0 && candidate->run[x][f])
+                return &kernels[i][x][f];
     }
     return NULL;
 }

@@ -16,7 +16,11 @@
  *     2 bits   plane g / 4, bits 2 (g % 4) and up
  *     1 bit    one plane, bit g
  * so that a broadcast of four qa meets 16 rows in one vpdpbusd, and no sum runs
- * across a register.  5 bits are 4 + 1, 6 are 4 + 2, 3 are 2 + 1. */
+ * across a register.  5 bits are 4 + 1, 6 are 4 + 2, 3 are 2 + 1.
+ *
+ * Formats that are encoded while loading (encode.h) have d and m of 32, 64 or 128
+ * columns or of a whole row.  Their x has one s for 32 columns, or one for the row:
+ * then integers are summed over all columns that share d; or x stays f32. */
 #ifndef MI_KERNELS_CPU_PANELS_H
 #define MI_KERNELS_CPU_PANELS_H
 
@@ -32,10 +36,18 @@ typedef enum {
     MI_SCALE_KM,   /* m too, uint8 */
     MI_SCALE_K16,  /* d: f16 of 256 columns times int8 of 16 */
     MI_SCALE_KM16, /* m too, both 4 bits of one byte */
+    MI_SCALE_G32,  /* d: f16 of 32 columns, the last group of a row may be short; so are those that follow */
+    MI_SCALE_G64,
+    MI_SCALE_G128,
+    MI_SCALE_GM32, /* d, m: f16 of 32 columns */
+    MI_SCALE_GM64,
+    MI_SCALE_GM128,
+    MI_SCALE_ROW,  /* d: f32 of the row */
+    MI_SCALE_ROWM, /* d, m: f32 of the row */
 } MiScales;
 
 /* name, bits of the low and the high planes, looked up in the IQ4 table, offset, scales */
-#define MI_PANEL_FORMATS(X)                   \
+#define MI_PANEL_STORED(X)                    \
     X(q4_0, 4, 0, false, 8, MI_SCALE_D)       \
     X(q4_1, 4, 0, false, 0, MI_SCALE_DM)      \
     X(q5_0, 4, 1, false, 16, MI_SCALE_D)      \
@@ -48,6 +60,18 @@ typedef enum {
     X(q6_k, 4, 2, false, 32, MI_SCALE_K16)    \
     X(iq4_nl, 4, 0, true, 128, MI_SCALE_D)    \
     X(iq4_xs, 4, 0, true, 128, MI_SCALE_K)
+#define MI_PANEL_ENCODED(X)                        \
+    X(int4_32, 4, 0, false, 8, MI_SCALE_G32)       \
+    X(int4_64, 4, 0, false, 8, MI_SCALE_G64)       \
+    X(int4_128, 4, 0, false, 8, MI_SCALE_G128)     \
+    X(uint4_32, 4, 0, false, 0, MI_SCALE_GM32)     \
+    X(uint4_64, 4, 0, false, 0, MI_SCALE_GM64)     \
+    X(uint4_128, 4, 0, false, 0, MI_SCALE_GM128)   \
+    X(int8_128, 8, 0, false, 128, MI_SCALE_G128)   \
+    X(uint8_128, 8, 0, false, 128, MI_SCALE_GM128) \
+    X(int8_row, 8, 0, false, 128, MI_SCALE_ROW)    \
+    X(uint8_row, 8, 0, false, 128, MI_SCALE_ROWM)
+#define MI_PANEL_FORMATS(X) MI_PANEL_STORED(X) MI_PANEL_ENCODED(X)
 
 typedef struct {
     int32_t  low, high; /* bits */
@@ -56,9 +80,28 @@ typedef struct {
     MiScales scales;
 } MiPanelShape;
 
-MI_INLINE bool mi_panel_super(MiScales s) { return s >= MI_SCALE_K; }
-MI_INLINE bool mi_panel_halves(MiScales s) { return s >= MI_SCALE_K16; } /* of a block: a scale for each 16 columns */
-MI_INLINE bool mi_panel_mins(MiScales s) { return s == MI_SCALE_DM || s == MI_SCALE_KM || s == MI_SCALE_KM16; }
+MI_INLINE bool mi_panel_super(MiScales s) { return s >= MI_SCALE_K && s <= MI_SCALE_KM16; }
+/* Of a block: a scale for each 16 columns. */
+MI_INLINE bool mi_panel_halves(MiScales s) { return s == MI_SCALE_K16 || s == MI_SCALE_KM16; }
+MI_INLINE bool mi_panel_encoded(MiScales s) { return s >= MI_SCALE_G32; }
+MI_INLINE bool mi_panel_row(MiScales s) { return s >= MI_SCALE_ROW; }
+MI_INLINE bool mi_panel_mins(MiScales s)
+{
+    return s == MI_SCALE_DM || s == MI_SCALE_KM || s == MI_SCALE_KM16 || (s >= MI_SCALE_GM32 && s <= MI_SCALE_GM128) ||
+           s == MI_SCALE_ROWM;
+}
+
+/* Blocks that share scales.  Of a row's: what is summed up at once, 2^16 products of 8 bits by 8 stay below 2^31. */
+MI_INLINE int32_t mi_panel_group(MiScales s)
+{
+    switch (s) {
+    case MI_SCALE_K: case MI_SCALE_KM: case MI_SCALE_K16: case MI_SCALE_KM16: return 8;
+    case MI_SCALE_G64: case MI_SCALE_GM64: return 2;
+    case MI_SCALE_G128: case MI_SCALE_GM128: return 4;
+    case MI_SCALE_ROW: case MI_SCALE_ROWM: return 2048;
+    default: return 1;
+    }
+}
 
 /* Bytes of a group's scales, and of a block's planes, for 32 rows. */
 MI_INLINE int32_t mi_panel_head(MiScales s)
@@ -70,14 +113,24 @@ MI_INLINE int32_t mi_panel_head(MiScales s)
     case MI_SCALE_KM: return 128 + 2 * 8 * 32;
     case MI_SCALE_K16: return 64 + 16 * 32;
     case MI_SCALE_KM16: return 128 + 16 * 32;
+    case MI_SCALE_G32: case MI_SCALE_G64: case MI_SCALE_G128: return 64;
+    case MI_SCALE_GM32: case MI_SCALE_GM64: case MI_SCALE_GM128: case MI_SCALE_ROW: return 128;
+    case MI_SCALE_ROWM: return 256;
     }
     return 0;
 }
 MI_INLINE int32_t mi_panel_planes(int32_t low, int32_t high) { return 128 * (low + high); }
 
+/* What becomes of x. */
+typedef enum {
+    MI_X_BLOCK, /* int8, s of 32 columns */
+    MI_X_ROW,   /* int8, s of the row; encoded formats only */
+    MI_X_N
+} MiPanelX;
+
 /* x, quantised: tiles of MI_TILE rows, the last of fewer; of a tile of nt rows, block by block
  *     int8_t qa[nt][32]; float s[nt]; float s_sum[nt]; int32_t sum[2][nt]
- * s_sum = s sum(qa), sum: of the first and the last 16. */
+ * s_sum = s sum(qa), sum: of the first and the last 16; of MI_X_ROW sum[0] is that of all columns up to here. */
 enum { MI_TILE_BYTES = 32 + 4 + 4 + 8 /* of a row and block */ };
 
 #define MI_PANEL_TINY 1e-30f /* a block of x of nothing larger is zero: 127 / max stays finite */
@@ -107,8 +160,8 @@ enum { MI_PANEL_FORMATS(MI_PANEL_INDEX) MI_PANEL_N_FORMATS };
 typedef struct {
     const char  *name;          /* "scalar", "avx2", "avxvnni", "avx512" */
     bool       (*usable)(void); /* on this machine */
-    MiQuantiseFn quantise;
-    MiPanelFn    run[MI_PANEL_N_FORMATS];
+    MiQuantiseFn quantise[MI_X_N];
+    MiPanelFn    run[MI_X_N][MI_PANEL_N_FORMATS]; /* NULL: not of this format */
 } MiPanelIsa;
 
 /* A stored format on an instruction set; constants of the program. */
@@ -117,15 +170,16 @@ typedef struct {
     MiPanelShape      shape;
     int32_t           index; /* in run[] */
     const MiPanelIsa *isa;
+    MiPanelX          x;
 } MiPanelKernel;
 
 /* isa: one of the names or "auto", the best this machine has.  NULL: no such format, or no such set here. */
-const MiPanelKernel *mi_panel_kernel(const char *format, const char *isa);
+const MiPanelKernel *mi_panel_kernel(const char *format, const char *isa, MiPanelX);
 /* The names of all, best first, NULL-terminated; usable on this machine or not. */
 const char *const *mi_panel_isas(void);
 
 int64_t mi_panel_bytes(const MiPanelShape *, int64_t in);
-/* src: [out][in] as stored; writes panels [first, last) of those of dst. */
+/* src: [out][in] in a stored format; writes panels [first, last) of those of dst. */
 void mi_panel_pack(const MiPanelKernel *, const void *src, int64_t out, int64_t in, int64_t first, int64_t last,
                    uint8_t *dst);
 

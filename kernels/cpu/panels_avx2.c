@@ -3,4 +3,4 @@
 #include <cpu/panels_ymm.h>
 #include <cpu/x86.h>
 
-const MiPanelIsa mi_panel_avx2 = { "avx2", mi_x86_avx2, quantise, { MI_PANEL_FORMATS(RUN_OF) } };
+const MiPanelIsa mi_panel_avx2 = { "avx2", mi_x86_avx2, { quantise, quantise_rows }, ALL_OF_THEM };

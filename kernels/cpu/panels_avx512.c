@@ -16,35 +16,69 @@ enum { AHEAD = 4096 };
 
 /* ---- x ---------------------------------------------------------------------- */
 
+INLINE float largest(__m512 top)
+{
+    const __m256 top8 = _mm256_max_ps(_mm512_castps512_ps256(top), _mm512_extractf32x8_ps(top, 1));
+    __m128       top4 = _mm_max_ps(_mm256_castps256_ps128(top8), _mm256_extractf128_ps(top8, 1));
+    top4 = _mm_max_ps(top4, _mm_movehl_ps(top4, top4));
+    return _mm_cvtss_f32(_mm_max_ss(top4, _mm_movehdup_ps(top4)));
+}
+
+/* Of 32 values x / s to `to`; the sums of both halves. */
+INLINE void to_bytes(const float *x, float to_int, uint8_t *to, int32_t *sum, int32_t *sum2)
+{
+    const __m512  k = _mm512_set1_ps(to_int);
+    const __m128i q0 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), k)));
+    const __m128i q1 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), k)));
+    const __m256i q = _mm256_inserti128_si256(_mm256_castsi128_si256(q0), q1, 1);
+    __m256i       sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), q);
+
+    _mm256_storeu_si256((__m256i *)to, q);
+    sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0x4e));
+    sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0xb1));
+    *sum = _mm256_extract_epi32(sums, 0);
+    *sum2 = _mm256_extract_epi32(sums, 4);
+}
+
+INLINE __m512 absolute(const float *x)
+{
+    return _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x)), _mm512_abs_ps(_mm512_loadu_ps(x + 16)));
+}
+
 static void quantise(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks, uint8_t *tile)
 {
-    const __m256i ones = _mm256_set1_epi8(1);
-
     for (int32_t t = first; t < first + n; t++, x += x_stride) {
         uint8_t *at = tile;
         for (int64_t b = 0; b < blocks; b++, at += nt * MI_TILE_BYTES) {
-            const __m512  v0 = _mm512_loadu_ps(x + b * 32), v1 = _mm512_loadu_ps(x + b * 32 + 16);
-            const __m512  top = _mm512_max_ps(_mm512_abs_ps(v0), _mm512_abs_ps(v1));
-            const __m256  top8 = _mm256_max_ps(_mm512_castps512_ps256(top), _mm512_extractf32x8_ps(top, 1));
-            __m128        top4 = _mm_max_ps(_mm256_castps256_ps128(top8), _mm256_extractf128_ps(top8, 1));
-            top4 = _mm_max_ps(top4, _mm_movehl_ps(top4, top4));
-            top4 = _mm_max_ss(top4, _mm_movehdup_ps(top4));
-            const float   max = _mm_cvtss_f32(top4);
-            const float   to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max * (1.0f / 127.0f) : 0;
-            const __m512  k = _mm512_set1_ps(to_int);
-            const __m128i q0 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v0, k)));
-            const __m128i q1 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v1, k)));
-            const __m256i q = _mm256_inserti128_si256(_mm256_castsi128_si256(q0), q1, 1);
-            __m256i       sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), ones, q);
+            const float max = largest(absolute(x + b * 32));
+            const float to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max * (1.0f / 127.0f) : 0;
+            int32_t     a, c;
 
-            _mm256_storeu_si256((__m256i *)(at + 32 * t), q);
-            sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0x4e));
-            sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0xb1));
-            const int32_t a = _mm256_extract_epi32(sums, 0), c = _mm256_extract_epi32(sums, 4);
+            to_bytes(x + b * 32, to_int, at + 32 * t, &a, &c);
             ((float *)(at + 32 * nt))[t] = s;
             ((float *)(at + 36 * nt))[t] = s * (float)(a + c);
             ((int32_t *)(at + 40 * nt))[t] = a;
             ((int32_t *)(at + 44 * nt))[t] = c;
+        }
+    }
+}
+
+static void quantise_rows(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks,
+                          uint8_t *tile)
+{
+    for (int32_t t = first; t < first + n; t++, x += x_stride) {
+        uint8_t *at = tile;
+        __m512   top = _mm512_setzero_ps();
+        int32_t  sum = 0, a, c;
+
+        for (int64_t b = 0; b < blocks; b++)
+            top = _mm512_max_ps(top, absolute(x + b * 32));
+        const float max = largest(top);
+        const float to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max * (1.0f / 127.0f) : 0;
+        for (int64_t b = 0; b < blocks; b++, at += nt * MI_TILE_BYTES) {
+            to_bytes(x + b * 32, to_int, at + 32 * t, &a, &c);
+            ((float *)(at + 32 * nt))[t] = s;
+            ((int32_t *)(at + 40 * nt))[t] = sum += a + c;
         }
     }
 }
@@ -110,13 +144,15 @@ INLINE __m512 negative(__m512 v) { return _mm512_xor_ps(v, _mm512_set1_ps(-0.0f)
 /* head: of the group; i: which of its blocks; h: which rows. */
 INLINE Scales scales_of(MiScales s, const uint8_t *head, int i, int h)
 {
-    const __m512   d = halves(head + 32 * h);
+    const __m512   d = mi_panel_row(s) ? _mm512_loadu_ps(head + 64 * h) : halves(head + 32 * h);
     const uint8_t *one = head + (s == MI_SCALE_KM ? 128 : 64) + 32 * i + 16 * h;
     const uint8_t *two = head + (s == MI_SCALE_KM16 ? 128 : 64) + 64 * i + 16 * h;
     const __m128i  m4 = _mm_set1_epi8(15);
     Scales         v = { d, d, d, d };
 
-    if (s == MI_SCALE_DM)
+    if (s == MI_SCALE_ROWM)
+        v.m = _mm512_loadu_ps(head + 128 + 64 * h);
+    else if (s == MI_SCALE_DM || (mi_panel_encoded(s) && mi_panel_mins(s)))
         v.m = halves(head + 64 + 32 * h);
     if (s == MI_SCALE_K)
         v.d = _mm512_mul_ps(d, signed_bytes(one));
@@ -141,10 +177,14 @@ INLINE Scales scales_of(MiScales s, const uint8_t *head, int i, int h)
 
 /* ---- a panel ---------------------------------------------------------------- */
 
-/* y += s (d a + d2 b) + m s_sum, or with a sum of each half of the block. */
+/* y += s (d a + d2 b) + m s_sum, or with a sum of each half of the block; s a where d is of more than a block. */
 INLINE void scale(MiPanelShape f, const Scales *e, float s, float s_sum, int32_t sum, int32_t sum2, __m512i a, __m512i b,
                   __m512 *y)
 {
+    if (mi_panel_encoded(f.scales)) {
+        *y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(a), _mm512_set1_ps(s), *y);
+        return;
+    }
     __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(a), e->d);
 
     if (mi_panel_halves(f.scales))
@@ -172,18 +212,22 @@ INLINE void scale(MiPanelShape f, const Scales *e, float s, float s_sum, int32_t
         }                  \
     }
 
-/* What a block of x, rows t .. t + n - 1 of the tile, adds to the sums of both halves of a panel's rows. */
+/* What a block of x, rows t .. t + n - 1 of the tile, adds to the sums of both halves of a panel's rows; to `whole`,
+ * in integers and without the offset, where x has one scale for a row. */
 INLINE void add(MiPanelShape f, const Half *w, const Half *w2, const Scales *e, const Scales *e2, const uint8_t *at,
-                int nt, int t, int n, __m512 (*y)[2])
+                int nt, int t, int n, __m512 (*y)[2], __m512i (*whole)[2])
 {
     const int32_t *qa = (const int32_t *)(at + 32 * t), *sum = (const int32_t *)(at + 40 * nt) + t;
     const float   *s = (const float *)(at + 32 * nt) + t;
     const bool     split = mi_panel_halves(f.scales);
 
-#define START(i)                                                                                       \
-    __m512i a##i = _mm512_set1_epi32(i < n ? -f.offset * (split ? sum[i] : sum[i] + sum[nt + i]) : 0); \
-    __m512i b##i = _mm512_set1_epi32(i < n && split ? -f.offset * sum[nt + i] : 0);                    \
-    __m512i c##i = a##i, d##i = b##i;
+#define START(i)                                                                                           \
+    const bool from##i = i < n && !whole;                                                                  \
+    __m512i a##i = _mm512_set1_epi32(from##i ? -f.offset * (split ? sum[i] : sum[i] + sum[nt + i]) : 0); \
+    __m512i b##i = _mm512_set1_epi32(from##i && split ? -f.offset * sum[nt + i] : 0);                    \
+    __m512i c##i = a##i, d##i = b##i;                                                                      \
+    if (i < n && whole)                                                                                    \
+        a##i = whole[i][0], c##i = whole[i][1];
     START(0) START(1) START(2) START(3)
 #undef START
 #define DOT(a, c, g, i)                                  \
@@ -203,9 +247,13 @@ INLINE void add(MiPanelShape f, const Half *w, const Half *w2, const Scales *e, 
 #define LAST_7(i) LAST(i, 7)
     EACH_ROW(FIRST_0) EACH_ROW(FIRST_1) EACH_ROW(FIRST_2) EACH_ROW(FIRST_3)
     EACH_ROW(LAST_4) EACH_ROW(LAST_5) EACH_ROW(LAST_6) EACH_ROW(LAST_7)
-#define FINISH(i) \
-    scale(f, e, s[i], s[nt + i], sum[i], sum[nt + i], a##i, b##i, &y[i][0]); \
-    scale(f, e2, s[i], s[nt + i], sum[i], sum[nt + i], c##i, d##i, &y[i][1]);
+#define FINISH(i)                                                                    \
+    if (whole) {                                                                     \
+        whole[i][0] = a##i, whole[i][1] = c##i;                                      \
+    } else {                                                                         \
+        scale(f, e, s[i], s[nt + i], sum[i], sum[nt + i], a##i, b##i, &y[i][0]);     \
+        scale(f, e2, s[i], s[nt + i], sum[i], sum[nt + i], c##i, d##i, &y[i][1]);    \
+    }
     EACH_ROW(FINISH)
 }
 
@@ -245,13 +293,13 @@ INLINE void panel(const MiPanelCall *c, MiPanelShape f, bool one)
             for (int o = 0; o < planes; o += 64)
                 _mm_prefetch((const char *)p + AHEAD + o, _MM_HINT_T0);
             if (one) {
-                add(f, &w, &w2, &e, &e2, at, 1, 0, 1, &y[0]);
+                add(f, &w, &w2, &e, &e2, at, 1, 0, 1, &y[0], NULL);
                 continue;
             }
             for (; t + step <= nt; t += step)
-                add(f, &w, &w2, &e, &e2, at, nt, t, step, &y[t]);
+                add(f, &w, &w2, &e, &e2, at, nt, t, step, &y[t], NULL);
             for (; t < nt; t++)
-                add(f, &w, &w2, &e, &e2, at, nt, t, 1, &y[t]);
+                add(f, &w, &w2, &e, &e2, at, nt, t, 1, &y[t], NULL);
         }
     }
     finish(c, 0, y[0][0], y[0][1]);
@@ -259,16 +307,107 @@ INLINE void panel(const MiPanelCall *c, MiPanelShape f, bool one)
         finish(c, t, y[t][0], y[t][1]);
 }
 
-#define RUN(name, low, high, table, offset, scales)                            \
-    static void name(const MiPanelCall *c)                                     \
-    {                                                                          \
-        const MiPanelShape shape = { low, high, table, offset, scales };       \
-        if (c->nt == 1)                                                        \
-            panel(c, shape, true);                                             \
-        else                                                                   \
-            panel(c, shape, false);                                            \
+/* ---- formats with scales of groups or rows -------------------------------------- */
+
+typedef struct {
+    __m512  y[MI_TILE][2], part[MI_TILE][2]; /* part: of this group, in units of d */
+    __m512i whole[MI_TILE][2];               /* in units of d s */
+} Sums;
+
+/* Ends a group, `blocks` of row t from `at` on: y += d part + m sum(x), in units of s where x has one. */
+INLINE void end_group(MiPanelShape f, MiPanelX x, const Scales *e, const Scales *e2, const uint8_t *at, int64_t blocks,
+                      bool first, int nt, int t, Sums *u)
+{
+    const int64_t step = (int64_t)nt * MI_TILE_BYTES;
+    float         sum = 0;
+
+    if (x == MI_X_ROW) {
+        const int32_t *last = (const int32_t *)(at + (blocks - 1) * step + 40 * nt);
+        const int32_t  total = last[t] - (first ? 0 : ((const int32_t *)(at - step + 40 * nt))[t]);
+        const __m512i  off = _mm512_set1_epi32(f.offset * total);
+        u->part[t][0] = _mm512_cvtepi32_ps(_mm512_sub_epi32(u->whole[t][0], off));
+        u->part[t][1] = _mm512_cvtepi32_ps(_mm512_sub_epi32(u->whole[t][1], off));
+        u->whole[t][0] = u->whole[t][1] = _mm512_setzero_si512();
+        sum = (float)total;
+    } else if (mi_panel_mins(f.scales)) {
+        for (int64_t b = 0; b < blocks; b++)
+            sum += ((const float *)(at + b * step + 36 * nt))[t];
     }
-MI_PANEL_FORMATS(RUN)
+    u->y[t][0] = _mm512_fmadd_ps(u->part[t][0], e->d, u->y[t][0]);
+    u->y[t][1] = _mm512_fmadd_ps(u->part[t][1], e2->d, u->y[t][1]);
+    if (mi_panel_mins(f.scales)) {
+        u->y[t][0] = _mm512_fmadd_ps(e->m, _mm512_set1_ps(sum), u->y[t][0]);
+        u->y[t][1] = _mm512_fmadd_ps(e2->m, _mm512_set1_ps(sum), u->y[t][1]);
+    }
+    u->part[t][0] = u->part[t][1] = _mm512_setzero_ps();
+}
+
+INLINE void encoded_panel(const MiPanelCall *c, MiPanelShape f, MiPanelX x, bool one)
+{
+    const int      nt = one ? 1 : c->nt, head_bytes = mi_panel_head(f.scales), planes = mi_panel_planes(f.low, f.high);
+    const int64_t  group = mi_panel_group(f.scales), step = (int64_t)nt * MI_TILE_BYTES;
+    const uint8_t *head = c->panel, *p = head + head_bytes, *at = c->tile;
+    Sums           u;
+
+    for (int t = 0; t < nt; t++) {
+        u.y[t][0] = u.y[t][1] = u.part[t][0] = u.part[t][1] = _mm512_setzero_ps();
+        u.whole[t][0] = u.whole[t][1] = _mm512_setzero_si512();
+    }
+    for (int64_t from = 0; from < c->blocks; from += group, at += group * step) {
+        const int64_t n = c->blocks - from < group ? c->blocks - from : group;
+
+        for (int64_t b = 0; b < n; b++, p += planes) {
+            const Half w = unpack(p, f.low, f.high, f.table), w2 = unpack(p + planes / 2, f.low, f.high, f.table);
+            int        t = 0;
+
+            for (int o = 0; o < planes; o += 64)
+                _mm_prefetch((const char *)p + AHEAD + o, _MM_HINT_T0);
+            for (; !one && t + 4 <= nt; t += 4)
+                add(f, &w, &w2, NULL, NULL, at + b * step, nt, t, 4, &u.part[t], x == MI_X_ROW ? &u.whole[t] : NULL);
+            for (; t < nt; t++)
+                add(f, &w, &w2, NULL, NULL, at + b * step, nt, t, 1, &u.part[t], x == MI_X_ROW ? &u.whole[t] : NULL);
+        }
+        const Scales e = scales_of(f.scales, head, 0, 0), e2 = scales_of(f.scales, head, 0, 1);
+        for (int t = 0; t < nt; t++)
+            end_group(f, x, &e, &e2, at, n, from == 0, nt, t, &u);
+        if (!mi_panel_row(f.scales))
+            head = p, p += head_bytes;
+    }
+    for (int t = 0; t < nt; t++) {
+        const __m512 s = _mm512_set1_ps(x == MI_X_ROW ? ((const float *)(c->tile + 32 * nt))[t] : 1);
+        finish(c, t, _mm512_mul_ps(u.y[t][0], s), _mm512_mul_ps(u.y[t][1], s));
+    }
+}
+
+/* ---- every format ----------------------------------------------------------- */
+
+#define RUN(name, low, high, table, offset, scales)                \
+    static void name(const MiPanelCall *c)                         \
+    {                                                              \
+        const MiPanelShape shape = { low, high, table, offset, scales }; \
+        if (c->nt == 1)                                            \
+            panel(c, shape, true);                                 \
+        else                                                       \
+            panel(c, shape, false);                                \
+    }
+#define RUN_ENCODED(x, name, low, high, table, offset, scales)     \
+    static void name(const MiPanelCall *c)                         \
+    {                                                              \
+        const MiPanelShape shape = { low, high, table, offset, scales }; \
+        if (c->nt == 1)                                            \
+            encoded_panel(c, shape, x, true);                      \
+        else                                                       \
+            encoded_panel(c, shape, x, false);                     \
+    }
+#define RUN_BLOCK(name, ...) RUN_ENCODED(MI_X_BLOCK, name, __VA_ARGS__)
+#define RUN_ROW(name, ...) RUN_ENCODED(MI_X_ROW, name##_by_row, __VA_ARGS__)
+MI_PANEL_STORED(RUN)
+MI_PANEL_ENCODED(RUN_BLOCK)
+MI_PANEL_ENCODED(RUN_ROW)
 
 #define RUN_OF(name, ...) [MI_PANEL_##name] = name,
-const MiPanelIsa mi_panel_avx512 = { "avx512", mi_x86_avx512_vnni, quantise, { MI_PANEL_FORMATS(RUN_OF) } };
+#define RUN_ROW_OF(name, ...) [MI_PANEL_##name] = name##_by_row,
+const MiPanelIsa mi_panel_avx512 = {
+    "avx512", mi_x86_avx512_vnni, { quantise, quantise_rows },
+    { { MI_PANEL_FORMATS(RUN_OF) }, { MI_PANEL_ENCODED(RUN_ROW_OF) } },
+};

@@ -14,28 +14,58 @@ static int32_t nearest(float v)
     return u.i - 0x4b400000;
 }
 
+static float largest(const float *v, int64_t n)
+{
+    float max = 0;
+    for (int64_t k = 0; k < n; k++)
+        max = fabsf(v[k]) > max ? fabsf(v[k]) : max;
+    return max;
+}
+
+/* Of 32 values x / s to `to`; the sums of both halves. */
+static void to_bytes(const float *v, float to_int, int8_t *to, int32_t sum[2])
+{
+    sum[0] = sum[1] = 0;
+    for (int k = 0; k < MI_BLOCK; k++) {
+        const int32_t q = nearest(v[k] * to_int);
+        to[k] = (int8_t)q;
+        sum[k / 16] += q;
+    }
+}
+
 static void quantise(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks, uint8_t *tile)
 {
     for (int32_t t = first; t < first + n; t++, x += x_stride) {
         for (int64_t b = 0; b < blocks; b++) {
-            uint8_t     *at = tile + b * nt * MI_TILE_BYTES;
-            const float *v = x + b * MI_BLOCK;
-            int32_t      sum[2] = { 0, 0 };
-            float        max = 0;
-
-            for (int k = 0; k < MI_BLOCK; k++)
-                max = fabsf(v[k]) > max ? fabsf(v[k]) : max;
+            uint8_t    *at = tile + b * nt * MI_TILE_BYTES;
+            int32_t     sum[2];
+            const float max = largest(x + b * MI_BLOCK, MI_BLOCK);
             const float to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max * (1.0f / 127.0f) : 0;
-            for (int k = 0; k < MI_BLOCK; k++) {
-                const int32_t q = nearest(v[k] * to_int);
-                ((int8_t *)at)[t * MI_BLOCK + k] = (int8_t)q;
-                sum[k / 16] += q;
-            }
+
+            to_bytes(x + b * MI_BLOCK, to_int, (int8_t *)at + t * MI_BLOCK, sum);
             const float s_sum = s * (float)(sum[0] + sum[1]);
             memcpy(at + 32 * nt + 4 * t, &s, 4);
             memcpy(at + 36 * nt + 4 * t, &s_sum, 4);
             memcpy(at + 40 * nt + 4 * t, &sum[0], 4);
             memcpy(at + 44 * nt + 4 * t, &sum[1], 4);
+        }
+    }
+}
+
+static void quantise_rows(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks,
+                          uint8_t *tile)
+{
+    for (int32_t t = first; t < first + n; t++, x += x_stride) {
+        const float max = largest(x, blocks * MI_BLOCK);
+        const float to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max * (1.0f / 127.0f) : 0;
+        int32_t     total = 0, sum[2];
+
+        for (int64_t b = 0; b < blocks; b++) {
+            uint8_t *at = tile + b * nt * MI_TILE_BYTES;
+            to_bytes(x + b * MI_BLOCK, to_int, (int8_t *)at + t * MI_BLOCK, sum);
+            total += sum[0] + sum[1];
+            memcpy(at + 32 * nt + 4 * t, &s, 4);
+            memcpy(at + 40 * nt + 4 * t, &total, 4);
         }
     }
 }
@@ -81,11 +111,20 @@ static float half_at(const uint8_t *p, int r)
     return mi_f16_to_f32(h);
 }
 
+static float float_at(const uint8_t *p, int r)
+{
+    float v;
+    memcpy(&v, p + 4 * r, 4);
+    return v;
+}
+
 /* d and m of the rows, of both halves of the columns; i: which block of its group. */
 INLINE void scales(MiScales s, const uint8_t *head, int i, float d[2][MI_PANEL], float m[2][MI_PANEL])
 {
     for (int r = 0; r < MI_PANEL; r++) {
-        const float d0 = half_at(head, r), m0 = mi_panel_mins(s) ? half_at(head + 64, r) : 0;
+        const bool  row = mi_panel_row(s), mins = mi_panel_mins(s);
+        const float d0 = row ? float_at(head, r) : half_at(head, r);
+        const float m0 = !mins ? 0 : row ? float_at(head + 128, r) : half_at(head + 64, r);
         for (int h = 0; h < 2; h++) {
             const int one = 32 * i + r, two = 32 * (2 * i + h) + r;
             d[h][r] = d0;
@@ -171,12 +210,102 @@ INLINE void panel(const MiPanelCall *c, MiPanelShape f)
             c->y[t * c->y_stride + r] = y[t][r] + (c->bias ? c->bias[r] : 0);
 }
 
-#define RUN(name, low, high, table, offset, scales)                             \
-    static void name(const MiPanelCall *c)                                      \
-    {                                                                           \
-        panel(c, (MiPanelShape){ low, high, table, offset, scales });           \
+/* ---- formats with scales of groups or rows -------------------------------------- */
+
+typedef struct {
+    float   y[MI_TILE][MI_PANEL], part[MI_TILE][MI_PANEL]; /* part: of this group, in units of d */
+    int32_t whole[MI_TILE][MI_PANEL];                      /* in units of d s */
+} Sums;
+
+INLINE void add_block(MiPanelShape f, MiPanelX x, const uint8_t *planes, const uint8_t *at, int nt, Sums *u)
+{
+    int16_t q[MI_PANEL][MI_BLOCK], a[MI_BLOCK];
+
+    unpack(f, planes, q);
+    for (int t = 0; t < nt; t++) {
+        const Block b = block_of(at, nt, t);
+        for (int k = 0; k < MI_BLOCK; k++)
+            a[k] = ((const int8_t *)at)[t * MI_BLOCK + k];
+        for (int r = 0; r < MI_PANEL; r++) {
+            const int32_t sum = dot(q[r], a) + dot(q[r] + 16, a + 16);
+            if (x == MI_X_ROW)
+                u->whole[t][r] += sum;
+            else
+                u->part[t][r] = fmaf((float)(sum - f.offset * (b.sum[0] + b.sum[1])), b.s, u->part[t][r]);
+        }
     }
-MI_PANEL_FORMATS(RUN)
+}
+
+/* Ends a group, `blocks` of row t from `at` on: y += d part + m sum(x), in units of s where x has one. */
+INLINE void end_group(MiPanelShape f, MiPanelX x, const uint8_t *head, const uint8_t *at, int64_t blocks, bool first,
+                      int nt, int t, Sums *u)
+{
+    const int64_t step = (int64_t)nt * MI_TILE_BYTES;
+    float         d[2][MI_PANEL], m[2][MI_PANEL], sum = 0;
+    int32_t       total = 0;
+
+    if (x == MI_X_ROW) {
+        total = block_of(at + (blocks - 1) * step, nt, t).sum[0] - (first ? 0 : block_of(at - step, nt, t).sum[0]);
+        sum = (float)total;
+    } else {
+        for (int64_t b = 0; b < blocks; b++)
+            sum += block_of(at + b * step, nt, t).s_sum;
+    }
+    scales(f.scales, head, 0, d, m);
+    for (int r = 0; r < MI_PANEL; r++) {
+        const float part = x == MI_X_ROW ? (float)(u->whole[t][r] - f.offset * total) : u->part[t][r];
+        u->y[t][r] = fmaf(part, d[0][r], u->y[t][r]);
+        if (mi_panel_mins(f.scales))
+            u->y[t][r] = fmaf(m[0][r], sum, u->y[t][r]);
+        u->part[t][r] = 0, u->whole[t][r] = 0;
+    }
+}
+
+INLINE void encoded_panel(const MiPanelCall *c, MiPanelShape f, MiPanelX x)
+{
+    const int      head_bytes = mi_panel_head(f.scales), planes = mi_panel_planes(f.low, f.high);
+    const int64_t  group = mi_panel_group(f.scales), step = (int64_t)c->nt * MI_TILE_BYTES;
+    const uint8_t *head = c->panel, *p = head + head_bytes, *at = c->tile;
+    Sums           u;
+
+    memset(&u, 0, sizeof u);
+    for (int64_t from = 0; from < c->blocks; from += group, at += group * step) {
+        const int64_t n = c->blocks - from < group ? c->blocks - from : group;
+
+        for (int64_t b = 0; b < n; b++, p += planes)
+            add_block(f, x, p, at + b * step, c->nt, &u);
+        for (int t = 0; t < c->nt; t++)
+            end_group(f, x, head, at, n, from == 0, c->nt, t, &u);
+        if (!mi_panel_row(f.scales))
+            head = p, p += head_bytes;
+    }
+    for (int t = 0; t < c->nt; t++) {
+        const float s = x == MI_X_ROW ? block_of(c->tile, c->nt, t).s : 1;
+        for (int r = 0; r < c->n_rows; r++)
+            c->y[t * c->y_stride + r] = u.y[t][r] * s + (c->bias ? c->bias[r] : 0);
+    }
+}
+
+/* ---- every format ----------------------------------------------------------- */
+
+#define RUN(name, low, high, table, offset, scales)                 \
+    static void name(const MiPanelCall *c)                          \
+    {                                                               \
+        panel(c, (MiPanelShape){ low, high, table, offset, scales }); \
+    }
+#define RUN_ENCODED(x, name, low, high, table, offset, scales)      \
+    static void name(const MiPanelCall *c)                          \
+    {                                                               \
+        encoded_panel(c, (MiPanelShape){ low, high, table, offset, scales }, x); \
+    }
+#define RUN_BLOCK(name, ...) RUN_ENCODED(MI_X_BLOCK, name, __VA_ARGS__)
+#define RUN_ROW(name, ...) RUN_ENCODED(MI_X_ROW, name##_by_row, __VA_ARGS__)
+MI_PANEL_STORED(RUN)
+MI_PANEL_ENCODED(RUN_BLOCK)
+MI_PANEL_ENCODED(RUN_ROW)
 
 #define RUN_OF(name, ...) [MI_PANEL_##name] = name,
-const MiPanelIsa mi_panel_scalar = { "scalar", usable, quantise, { MI_PANEL_FORMATS(RUN_OF) } };
+#define RUN_ROW_OF(name, ...) [MI_PANEL_##name] = name##_by_row,
+const MiPanelIsa mi_panel_scalar = {
+    "scalar", usable, { quantise, quantise_rows }, { { MI_PANEL_FORMATS(RUN_OF) }, { MI_PANEL_ENCODED(RUN_ROW_OF) } },
+};

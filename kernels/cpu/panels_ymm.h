@@ -24,30 +24,66 @@ INLINE __m128i to_bytes(__m256 a, __m256 b, __m256 scale)
     return _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
 }
 
+INLINE __m256 largest_of_32(const float *v)
+{
+    return _mm256_max_ps(_mm256_max_ps(absolute(_mm256_loadu_ps(v)), absolute(_mm256_loadu_ps(v + 8))),
+                         _mm256_max_ps(absolute(_mm256_loadu_ps(v + 16)), absolute(_mm256_loadu_ps(v + 24))));
+}
+
+INLINE float largest(__m256 top)
+{
+    __m128 top4 = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
+    top4 = _mm_max_ps(top4, _mm_movehl_ps(top4, top4));
+    return _mm_cvtss_f32(_mm_max_ss(top4, _mm_movehdup_ps(top4)));
+}
+
+/* Of 32 values x / s to `to`; the sums of both halves. */
+INLINE void block_to_bytes(const float *v, float to_int, uint8_t *to, int32_t *sum, int32_t *sum2)
+{
+    const __m256  k = _mm256_set1_ps(to_int);
+    const __m128i q0 = to_bytes(_mm256_loadu_ps(v), _mm256_loadu_ps(v + 8), k);
+    const __m128i q1 = to_bytes(_mm256_loadu_ps(v + 16), _mm256_loadu_ps(v + 24), k);
+
+    _mm_storeu_si128((__m128i *)to, q0);
+    _mm_storeu_si128((__m128i *)(to + 16), q1);
+    *sum = sum_of(q0);
+    *sum2 = sum_of(q1);
+}
+
 static void quantise(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks, uint8_t *tile)
 {
     for (int32_t t = first; t < first + n; t++, x += x_stride) {
         uint8_t *at = tile;
         for (int64_t b = 0; b < blocks; b++, at += nt * MI_TILE_BYTES) {
-            const float  *v = x + b * 32;
-            const __m256  v0 = _mm256_loadu_ps(v), v1 = _mm256_loadu_ps(v + 8);
-            const __m256  v2 = _mm256_loadu_ps(v + 16), v3 = _mm256_loadu_ps(v + 24);
-            const __m256  top = _mm256_max_ps(_mm256_max_ps(absolute(v0), absolute(v1)),
-                                              _mm256_max_ps(absolute(v2), absolute(v3)));
-            __m128        top4 = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
-            top4 = _mm_max_ps(top4, _mm_movehl_ps(top4, top4));
-            top4 = _mm_max_ss(top4, _mm_movehdup_ps(top4));
-            const float   max = _mm_cvtss_f32(top4);
-            const float   to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max * (1.0f / 127.0f) : 0;
-            const __m128i q0 = to_bytes(v0, v1, _mm256_set1_ps(to_int)), q1 = to_bytes(v2, v3, _mm256_set1_ps(to_int));
-            const int32_t a = sum_of(q0), c = sum_of(q1);
+            const float max = largest(largest_of_32(x + b * 32));
+            const float to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max * (1.0f / 127.0f) : 0;
+            int32_t     a, c;
 
-            _mm_storeu_si128((__m128i *)(at + 32 * t), q0);
-            _mm_storeu_si128((__m128i *)(at + 32 * t + 16), q1);
+            block_to_bytes(x + b * 32, to_int, at + 32 * t, &a, &c);
             ((float *)(at + 32 * nt))[t] = s;
             ((float *)(at + 36 * nt))[t] = s * (float)(a + c);
             ((int32_t *)(at + 40 * nt))[t] = a;
             ((int32_t *)(at + 44 * nt))[t] = c;
+        }
+    }
+}
+
+static void quantise_rows(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks,
+                          uint8_t *tile)
+{
+    for (int32_t t = first; t < first + n; t++, x += x_stride) {
+        uint8_t *at = tile;
+        __m256   top = _mm256_setzero_ps();
+        int32_t  sum = 0, a, c;
+
+        for (int64_t b = 0; b < blocks; b++)
+            top = _mm256_max_ps(top, largest_of_32(x + b * 32));
+        const float max = largest(top);
+        const float to_int = max > MI_PANEL_TINY ? 127.0f / max : 0, s = max > MI_PANEL_TINY ? max * (1.0f / 127.0f) : 0;
+        for (int64_t b = 0; b < blocks; b++, at += nt * MI_TILE_BYTES) {
+            block_to_bytes(x + b * 32, to_int, at + 32 * t, &a, &c);
+            ((float *)(at + 32 * nt))[t] = s;
+            ((int32_t *)(at + 40 * nt))[t] = sum += a + c;
         }
     }
 }
@@ -121,13 +157,15 @@ INLINE __m256 negative(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)
 /* head: of the group; i: which of its blocks; e: which eight rows. */
 INLINE Scales scales_of(MiScales s, const uint8_t *head, int i, int e)
 {
-    const __m256   d = halves(head + 16 * e);
+    const __m256   d = mi_panel_row(s) ? _mm256_loadu_ps((const float *)(head + 32 * e)) : halves(head + 16 * e);
     const uint8_t *one = head + (s == MI_SCALE_KM ? 128 : 64) + 32 * i + 8 * e;
     const uint8_t *two = head + (s == MI_SCALE_KM16 ? 128 : 64) + 64 * i + 8 * e;
     const __m128i  m4 = _mm_set1_epi8(15);
     Scales         v = { d, d, d, d };
 
-    if (s == MI_SCALE_DM)
+    if (s == MI_SCALE_ROWM)
+        v.m = _mm256_loadu_ps((const float *)(head + 128 + 32 * e));
+    else if (s == MI_SCALE_DM || (mi_panel_encoded(s) && mi_panel_mins(s)))
         v.m = halves(head + 64 + 16 * e);
     if (s == MI_SCALE_K)
         v.d = _mm256_mul_ps(d, signed_bytes(one));
@@ -240,11 +278,114 @@ INLINE void panel(const MiPanelCall *c, MiPanelShape f)
         finish(c, t, y[t]);
 }
 
+/* ---- formats with scales of groups or rows -------------------------------------- */
+
+typedef struct {
+    float   y[MI_TILE][MI_PANEL], part[MI_TILE][MI_PANEL]; /* part: of this group, in units of d */
+    int32_t whole[MI_TILE][MI_PANEL];                      /* in units of d s */
+} Sums;
+
+/* What a block of x adds to the part of eight rows of W. */
+INLINE void add_encoded(MiPanelShape f, MiPanelX x, const Eight *w, const uint8_t *at, int nt, int t, float *part,
+                        int32_t *whole)
+{
+    const int32_t *qa = (const int32_t *)(at + 32 * t), *sum = (const int32_t *)(at + 40 * nt) + t;
+    const int32_t  offset = is_signed(f) ? 0 : -f.offset;
+    __m256i        a = x == MI_X_ROW ? _mm256_loadu_si256((const __m256i *)whole)
+                                     : _mm256_set1_epi32(offset * (sum[0] + sum[nt]));
+
+    a = dot(f, dot(f, a, w->q0, w->q1, w->q2, w->q3, qa), w->q4, w->q5, w->q6, w->q7, qa + 4);
+    if (x == MI_X_ROW)
+        _mm256_storeu_si256((__m256i *)whole, a);
+    else
+        _mm256_storeu_ps(part, _mm256_fmadd_ps(_mm256_cvtepi32_ps(a), _mm256_set1_ps(((const float *)(at + 32 * nt))[t]),
+                                               _mm256_loadu_ps(part)));
+}
+
+/* Ends a group, `blocks` of row t from `at` on: y += d part + m sum(x), in units of s where x has one. */
+INLINE void end_group(MiPanelShape f, MiPanelX x, const uint8_t *head, const uint8_t *at, int64_t blocks, bool first,
+                      int nt, int t, Sums *u)
+{
+    const int64_t step = (int64_t)nt * MI_TILE_BYTES;
+    int32_t       total = 0;
+    float         sum = 0;
+
+    if (x == MI_X_ROW) {
+        total = ((const int32_t *)(at + (blocks - 1) * step + 40 * nt))[t];
+        total -= first ? 0 : ((const int32_t *)(at - step + 40 * nt))[t];
+        sum = (float)total;
+    } else if (mi_panel_mins(f.scales)) {
+        for (int64_t b = 0; b < blocks; b++)
+            sum += ((const float *)(at + b * step + 36 * nt))[t];
+    }
+    for (int e = 0; e < MI_PANEL / 8; e++) {
+        const Scales  s = scales_of(f.scales, head, 0, e);
+        const __m256i off = _mm256_set1_epi32(is_signed(f) ? 0 : f.offset * total);
+        __m256i      *whole = (__m256i *)(u->whole[t] + 8 * e);
+        float        *part = u->part[t] + 8 * e, *y = u->y[t] + 8 * e;
+        const __m256  v = x == MI_X_ROW ? _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_loadu_si256(whole), off))
+                                        : _mm256_loadu_ps(part);
+        __m256        to = _mm256_fmadd_ps(v, s.d, _mm256_loadu_ps(y));
+
+        if (mi_panel_mins(f.scales))
+            to = _mm256_fmadd_ps(s.m, _mm256_set1_ps(sum), to);
+        _mm256_storeu_ps(y, to);
+        _mm256_storeu_ps(part, _mm256_setzero_ps());
+        _mm256_storeu_si256(whole, _mm256_setzero_si256());
+    }
+}
+
+INLINE void encoded_panel(const MiPanelCall *c, MiPanelShape f, MiPanelX x)
+{
+    const int      nt = c->nt, head_bytes = mi_panel_head(f.scales), planes = mi_panel_planes(f.low, f.high);
+    const int64_t  group = mi_panel_group(f.scales), step = (int64_t)nt * MI_TILE_BYTES;
+    const uint8_t *head = c->panel, *p = head + head_bytes, *at = c->tile;
+    Sums           u;
+
+    for (int t = 0; t < nt; t++)
+        for (int r = 0; r < MI_PANEL; r++)
+            u.y[t][r] = u.part[t][r] = 0, u.whole[t][r] = 0;
+    for (int64_t from = 0; from < c->blocks; from += group, at += group * step) {
+        const int64_t n = c->blocks - from < group ? c->blocks - from : group;
+
+        for (int64_t b = 0; b < n; b++, p += planes) {
+            for (int e = 0; e < MI_PANEL / 8; e++) {
+                const Eight w = unpack(p + e / 2 * (planes / 2) + e % 2 * 32, f);
+                for (int t = 0; t < nt; t++)
+                    add_encoded(f, x, &w, at + b * step, nt, t, u.part[t] + 8 * e, u.whole[t] + 8 * e);
+            }
+        }
+        for (int t = 0; t < nt; t++)
+            end_group(f, x, head, at, n, from == 0, nt, t, &u);
+        if (!mi_panel_row(f.scales))
+            head = p, p += head_bytes;
+    }
+    for (int t = 0; t < nt; t++) {
+        for (int r = 0; x == MI_X_ROW && r < MI_PANEL; r++)
+            u.y[t][r] *= ((const float *)(c->tile + 32 * nt))[t];
+        finish(c, t, u.y[t]);
+    }
+}
+
+/* ---- every format ----------------------------------------------------------- */
+
 #define RUN(name, low, high, table, offset, scales)                      \
     static void name(const MiPanelCall *c)                               \
     {                                                                    \
         const MiPanelShape shape = { low, high, table, offset, scales }; \
         panel(c, shape);                                                 \
     }
-MI_PANEL_FORMATS(RUN)
+#define RUN_ENCODED(x, name, low, high, table, offset, scales)           \
+    static void name(const MiPanelCall *c)                               \
+    {                                                                    \
+        const MiPanelShape shape = { low, high, table, offset, scales }; \
+        encoded_panel(c, shape, x);                                      \
+    }
+#define RUN_BLOCK(name, ...) RUN_ENCODED(MI_X_BLOCK, name, __VA_ARGS__)
+#define RUN_ROW(name, ...) RUN_ENCODED(MI_X_ROW, name##_by_row, __VA_ARGS__)
+MI_PANEL_STORED(RUN)
+MI_PANEL_ENCODED(RUN_BLOCK)
+MI_PANEL_ENCODED(RUN_ROW)
 #define RUN_OF(name, ...) [MI_PANEL_##name] = name,
+#define RUN_ROW_OF(name, ...) [MI_PANEL_##name] = name##_by_row,
+#define ALL_OF_THEM { { MI_PANEL_FORMATS(RUN_OF) }, { MI_PANEL_ENCODED(RUN_ROW_OF) } }

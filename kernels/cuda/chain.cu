@@ -226,7 +226,7 @@ __device__ __forceinline__ void by_all(const Link &l, const Slice &x, TeamShared
         each_logit(x, [&](int i, float v) { x.x[i] = v >= least ? v : -INFINITY; });
     }
     __syncthreads();
-    draw(l, x, s, d, mass.max, weigh(x, mass.max, as_it_is), uniform, slot, DRAWN);
+    draw(l, x, s, d, mass.max, as_it_is, weigh(x, mass.max, as_it_is), uniform, slot, DRAWN);
 }
 
 __global__ void __launch_bounds__(TEAM_THREADS, 2) chain(const Link l, const Wishes all)
@@ -258,19 +258,18 @@ __global__ void __launch_bounds__(TEAM_THREADS, 2) chain(const Link l, const Wis
     }
     const bool few = (w.top_k > 0 && w.top_k <= FEW) || w.top_p < 1 || w.min_p > 0; /* tokens may be enough */
     if (!few && w.top_k == 0) { /* all take part */
-        const float  t = w.temperature;
-        const double mine = t == 1 ? weigh(x, max, as_it_is) : weigh(x, max, [=](float &v) { return v /= t; });
-        draw(l, x, shared, drawing, max, mine, uniform, slot, DRAWN);
-        team_sync();
+        const Over over(w.temperature);
+        draw(l, x, shared, drawing, max, over, weigh(x, max, over), uniform, slot, DRAWN);
         return;
     }
     const Mass mass(max, l.n);
+    const Over over(w.temperature);
     const bool share = w.top_p < 1 && !(w.top_k > 0 && w.top_k <= FEW);
     uint32_t   key = 0;
     u64        sum = 0;
     each_logit(x, [&](int i, float v) {
         if (w.temperature != 1)
-            x.x[i] = v = v / w.temperature;
+            x.x[i] = v = over(v);
         if (candidate(v))
             key = ::max(key, float_key(v));
         if (share)

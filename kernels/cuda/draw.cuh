@@ -20,64 +20,75 @@ __device__ __forceinline__ double uniform_of(u64 seed, uint32_t position)
     return (double)((u64)(c[0] >> 5) << 26 | c[1] >> 6) * 0x1p-53;
 }
 
-enum { RUN = 64 }; /* ids that a warp weighs at once, two a lane */
+/* x / t as IEEE has it, by three products where the numbers are no extreme ones (Markstein 1990). */
+struct Over {
+    float t, r;
+    bool  usual;
 
-struct Pair {
-    float w[2];
+    __device__ __forceinline__ explicit Over(float by) : t(by), r(1 / by), usual(by > 0x1p-60f && by < 0x1p60f) {}
+    __device__ __forceinline__ float operator()(float x) const
+    {
+        if (!usual || !(fabsf(x) > 0x1p-60f && fabsf(x) < 0x1p60f))
+            return x / t;
+        float q = __fmul_rn(x, r);
+        q = __fmaf_rn(__fmaf_rn(-q, t, x), r, q);
+        return __fmaf_rn(__fmaf_rn(-q, t, x), r, q);
+    }
 };
 
-__device__ __forceinline__ Pair weigh_pair(const Slice &x, int at, float max)
+__device__ __forceinline__ float as_it_is(float x) { return x; }
+
+/* The ids of a thread, [*first, *end): neighbours, an odd number of them, so that a warp's loads meet 32 banks. */
+__device__ __forceinline__ void run_of(const Slice &x, int thread, int *first, int *end)
 {
-    Pair p;
-    for (int k = 0; k < 2; k++)
-        p.w[k] = at + k < x.n ? weight_of(x.x[at + k], max) : 0;
-    return p;
+    const int each = (x.n + TEAM_THREADS - 1) / TEAM_THREADS | 1;
+    *first = min(thread * each, x.n);
+    *end = min(*first + each, x.n);
 }
 
-__device__ __forceinline__ double warp_sum(double v)
+/* What a thread's ids weigh in all, in a row whose largest logit is max; change(x): what a logit has become. */
+template <typename F> __device__ __forceinline__ double weigh(const Slice &x, float max, F change)
+{
+    double sum = 0;
+    int    first, end;
+
+    run_of(x, threadIdx.x, &first, &end);
+#pragma unroll 4
+    for (int i = first; i < end; i++)
+        sum += weight_of(change(x.x[i]), max);
+    return sum;
+}
+
+/* The sum over the lanes up to this one. */
+__device__ __forceinline__ double warp_prefix(double v)
 {
 #pragma unroll
-    for (int o = 16; o; o >>= 1)
-        v += __shfl_xor_sync(~0u, v, o);
+    for (int o = 1; o < 32; o *= 2) {
+        const double left = __shfl_up_sync(~0u, v, o);
+        v += (int)threadIdx.x % 32 >= o ? left : 0;
+    }
     return v;
 }
 
-/* The runs of a warp, [*first, *end). */
-__device__ __forceinline__ void runs_of(const Slice &x, int warp, int *first, int *end)
-{
-    const int runs = (x.n + RUN - 1) / RUN, share = (runs + TEAM_WARPS - 1) / TEAM_WARPS;
-    *first = min(warp * share, runs);
-    *end = min(*first + share, runs);
-}
-
-/* One warp: the id at which the sum of weights, `sum` before its runs, passes `at`; else its last one with a weight. */
-__device__ __forceinline__ int walk(const Slice &x, int warp, float max, double sum, double at)
+/* One warp: the id of a thread's ids at which the sum of weights, `sum` before them, passes `at`; else the last one with a
+ * weight. */
+template <typename F>
+__device__ __forceinline__ int walk(const Slice &x, int thread, float max, F change, double sum, double at)
 {
     const int lane = (int)threadIdx.x % 32;
     int       first, end, last = 0;
 
-    runs_of(x, warp, &first, &end);
-    for (int run = first; run < end; run++) {
-        const int  id = run * RUN + 2 * lane;
-        const Pair p = weigh_pair(x, id, max);
-        double     prefix = (double)p.w[0] + p.w[1];
-        const double all = warp_sum(prefix);
-
-#pragma unroll
-        for (int o = 1; o < 32; o *= 2) {
-            const double left = __shfl_up_sync(~0u, prefix, o);
-            prefix += lane >= o ? left : 0;
-        }
-        const double   second = sum + prefix, first_of_two = second - p.w[1];
-        const bool     hit0 = p.w[0] > 0 && first_of_two > at, hit1 = p.w[1] > 0 && second > at;
-        const unsigned hits = __ballot_sync(~0u, hit0 || hit1), some = __ballot_sync(~0u, p.w[0] > 0 || p.w[1] > 0);
-        if (some) {
-            const int best = __shfl_sync(~0u, p.w[1] > 0 ? id + 1 : id, 31 - __clz(some));
-            last = best;
-        }
+    run_of(x, thread, &first, &end);
+    for (int from = first; from < end; from += 32) {
+        const int      id = from + lane;
+        const float    w = id < end ? weight_of(change(x.x[id]), max) : 0;
+        const double   upto = sum + warp_prefix(w);
+        const unsigned hits = __ballot_sync(~0u, w > 0 && upto > at), some = __ballot_sync(~0u, w > 0);
         if (hits)
-            return __shfl_sync(~0u, hit0 ? id : id + 1, __ffs(hits) - 1);
-        sum += all;
+            return from + __ffs(hits) - 1;
+        if (some)
+            last = from + 31 - __clz(some);
+        sum = __shfl_sync(~0u, upto, 31);
     }
     return last;
 }
@@ -92,40 +103,20 @@ struct DrawShared {
     double sums[TEAM_WARPS];
 };
 
-__device__ __forceinline__ float as_it_is(const float &v) { return v; }
-
-/* What a warp's runs of a row weigh in all, whose largest logit is max.  change(v) may change each, and gives it. */
-template <typename F> __device__ __forceinline__ double weigh(const Slice &x, float max, F change)
-{
-    const int lane = threadIdx.x % 32;
-    double    sum = 0;
-    int       first, end;
-
-    runs_of(x, threadIdx.x / 32, &first, &end);
-    for (int run = first; run < end; run++) {
-        const int at = run * RUN + 2 * lane;
-        float     w[2] = { 0, 0 };
-#pragma unroll
-        for (int k = 0; k < 2; k++)
-            if (at + k < x.n)
-                w[k] = weight_of(change(x.x[at + k]), max);
-        sum += (double)w[0] + w[1];
-    }
-    return warp_sum(sum);
-}
-
-/* What is left of a row, of which `mine` is weigh()'s sum of this warp: the id in which the running sum of weights, by
- * id, passes uniform * total.  Uses one exchange; the team meets before shared memory may go. */
-__device__ __forceinline__ void draw(const Link &l, const Slice &x, TeamShared &s, DrawShared &d, float max, double mine,
+/* What is left of a row, of which `mine` is weigh()'s sum of this thread: the id in which the running sum of weights, by
+ * id, passes uniform * total.  Uses one exchange; when it returns nobody looks at another block's shared memory any more. */
+template <typename F>
+__device__ __forceinline__ void draw(const Link &l, const Slice &x, TeamShared &s, DrawShared &d, float max, F change, double mine,
                                      double uniform, int slot, int which)
 {
-    const int lane = threadIdx.x % 32;
-    double    sum = 0, total = 0;
-    int       owner = -1, warp = 0;
-    bool      found = false;
+    const int    lane = threadIdx.x % 32;
+    const double upto = warp_prefix(mine);
+    double       sum = 0, total = 0;
+    int          owner = -1, warp = 0;
+    bool         found = false;
 
-    if (lane == 0)
-        d.sums[threadIdx.x / 32] = mine;
+    if (lane == 31)
+        d.sums[threadIdx.x / 32] = upto;
     __syncthreads();
     for (int w = 0; w < TEAM_WARPS; w++)
         total += d.sums[w];
@@ -138,8 +129,9 @@ __device__ __forceinline__ void draw(const Link &l, const Slice &x, TeamShared &
 #pragma unroll
     for (int r = 0; r < TEAM_MAX; r++)
         total += __longlong_as_double((long long)each[r]);
+    team_sync();
     double at = uniform * total;
-    /* the block, then the warp, in which the running sum passes `at`; else the last with a weight */
+    /* the block, the warp, then the thread in which the running sum passes `at`; else the last with a weight */
 #pragma unroll
     for (int r = 0; r < TEAM_MAX; r++) {
         const double next = __longlong_as_double((long long)each[r]);
@@ -161,11 +153,14 @@ __device__ __forceinline__ void draw(const Link &l, const Slice &x, TeamShared &
     }
     if (!found)
         at = INFINITY;
-    if ((int)threadIdx.x / 32 == warp) {
-        const int id = walk(x, warp, max, sum, at);
-        if (lane == 0)
-            put_token(l, slot, x.first + id);
-    }
+    if ((int)threadIdx.x / 32 != warp)
+        return;
+    const unsigned hits = __ballot_sync(~0u, mine > 0 && sum + upto > at), some = __ballot_sync(~0u, mine > 0);
+    const int      of = hits ? __ffs(hits) - 1 : 31 - __clz(some);
+    sum += __shfl_sync(~0u, upto - mine, of);
+    const int id = walk(x, warp * 32 + of, max, change, sum, hits ? at : INFINITY);
+    if (lane == 0)
+        put_token(l, slot, x.first + id);
 }
 
 #endif

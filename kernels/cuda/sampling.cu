@@ -47,11 +47,13 @@ __global__ void __launch_bounds__(TEAM_THREADS, 2) multinomial(const Link l, con
     const u64   best = best_of(x, shared, 0);
     const float max = key_float((uint32_t)(best >> 32));
     if (best)
-        draw(l, x, shared, drawing, max, weigh(x, max, as_it_is), uniform_of(seeds[blockIdx.y], position),
+        draw(l, x, shared, drawing, max, as_it_is, weigh(x, max, as_it_is), uniform_of(seeds[blockIdx.y], position),
              slot, 1);
-    else if (team_rank() == 0 && threadIdx.x == 0)
-        put_token(l, slot, 0);
-    team_sync();
+    else {
+        if (team_rank() == 0 && threadIdx.x == 0)
+            put_token(l, slot, 0);
+        team_sync();
+    }
 }
 
 int mi_cuda_multinomial(const MiCudaLink *link, const uint64_t *seed)

@@ -10,6 +10,8 @@
 #include <miniinfer/plugin.h>
 #include <string.h>
 
+#include "left_cuda.h"
+
 static const char *const layouts[] = {"plain", "int8", "int4", NULL}, *const plain[] = {"plain", NULL};
 
 /* ---- what all of them share ------------------------------------------------------ */
@@ -159,53 +161,30 @@ static bool normed_match(const MiArgs *at, MiShape shape)
 
 static const MiArgs *rope_of(const MiCall *call) { return &call->at[call->n > APPEND + 1 ? NORMED_ROPE_Q : ROPE_Q]; }
 
-/* A head that gets a scale has to be there whole: where the cache has some, the kernel leaves keys and values in the
- * workspace, [k, v][rows][n_kv_heads][head_dim], and kv_append's takes them from there. */
-static MiTensor left(const MiCall *call, int side)
-{
-    const MiTensor *k = &rope_of(call)[1].in[0];
-    const int64_t   row = k->shape[1] * k->shape[2];
-
-    return (MiTensor){
-        .data = (char *)call->workspace + (size_t)(side * k->shape[0] * row) * mi_dtype_size(MI_BF16), .dtype = MI_BF16,
-        .ndim = 3, .shape = { k->shape[0], k->shape[1], k->shape[2] }, .stride = { row, k->shape[2], 1 },
-    };
-}
-
-static MiKvView left_view(const MiCall *call, const MiKvView *kv)
-{
-    const MiTensor k = left(call, 0), v = left(call, 1);
-
-    return (MiKvView){ .k = k.data, .v = v.data, .dtype = MI_BF16, .n_kv_heads = kv->n_kv_heads, .head_dim = kv->head_dim,
-                       .stride_token = k.stride[0], .stride_head = k.stride[1], .block_size = INT32_MAX };
-}
-
 static bool qkv_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    const MiTensor *k = &rope_of(call)[1].in[0];
-
     (void)ctx;
-    *workspace = 2 * (size_t)(k->shape[0] * k->shape[1] * k->shape[2]) * mi_dtype_size(MI_BF16);
+    *workspace = left_bytes(&rope_of(call)[1].in[0]);
     return keep(qkv_plan(call->at, rope_of(call)), state, error);
 }
 
 static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     const MiArgs   *at = call->at, *rope = rope_of(call);
-    const MiTensor *q = &rope[0].out[0];
+    const MiTensor *q = &rope[0].out[0], *k = &rope[1].in[0];
     const MiRotate *r = rope[0].node->attr;
     const bool      scaled = mi_dtype_scaled(rope[2].kv->dtype);
     MiGemvQkv       c = {
               .freqs = rope[0].in[1].data,
               .positions = call->batch->positions,
               .n_heads = (int32_t)q->shape[1],
-              .n_kv_heads = (int32_t)rope[1].in[0].shape[1],
+              .n_kv_heads = (int32_t)k->shape[1],
               .head_dim = (int32_t)q->shape[2],
               .rope_dim = r->dim,
               .interleaved = r->style == MI_ROPE_INTERLEAVED,
               .magnitude = r->magnitude,
               .q = *q,
-              .kv = scaled ? left_view(call, rope[2].kv) : *rope[2].kv,
+              .kv = scaled ? left_view(call->workspace, k) : *rope[2].kv,
     };
 
     if (c.kv.dtype != MI_BF16 && c.kv.dtype != MI_F16 && c.kv.dtype != MI_F32) {
@@ -225,7 +204,7 @@ static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **er
     }
     return settle(state, &at[Q], 3, error) &&
            launched(mi_cuda_gemv_qkv(ctx->stream, state, at[QKV_NORM].in[0], norm_of(&at[QKV_NORM]), &c), error) &&
-           (!scaled || launched(mi_cuda_kv_append(ctx->stream, left(call, 0), left(call, 1), rope[2].kv), error));
+           (!scaled || launched(mi_cuda_kv_append(ctx->stream, left(call->workspace, k, 0), left(call->workspace, k, 1), rope[2].kv), error));
 }
 
 static const MiOp qkv_op = {.struct_size = sizeof qkv_op, .prepare = qkv_prepare, .run = qkv_run, .release = g_free};

@@ -17,7 +17,7 @@ plugins_fusion_prefill_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 if MI_CUDA
 plugins += plugins/fusion_decode_cuda.so
 endif
-plugins_fusion_decode_cuda_so_SOURCES  = plugins/fusions/decode_cuda.c kernels/cuda/gemv.cu kernels/cuda/gemv.cuh \
+plugins_fusion_decode_cuda_so_SOURCES  = plugins/fusions/decode_cuda.c plugins/fusions/left_cuda.h kernels/cuda/gemv.cu kernels/cuda/gemv.cuh \
 	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h kernels/cuda/quant_gemv.cu \
 	kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv.h kernels/cuda/quant.h kernels/cuda/skinny.cu \
 	kernels/cuda/skinny.cuh kernels/cuda/skinny_parts.cuh kernels/cuda/skinny.h kernels/cuda/rows.cu kernels/cuda/ops.h
@@ -33,3 +33,12 @@ plugins_fusion_sampling_cuda_so_SOURCES = plugins/fusions/sampling_cuda.c plugin
 plugins_fusion_sampling_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_fusion_sampling_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_sampling_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
+
+if MI_CUDA
+plugins += plugins/fusion_layer_cuda.so
+endif
+plugins_fusion_layer_cuda_so_SOURCES  = plugins/fusions/layer_cuda.c plugins/fusions/left_cuda.h kernels/cuda/layer.cu \
+	kernels/cuda/layer.cuh kernels/cuda/layer.h kernels/cuda/wgmma.cuh kernels/cuda/rows.cu kernels/cuda/ops.h
+plugins_fusion_layer_cuda_so_CPPFLAGS = $(kernel_cppflags)
+plugins_fusion_layer_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_fusion_layer_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)

@@ -1,20 +1,11 @@
 /* blocks.c - projections on block-quantised weights in their own form, f32 in and out.
  *
- * Weights are repacked once (kernels/cpu/panels.h says how), x is quantised to
- * int8 once for all projections of one input.  Work is taken in small pieces,
- * since cores are shared with others; neither that nor the rows that share a
- * call changes a result's bits. */
+ * Weights are repacked once (kernels/cpu/panels.h says how); panel_op.c runs them. */
+#include "panel_op.h"
 #include <cpu/blocks.h>
-#include <cpu/panels.h>
-#include <miniinfer/plugin.h>
 #include <stdatomic.h>
 
-enum {
-    FEW_ROWS = 4,          /* fewer are quantised by the calling thread: 1 us a row, less than a wake-up */
-    PIECE = 32 << 10,      /* bytes of W that are worth an atomic addition */
-    TILES = 4,             /* of a piece: 256 rows */
-    MAX_IN = 1 << 24,      /* columns: all sizes below stay far from 2^63 */
-};
+enum { MAX_IN = 1 << 24 /* columns: all sizes below stay far from 2^63 */ };
 
 typedef struct { const char *isa; } Options;
 static const MiOption option_table[] = {
@@ -26,23 +17,13 @@ static const char *const formats[] = {
     "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", NULL,
 };
 
-static void on_all_threads(MiContext *ctx, void (*fn)(void *, int, int), void *arg)
-{
-    if (MI_HAS(ctx->backend, parallel))
-        ctx->backend->parallel(ctx->device, fn, arg);
-    else
-        fn(arg, 0, 1);
-}
-
-static int64_t panels(int64_t out) { return (out + MI_PANEL - 1) / MI_PANEL; }
-
 /* ---- load ------------------------------------------------------------------- */
 
 /* NULL with *error: not a matrix this can read whole. */
 static const MiPanelKernel *kernel_of(const MiWeight *w, const Options *options, GError **error)
 {
     const char          *isa = options && options->isa ? options->isa : "auto";
-    const MiPanelKernel *k = mi_panel_kernel(w->format, isa);
+    const MiPanelKernel *k = mi_panel_kernel(w->format, isa, MI_X_BLOCK);
     const MiBlockFormat *f = mi_block_format(w->format);
 
     if (!k || !f) {
@@ -78,7 +59,7 @@ static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *optio
                         parts[i].name);
             return false;
         }
-        *total += (size_t)(panels(parts[i].shape[0]) * mi_panel_bytes(&k->shape, parts[i].shape[1]));
+        *total += (size_t)(mi_panels(parts[i].shape[0]) * mi_panel_bytes(&k->shape, parts[i].shape[1]));
     }
     return true;
 }
@@ -109,11 +90,11 @@ static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *optio
 
     for (int i = 0; i < n; i++) {
         const MiWeight *w = &parts[i];
-        Packing         p = { w, kernel_of(w, options, error), to, panels(w->shape[0]), 0 };
+        Packing         p = { w, kernel_of(w, options, error), to, mi_panels(w->shape[0]), 0 };
 
         if (!p.kernel)
             return false;
-        on_all_threads(ctx, pack_panels, &p);
+        mi_on_all_threads(ctx, pack_panels, &p);
         out[i] = (MiOperand){
             .tensor = { .data = to, .dtype = MI_I8, .ndim = 2, .shape = { w->shape[0], w->shape[1] } },
             .layout = "panels", .ext = p.kernel, .first_row = row,
@@ -124,122 +105,9 @@ static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *optio
     return true;
 }
 
-/* ---- the op ----------------------------------------------------------------- */
-
-typedef struct {
-    const MiCall       *call;
-    const MiPanelIsa   *isa;
-    uint8_t            *x; /* quantised */
-    int64_t             rows, blocks, n_pieces, step;
-    int64_t             spans; /* pieces of a panel: TILES tiles each */
-    atomic_llong        next;
-} Work;
-
-static int64_t tile_bytes(const Work *w, int64_t rows) { return rows * w->blocks * MI_TILE_BYTES; }
-
-static void quantise_rows(const Work *w, int64_t first, int64_t last)
-{
-    const MiTensor *x = &w->call->at[0].in[0];
-
-    while (first < last) {
-        const int64_t tile = first / MI_TILE, in_tile = first % MI_TILE, nt = MIN(MI_TILE, w->rows - tile * MI_TILE);
-        const int64_t n = MIN(nt - in_tile, last - first);
-        w->isa->quantise((const float *)x->data + first * x->stride[0], x->stride[0], (int32_t)in_tile, (int32_t)n,
-                         (int32_t)nt, w->blocks, w->x + tile_bytes(w, tile * MI_TILE));
-        first += n;
-    }
-}
-
-static void quantise_share(void *arg, int part, int n_parts)
-{
-    const Work *w = arg;
-    quantise_rows(w, w->rows * part / n_parts, w->rows * (part + 1) / n_parts);
-}
-
-/* Panel `i` of one projection, tiles [first, first + TILES). */
-static void multiply(const Work *w, const MiArgs *at, int64_t i, int64_t first)
-{
-    const MiTensor      *weight = &at->weight[0].tensor, *y = &at->out[0];
-    const MiPanelKernel *k = at->weight[0].ext;
-    const float         *bias = at->weight[1].tensor.data;
-
-    for (int64_t row = first * MI_TILE; row < MIN(w->rows, (first + TILES) * MI_TILE); row += MI_TILE) {
-        const MiPanelCall c = {
-            .panel = (const uint8_t *)weight->data + i * mi_panel_bytes(&k->shape, weight->shape[1]),
-            .tile = w->x + tile_bytes(w, row), .blocks = w->blocks, .nt = (int32_t)MIN(MI_TILE, w->rows - row),
-            .y = (float *)y->data + row * y->stride[0] + i * MI_PANEL, .y_stride = y->stride[0],
-            .bias = bias ? bias + i * MI_PANEL : NULL,
-            .n_rows = (int32_t)MIN(MI_PANEL, weight->shape[0] - i * MI_PANEL),
-        };
-        k->isa->run[k->index](&c);
-    }
-}
-
-static void pieces(void *arg, int part, int n_parts)
-{
-    Work *w = arg;
-
-    (void)part, (void)n_parts;
-    for (int64_t from; (from = atomic_fetch_add_explicit(&w->next, w->step, memory_order_relaxed)) < w->n_pieces;) {
-        for (int64_t piece = from; piece < MIN(from + w->step, w->n_pieces); piece++) {
-            const MiArgs *at = w->call->at;
-            int64_t       i = piece / w->spans;
-            for (; i >= panels(at->weight[0].tensor.shape[0]); at++)
-                i -= panels(at->weight[0].tensor.shape[0]);
-            multiply(w, at, i, piece % w->spans * TILES);
-        }
-    }
-}
-
-static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
-{
-    const MiTensor *x = &call->at[0].in[0];
-    int64_t         in = 1;
-
-    (void)ctx, (void)state;
-    for (int i = 0; i < call->n; i++) {
-        if (call->at[i].in[0].dtype == MI_F32 && call->at[i].out[0].dtype == MI_F32)
-            continue;
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
-                    "linear 'blocks' on the CPU reads and writes f32 only; set [engine] dtype = fp32");
-        return false;
-    }
-    for (int d = 1; d < x->ndim; d++)
-        in *= x->shape[d];
-    *workspace = (size_t)(x->shape[0] * (in / MI_BLOCK) * MI_TILE_BYTES);
-    return true;
-}
-
-static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
-{
-    const MiOperand     *first = &call->at[0].weight[0];
-    const MiPanelKernel *k = first->ext;
-    const int64_t        rows = call->at[0].in[0].shape[0], tiles = (rows + MI_TILE - 1) / MI_TILE;
-    Work                 w = {
-        .call = call, .isa = k->isa, .x = call->workspace, .rows = rows,
-        .blocks = first->tensor.shape[1] / MI_BLOCK, .spans = (tiles + TILES - 1) / TILES,
-    };
-
-    (void)state, (void)error;
-    for (int i = 0; i < call->n; i++)
-        w.n_pieces += panels(call->at[i].weight[0].tensor.shape[0]) * w.spans;
-    w.step = rows > FEW_ROWS ? 1 : MAX(1, PIECE / mi_panel_bytes(&k->shape, first->tensor.shape[1]));
-    if (rows < FEW_ROWS)
-        quantise_rows(&w, 0, rows);
-    else
-        on_all_threads(ctx, quantise_share, &w);
-    on_all_threads(ctx, pieces, &w);
-    return true;
-}
-
-static const MiOp op = {
-    .struct_size = sizeof op, .n_in = 1, .n_out = 1, .n_weights = 1, .prepare = prepare, .run = run,
-    .batch_invariant = true,
-};
-
 static const MiLinear blocks = {
     .struct_size = sizeof blocks, .formats = formats, .layout = "panels", .rank = 10, .joins = true,
-    .bytes = bytes, .pack = pack, .op = &op,
+    .bytes = bytes, .pack = pack, .op = &mi_panel_op,
 };
 
 MI_PLUGIN("linear_blocks", "0.1", "Projections on GGUF's block-quantised weights in their own form",

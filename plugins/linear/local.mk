@@ -1,5 +1,5 @@
 plugins += plugins/linear_blocks.so plugins/linear_reference.so
-plugins_linear_blocks_so_SOURCES  = plugins/linear/blocks.c
+plugins_linear_blocks_so_SOURCES  = plugins/linear/blocks.c plugins/linear/panel_op.c plugins/linear/panel_op.h
 plugins_linear_blocks_so_CPPFLAGS = $(kernel_cppflags)
 plugins_linear_blocks_so_LDFLAGS  = $(plugin_ldflags)
 plugins_linear_blocks_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
@@ -12,6 +12,16 @@ plugins_linear_dense_so_SOURCES  = plugins/linear/dense.c
 plugins_linear_dense_so_CPPFLAGS = $(kernel_cppflags)
 plugins_linear_dense_so_LDFLAGS  = $(plugin_ldflags)
 plugins_linear_dense_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
+plugins += plugins/linear_int8.so plugins/linear_int4.so
+encoded_sources = plugins/linear/encoded.c plugins/linear/encoded.h plugins/linear/panel_op.c plugins/linear/panel_op.h
+plugins_linear_int8_so_SOURCES  = plugins/linear/int8.c $(encoded_sources)
+plugins_linear_int8_so_CPPFLAGS = $(kernel_cppflags)
+plugins_linear_int8_so_LDFLAGS  = $(plugin_ldflags)
+plugins_linear_int8_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
+plugins_linear_int4_so_SOURCES  = plugins/linear/int4.c $(encoded_sources)
+plugins_linear_int4_so_CPPFLAGS = $(kernel_cppflags)
+plugins_linear_int4_so_LDFLAGS  = $(plugin_ldflags)
+plugins_linear_int4_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
 if MI_CUDA
 plugins += plugins/linear_dense_cuda.so
 endif

@@ -1,0 +1,342 @@
+/* layer.cu - how the kernels of layer.cuh are laid out, and their launcher. */
+#include "layer.cuh"
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+
+namespace mi_layer
+{
+
+using Encode = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                            const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                            CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+typedef void (*Kernel)(Args);
+
+/* ---- the card ---------------------------------------------------------------------- */
+
+struct Card {
+    int    sms = 0, smem = 0; /* of a block */
+    Encode encode = nullptr;
+};
+
+static const Card &card()
+{
+    static const Card c = [] {
+        Card                            x;
+        int                             device = 0, major = 0;
+        void                           *f = nullptr;
+        cudaDriverEntryPointQueryResult found;
+        if (!cudaGetDevice(&device) && !cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) &&
+            major == 9 && !cudaDeviceGetAttribute(&x.smem, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) &&
+            !cudaDeviceGetAttribute(&x.sms, cudaDevAttrMultiProcessorCount, device) &&
+            !cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found) &&
+            found == cudaDriverEntryPointSuccess)
+            x.encode = (Encode)f;
+        (void)cudaGetLastError();
+        return x;
+    }();
+    return c;
+}
+
+/* ---- tiles ---------------------------------------------------------------------------- */
+
+struct Variant {
+    Kind   kind;
+    int    tokens, n;
+    Kernel kernel;
+    int    known; /* bytes of what the ends need, without the angles */
+};
+#define VARIANT(KIND, TOKENS, N) {KIND, TOKENS, N, product<KIND, TOKENS, N>, Known<KIND, TOKENS, N>::TURNS}
+static const Variant variants[] = {
+    VARIANT(BACK, 32, 64),   VARIANT(BACK, 64, 64),   VARIANT(BACK, 128, 64),  VARIANT(BACK, 32, 128),   VARIANT(BACK, 64, 128),
+    VARIANT(BACK, 128, 128), VARIANT(HEADS, 32, 64),  VARIANT(HEADS, 64, 64),  VARIANT(HEADS, 128, 64),  VARIANT(HEADS, 32, 128),
+    VARIANT(HEADS, 64, 128), VARIANT(HEADS, 128, 128), VARIANT(GATED, 32, 80), VARIANT(GATED, 64, 80),   VARIANT(GATED, 128, 80),
+    VARIANT(GATED, 32, 144), VARIANT(GATED, 64, 144),
+};
+
+/* One of the products. */
+struct Product {
+    const Variant *v;
+    int            width, boxes, tiles, groups; /* columns of x; tiles of W; of tokens */
+    int            cluster, stages, smem;
+};
+
+constexpr int BARS_BYTES = (2 * MAX_STAGES + 2) * 8;
+constexpr int HALF = 113 << 10; /* of shared memory: of two blocks at once, of one product or of two that follow each other */
+
+static int stage_bytes(const Variant *v) { return (v->tokens + v->n) * ROW; }
+static int sums_bytes(const Variant *v) { return v->tokens * (v->n + PAD) * 4; }
+
+static int known_bytes(const Product *p)
+{
+    return p->v->known + (p->v->kind == HEADS ? p->v->tokens / p->cluster * p->v->n * 4 : 0);
+}
+static int received_bytes(const Product *p) { return p->cluster > 1 ? sums_bytes(p->v) : 0; }
+
+static bool lay_out(Product *p)
+{
+    const int stage = stage_bytes(p->v), rest = received_bytes(p) + known_bytes(p) + BARS_BYTES;
+    const int sums = p->cluster > 1 && p->v->tokens <= 32 ? 0 : (sums_bytes(p->v) + stage - 1) / stage; /* go where the ring was */
+    const int least = std::max(2, sums);
+    const int n = (p->boxes + p->cluster - 1) / p->cluster;
+
+    p->stages = (HALF - rest) / stage;
+    if (p->stages < least)
+        p->stages = least;
+    p->stages = std::min(p->stages, (int)MAX_STAGES);
+    if (p->stages > n)
+        p->stages = std::max(n, least);
+    p->smem = p->stages * stage + rest;
+    return p->smem <= card().smem && p->boxes >= p->cluster;
+}
+
+/* Clocks, about. Both sets of numbers are fitted to what 240 layouts took on an H100 (docs/performance.md): up to 32 tokens
+ * it is W that takes the time, beyond it is what a multiprocessor gets from the second-level cache. */
+struct Fit {
+    double shared, memory;      /* bytes a clock of a multiprocessor */
+    double end, piece;          /* of a tile; of eight sums that a thread ends */
+    double exchange, exchanged; /* in a cluster; a byte of sums there */
+};
+static const Fit few = {18.9, 16.1, 390, 584, 440, 0.26}, many = {42.5, 24.3, 830, 228, 48, 0.081};
+
+static double cost(const Product *p, int rows)
+{
+    const Variant *v = p->v;
+    const Fit     &f = v->tokens > 32 ? many : few;
+    const int      blocks = p->tiles * p->cluster * p->groups, each = (blocks + card().sms - 1) / card().sms;
+    const double   x = v->tokens > 32 ? std::min(rows, v->tokens) : v->tokens, bytes = (x + v->n) * ROW;
+    const double   boxes = (p->boxes + p->cluster - 1) / p->cluster, others = (p->cluster - 1.) / p->cluster;
+    const double   ends = f.end + f.piece * v->n / 16. / p->cluster + (others > 0 ? f.exchange + f.exchanged * sums_bytes(v) * others : 0);
+    const double   one = boxes * std::max((v->tokens > 64 ? 2.1 : 1.05) * v->n, bytes / f.shared) + ends;
+    const bool     two_at_once = 2 * p->smem <= 227 << 10;
+    const double   all = two_at_once ? each / 2 * 1.43 * one + each % 2 * one : each * one;
+    const double   memory = (double)p->tiles * v->n * p->width * 2 / (f.memory * card().sms);
+
+    return std::max({all, memory + ends, blocks * boxes * bytes / (f.shared * card().sms) + ends});
+}
+
+static bool cut(Product *p, Kind kind, int rows, int width, int out, int dim, const Variant *v, int cluster)
+{
+    const int tile = kind == GATED ? v->n / 2 : v->n;
+
+    *p = {.v = v,
+          .width = width,
+          .boxes = (width + BOX - 1) / BOX,
+          .tiles = (out + tile - 1) / tile,
+          .groups = (rows + v->tokens - 1) / v->tokens,
+          .cluster = cluster};
+    return v->kind == kind && (kind != HEADS || v->n == dim) && (kind != GATED || cluster == 1) && lay_out(p);
+}
+
+static bool choose(Product *best, Kind kind, int rows, int width, int out, int dim)
+{
+    double  least = INFINITY;
+    Product p;
+
+    for (const Variant &v : variants)
+        for (int cluster = 1; cluster <= MAX_CLUSTER; cluster *= 2)
+            if ((v.tokens == 32) == (rows <= 32) && cut(&p, kind, rows, width, out, dim, &v, cluster) && cost(&p, rows) < least) {
+                least = cost(&p, rows);
+                *best = p;
+            }
+    return least < INFINITY;
+}
+
+} // namespace mi_layer
+
+/* ---- the plan ----------------------------------------------------------------------- */
+
+using namespace mi_layer;
+
+enum { O, MLP, DOWN, QKV };
+
+struct MiLayer {
+    MiLayerShape shape;
+    Product      product[MI_LAYER_PRODUCTS];
+    size_t       h, act, scaled[2], squares[2], bytes; /* where in the workspace */
+};
+
+struct Sizes {
+    Kind kind;
+    int  width, out;
+};
+static Sizes sizes_of(const MiLayerShape *s, int product)
+{
+    const Sizes all[] = {{BACK, s->heads_width, s->hidden},
+                         {GATED, s->hidden, s->ff},
+                         {BACK, s->ff, s->hidden},
+                         {HEADS, s->hidden, (s->n_heads + 2 * s->n_kv_heads) * s->head_dim}};
+    return all[product];
+}
+
+static bool plan(MiLayer *l)
+{
+    const MiLayerShape *s = &l->shape;
+    size_t              at = 0;
+    auto                take = [&](size_t bytes) {
+        const size_t here = at;
+        at = (at + bytes + 255) / 256 * 256;
+        return here;
+    };
+
+    for (int i = 0; i < (s->n_heads ? QKV + 1 : QKV); i++) {
+        const Sizes z = sizes_of(s, i);
+        if (!choose(&l->product[i], z.kind, s->rows, z.width, z.out, s->head_dim) ||
+            mi_allow_smem(l->product[i].v->kernel, l->product[i].smem))
+            return false;
+    }
+    l->h = take((size_t)s->rows * s->hidden * 2);
+    l->act = take((size_t)s->rows * s->ff * 2);
+    for (int i = 0; i < 2; i++) {
+        l->scaled[i] = take((size_t)s->rows * s->hidden * 2);
+        l->squares[i] = take((size_t)(s->hidden + 63) / 64 * s->rows * 4); /* of the narrowest tiles */
+    }
+    l->bytes = at;
+    return true;
+}
+
+extern "C" int mi_cuda_layer_new(MiLayer **layer, const MiLayerShape *s)
+{
+    *layer = NULL;
+    const bool wide = s->hidden % 8 == 0 && s->ff % 8 == 0 && s->heads_width % 8 == 0 && s->hidden > 0 && s->ff > 0 && s->heads_width > 0;
+    if (!card().encode || !wide || s->rows < 1 || s->rows > MI_LAYER_MAX_ROWS)
+        return cudaErrorNotSupported;
+    MiLayer *l = new (std::nothrow) MiLayer();
+    if (!l)
+        return cudaErrorMemoryAllocation;
+    l->shape = *s;
+    if (!plan(l)) {
+        (void)cudaGetLastError();
+        delete l;
+        return cudaErrorNotSupported;
+    }
+    *layer = l;
+    return 0;
+}
+
+extern "C" void mi_cuda_layer_free(MiLayer *l) { delete l; }
+
+extern "C" MiLayerTiles mi_cuda_layer_tiles(const MiLayer *l, int product)
+{
+    const Product *p = &l->product[product];
+    return {p->v->tokens, p->v->n, p->cluster};
+}
+
+extern "C" int mi_cuda_layer_cut(MiLayer *l, int product, MiLayerTiles t)
+{
+    const MiLayerShape *s = &l->shape;
+    const Sizes         z = sizes_of(s, product);
+    Product             p;
+
+    for (const Variant &v : variants)
+        if (v.tokens == t.tokens && v.n == t.n && cut(&p, z.kind, s->rows, z.width, z.out, s->head_dim, &v, t.cluster)) {
+            l->product[product] = p;
+            return mi_allow_smem(v.kernel, p.smem);
+        }
+    return cudaErrorNotSupported;
+}
+
+extern "C" size_t mi_cuda_layer_workspace(const MiLayer *l) { return l->bytes; }
+
+/* ---- running -------------------------------------------------------------------------- */
+
+/* A matrix as the copies see it: boxes of 64 columns and so many rows. */
+static bool describe(CUtensorMap *map, const void *at, int64_t rows, int64_t columns, int64_t stride, int box_rows)
+{
+    const cuuint64_t shape[2] = {(cuuint64_t)columns, (cuuint64_t)rows}, far[1] = {(cuuint64_t)stride * 2};
+    const cuuint32_t box[2] = {BOX, (cuuint32_t)box_rows}, each[2] = {1, 1};
+    return card().encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)at, shape, far, box, each,
+                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+/* a.w, its end and what norms x are the caller's. */
+static int launch(void *stream, const Product *p, Args *a, const void *x, int rows, int64_t x_stride, int out)
+{
+    const Variant *v = p->v;
+
+    a->rows = rows;
+    a->out = out;
+    a->boxes = p->boxes;
+    a->cluster = p->cluster;
+    a->stages = p->stages;
+    a->received = p->stages * stage_bytes(v);
+    a->known = a->received + received_bytes(p);
+    a->bars = p->smem - BARS_BYTES;
+    a->per_width = 1.f / p->width;
+    if (!describe(&a->x, x, rows, p->width, x_stride, v->tokens))
+        return cudaErrorInvalidValue;
+    return mi_launch_clusters(v->kernel, dim3(p->tiles * p->cluster, (rows + v->tokens - 1) / v->tokens), dim3((v->tokens > 64 ? 256 : 128) + 64), p->cluster,
+                              p->smem, stream, *a);
+}
+
+extern "C" int mi_cuda_layer(void *stream, const MiLayer *l, const MiLayerCall *c)
+{
+    const MiLayerShape *s = &l->shape;
+    const Product      *p = l->product;
+    char               *room = (char *)c->workspace;
+    bf16               *h = (bf16 *)(c->h.data ? c->h.data : room + l->h);
+    bf16               *act = (bf16 *)(c->act.data ? c->act.data : room + l->act);
+    const int64_t       h_stride = c->h.data ? c->h.stride[0] : s->hidden, act_stride = c->act.data ? c->act.stride[0] : s->ff;
+    const int           rows = (int)c->a.shape[0];
+    Args                a = {};
+    int                 e;
+
+    a.back = {.residual = (const bf16 *)c->x.data,
+              .bias = c->o_bias,
+              .gain = c->norm.gain,
+              .y = h,
+              .scaled = (bf16 *)(room + l->scaled[0]),
+              .squares = (float *)(room + l->squares[0]),
+              .r_stride = c->x.stride[0],
+              .y_stride = h_stride,
+              .offset = c->norm.offset};
+    if (!describe(&a.w[0], c->o, s->hidden, s->heads_width, s->heads_width, p[O].v->n))
+        return cudaErrorInvalidValue;
+    if ((e = launch(stream, &p[O], &a, c->a.data, rows, c->a.stride[0], s->hidden)))
+        return e;
+
+    a.squares = a.back.squares;
+    a.n_squares = p[O].tiles;
+    a.eps = c->norm.eps;
+    a.gated = {act, act_stride};
+    if (!describe(&a.w[0], c->gate, s->ff, s->hidden, s->hidden, p[MLP].v->n / 2) ||
+        !describe(&a.w[1], c->up, s->ff, s->hidden, s->hidden, p[MLP].v->n / 2))
+        return cudaErrorInvalidValue;
+    if ((e = launch(stream, &p[MLP], &a, room + l->scaled[0], rows, s->hidden, s->ff)))
+        return e;
+
+    a.back = {.residual = h,
+              .bias = c->down_bias,
+              .gain = s->n_heads ? c->next_norm.gain : NULL,
+              .y = (bf16 *)c->y.data,
+              .scaled = (bf16 *)(room + l->scaled[1]),
+              .squares = (float *)(room + l->squares[1]),
+              .r_stride = h_stride,
+              .y_stride = c->y.stride[0],
+              .offset = c->next_norm.offset};
+    if (!describe(&a.w[0], c->down, s->hidden, s->ff, s->ff, p[DOWN].v->n))
+        return cudaErrorInvalidValue;
+    if ((e = launch(stream, &p[DOWN], &a, act, rows, act_stride, s->hidden)) || !s->n_heads)
+        return e;
+
+    a.squares = a.back.squares;
+    a.n_squares = p[DOWN].tiles;
+    a.eps = c->next_norm.eps;
+    a.heads = {.bias = {c->qkv.bias[0], c->qkv.bias[1], c->qkv.bias[2]},
+               .freqs = c->qkv.freqs,
+               .positions = c->qkv.positions,
+               .q = (bf16 *)c->qkv.q.data,
+               .q_stride = c->qkv.q.stride[0],
+               .kv = c->qkv.kv,
+               .n_heads = s->n_heads,
+               .n_kv_heads = s->n_kv_heads,
+               .magnitude = c->qkv.magnitude,
+               .interleaved = s->interleaved};
+    for (int i = 0; i < 3; i++)
+        if (!describe(&a.w[i], c->qkv.w[i], (int64_t)(i ? s->n_kv_heads : s->n_heads) * s->head_dim, s->hidden, s->hidden, s->head_dim))
+            return cudaErrorInvalidValue;
+    return launch(stream, &p[QKV], &a, room + l->scaled[1], rows, s->hidden, (s->n_heads + 2 * s->n_kv_heads) * s->head_dim);
+}
+

@@ -1,0 +1,621 @@
+/* layer.cuh - the products behind layer.h, on the tensor cores of compute capability 9.0.
+ *
+ * A block has a tile: rows of x ("tokens"), up to 64 a warpgroup, times N rows of W. One thread streams both through a
+ * ring of 64 columns a stage; W of all stages is on its way before the predecessor is done. Blocks of a cluster
+ * share the columns of one tile, tell each other their sums, and end some of its tokens each. Sums go through
+ * shared memory to the ends, which see whole rows; what those need of vectors and the step's metadata is there
+ * before x is.
+ *
+ * A norm is two steps: who writes x writes x * gain and, for each of its tiles, the sum of squares of a row; who
+ * reads it multiplies with x * gain and scales what comes out by 1 / rms. */
+#ifndef KERNELS_CUDA_LAYER_CUH
+#define KERNELS_CUDA_LAYER_CUH
+
+#include "gemv_parts.cuh"
+#include "layer.h"
+#include "wgmma.cuh"
+#include <cuda.h>
+
+namespace mi_layer
+{
+
+using mi_gemv::pack, mi_gemv::unpack, mi_gemv::turn_by, mi_gemv::store_kv;
+
+constexpr int BOX = 64, ROW = BOX * 2; /* columns of a stage; bytes of a row of it */
+constexpr int MAX_STAGES = 16, MAX_CLUSTER = 8;
+constexpr int PAD = 8; /* floats behind a row of sums: eight rows of a fragment are in different banks */
+
+enum Kind { BACK, GATED, HEADS }; /* to the residual; gate and up; q, k and v */
+
+struct Back {
+    const bf16  *residual;
+    const float *bias, *gain; /* gain NULL: nothing is normed behind it */
+    bf16        *y, *scaled;  /* scaled: y * gain */
+    float       *squares;     /* [tiles][rows] */
+    int64_t      r_stride, y_stride;
+    float        offset;
+};
+
+struct Gated {
+    bf16   *y;
+    int64_t y_stride;
+};
+
+struct Heads {
+    const float   *bias[3], *freqs;
+    const int32_t *positions;
+    bf16          *q;
+    int64_t        q_stride;
+    MiKvView       kv;
+    int32_t        n_heads, n_kv_heads;
+    float          magnitude;
+    bool           interleaved;
+};
+
+struct Args {
+    CUtensorMap  w[3], x; /* w: one; gate and up; q, k and v */
+    int32_t      rows, out, boxes, cluster, stages;
+    int32_t      received, known, bars; /* where in shared memory; the ring is at 0 */
+    const float *squares;           /* [n_squares][rows] of what x was before it was scaled; NULL: x is not normed */
+    int32_t      n_squares;
+    float        eps, per_width; /* 1 / width of x */
+    Back         back;
+    Gated        gated;
+    Heads        heads;
+};
+
+/* What ends need, in shared memory: a warp fetches it, and consumers that wait turn the positions into angles. */
+template <Kind KIND, int TOKENS, int N> struct Known {
+    static constexpr int SCALES = 0, BIAS = SCALES + TOKENS * 4, GAIN = BIAS + N * 4, PLACES = GAIN + N * 4, TURNS = PLACES + TOKENS * 8;
+
+    char *at;
+    __device__ float   *scales() const { return (float *)(at + SCALES); } /* [tokens] 1 / rms */
+    __device__ float   *bias() const { return (float *)(at + BIAS); }     /* [N] */
+    __device__ float   *gain() const { return (float *)(at + GAIN); }     /* [N] BACK: offset and all */
+    __device__ int64_t *places() const { return (int64_t *)(at + PLACES); } /* [tokens] HEADS: -1: nowhere */
+    __device__ float2  *turns() const { return (float2 *)(at + TURNS); }  /* [tokens][N / 2] HEADS */
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/* ---- barriers and copies ------------------------------------------------------------- */
+
+__device__ __forceinline__ void wait_at(unsigned bar, unsigned parity)
+{
+    unsigned done;
+    do
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done)
+                     : "r"(bar), "r"(parity)
+                     : "memory");
+    while (!done);
+}
+__device__ __forceinline__ void arrive_at(unsigned bar)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+__device__ __forceinline__ void expect_at(unsigned bar, unsigned bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ unsigned in_block(unsigned address, unsigned rank)
+{
+    unsigned there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
+__device__ __forceinline__ void clusters_meet()
+{
+    __syncwarp();
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void load_box(unsigned to, const CUtensorMap *map, int column, int row, unsigned bar)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+                 "l"(map), "r"(column), "r"(row), "r"(bar)
+                 : "memory");
+}
+__device__ __forceinline__ void load_box(unsigned to, const CUtensorMap *map, int column, int row, unsigned bar, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, "
+                 "%3}], [%4], %5;" ::"r"(to), "l"(map), "r"(column), "r"(row), "r"(bar), "l"(policy)
+                 : "memory");
+}
+/* To a block of the cluster: two numbers, or a piece of shared memory. */
+__device__ __forceinline__ void send_to(unsigned to, float x, float y, unsigned bar)
+{
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(to), "f"(x), "f"(y), "r"(bar)
+                 : "memory");
+}
+__device__ __forceinline__ void send_piece(unsigned to, unsigned from, unsigned bytes, unsigned bar)
+{
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "r"(from),
+                 "r"(bytes), "r"(bar)
+                 : "memory");
+}
+
+/* ---- a block's part ------------------------------------------------------------------- */
+
+struct Bars {
+    unsigned full, freed, received, known; /* [stages], [stages], one, one */
+};
+__device__ __forceinline__ Bars bars_of(const Args &a, unsigned smem)
+{
+    const unsigned b = smem + a.bars;
+    return {b, b + MAX_STAGES * 8, b + MAX_STAGES * 16, b + MAX_STAGES * 16 + 8};
+}
+
+/* With 32 tokens a warpgroup's other rows are what lies behind them, and nobody looks at their sums. */
+template <Kind KIND, int TOKENS, int N> struct Tile {
+    static constexpr int WGS = TOKENS > 64 ? 2 : 1, CONSUMERS = WGS * 128, WIDTH = KIND == GATED ? N / 2 : N; /* of y */
+    static constexpr int X_BYTES = TOKENS * ROW, W_BYTES = N * ROW, STAGE = X_BYTES + W_BYTES, STRIDE = N + PAD;
+    static constexpr bool SENDS_NUMBERS = TOKENS <= 32; /* to the other blocks of a cluster */
+
+    int tile, rank, token; /* rank: in the cluster; token: first of the tile */
+    int first, n;          /* boxes of columns */
+    int from, tokens;      /* which of the tile's tokens this block ends */
+
+    __device__ __forceinline__ explicit Tile(const Args &a)
+    {
+        const int c = a.cluster, i = blockIdx.x / c;
+        rank = blockIdx.x - i * c;
+        tile = i;
+        token = blockIdx.y * TOKENS;
+        first = rank * a.boxes / c;
+        n = (rank + 1) * a.boxes / c - first;
+        tokens = TOKENS / c;
+        from = rank * tokens;
+    }
+};
+
+/* Which projection a tile of q, k and v is of, and the head there. */
+struct Head {
+    int part, head;
+};
+__device__ __forceinline__ Head head_of(const Heads &h, int tile)
+{
+    const int k = tile - h.n_heads, v = k - h.n_kv_heads;
+    return {k < 0 ? 0 : v < 0 ? 1 : 2, k < 0 ? tile : v < 0 ? k : v};
+}
+
+/* ---- the thread that copies ----------------------------------------------------------- */
+
+template <Kind KIND, int TOKENS, int N> struct Copier {
+    using T = Tile<KIND, TOKENS, N>;
+    const Args        &a;
+    const T           &t;
+    unsigned           smem;
+    Bars               bars;
+    const CUtensorMap *w;
+    int                row;
+    uint64_t           once;
+
+    __device__ __forceinline__ Copier(const Args &a, const T &t, unsigned smem, const Bars &bars)
+        : a(a), t(t), smem(smem), bars(bars), w(a.w), row(t.tile * T::WIDTH), once(evict_first_policy())
+    {
+        if (KIND == HEADS) {
+            const Head h = head_of(a.heads, t.tile);
+            w += h.part;
+            row = h.head * N;
+        }
+    }
+
+    __device__ __forceinline__ void weights(int place, int box)
+    {
+        const unsigned to = smem + place * T::STAGE + T::X_BYTES, bar = bars.full + place * 8;
+        const int      column = (t.first + box) * BOX;
+        expect_at(bar, T::STAGE);
+        load_box(to, w, column, row, bar, once);
+        if (KIND == GATED)
+            load_box(to + T::W_BYTES / 2, w + 1, column, row, bar, once);
+    }
+
+    __device__ __forceinline__ void tokens(int place, int box)
+    {
+        load_box(smem + place * T::STAGE, &a.x, (t.first + box) * BOX, t.token, bars.full + place * 8);
+    }
+
+    __device__ __forceinline__ void run()
+    {
+        const int stages = a.stages, ready = min(t.n, stages);
+        int       place = 0, parity = 0;
+
+#pragma unroll 1
+        for (int i = 0; i < ready; i++)
+            weights(i, i);
+        asm volatile("prefetch.tensormap [%0];" ::"l"(&a.x) : "memory");
+        wait_for_predecessor();
+#pragma unroll 1
+        for (int i = 0; i < ready; i++)
+            tokens(i, i);
+#pragma unroll 1
+        for (int i = ready; i < t.n; i++) {
+            wait_at(bars.freed + place * 8, parity);
+            weights(place, i);
+            tokens(place, i);
+            if (++place == stages)
+                place = 0, parity ^= 1;
+        }
+    }
+};
+
+/* A warp. */
+template <Kind KIND, int TOKENS, int N>
+__device__ __forceinline__ void fetch_known(const Args &a, const Tile<KIND, TOKENS, N> &t, const Known<KIND, TOKENS, N> &known)
+{
+    const int lane = threadIdx.x % 32, first = t.token + t.from;
+
+    if (KIND != GATED) {
+        const Head   h = KIND == HEADS ? head_of(a.heads, t.tile) : Head{};
+        const float *bias = KIND == BACK ? a.back.bias : a.heads.bias[h.part];
+        const int    from = KIND == BACK ? t.tile * N : h.head * N, most = KIND == BACK ? a.out : from + N;
+#pragma unroll
+        for (int i = lane; i < N; i += 32) {
+            known.bias()[i] = bias && from + i < most ? bias[from + i] : 0;
+            if (KIND == BACK)
+                known.gain()[i] = a.back.gain && from + i < most ? a.back.gain[from + i] + a.back.offset : 0;
+        }
+        if (KIND == HEADS) {
+            const MiKvView &kv = a.heads.kv;
+            for (int i = lane; i < t.tokens; i += 32) {
+                const int row = first + i, slot = row >= a.rows ? -1 : h.part == 0 ? 0 : kv.slots ? kv.slots[row] : row;
+                int64_t   at = row * a.heads.q_stride + h.head * N;
+                if (h.part && slot >= 0)
+                    at = slot / kv.block_size * kv.stride_block + slot % kv.block_size * kv.stride_token + h.head * kv.stride_head;
+                known.places()[i] = slot < 0 ? -1 : at;
+            }
+        }
+    }
+}
+
+/* The same warp: 1 / rms of the n tokens from `first` on that this block ends, from what each tile of the product before
+ * found. Few tokens: lanes share out the tiles. */
+template <int TOKENS> __device__ __forceinline__ void fetch_scales(const Args &a, int first, int n, float *scales)
+{
+    constexpr int EACH = TOKENS / 32;
+    const int     lane = threadIdx.x % 32, wide = min(n, 32), token = lane % wide, step = 32 / wide;
+    float         sum[EACH];
+
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+        sum[i] = 0;
+    wait_for_predecessor();
+#pragma unroll (16 / EACH)
+    for (int g = lane / wide; g < a.n_squares; g += step) {
+        const float *s = a.squares + (int64_t)g * a.rows + first + token;
+#pragma unroll
+        for (int i = 0; i < EACH; i++)
+            if (i * 32 < n && first + token + i * 32 < a.rows)
+                sum[i] += __ldcg(s + i * 32);
+    }
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        for (int o = wide; o < 32; o *= 2)
+            sum[i] += __shfl_xor_sync(~0u, sum[i], o);
+        if (i * 32 < n && lane < wide)
+            scales[token + i * 32] = rsqrtf(sum[i] * a.per_width + a.eps);
+    }
+}
+
+/* ---- ends: eight outputs of a row ------------------------------------------------------- */
+
+struct alignas(16) Row8 {
+    float at[8];
+};
+
+__device__ __forceinline__ void add8(Row8 &d, const float *from)
+{
+    const float4 u = *(const float4 *)from, v = *(const float4 *)(from + 4);
+    d.at[0] += u.x, d.at[1] += u.y, d.at[2] += u.z, d.at[3] += u.w;
+    d.at[4] += v.x, d.at[5] += v.y, d.at[6] += v.z, d.at[7] += v.w;
+}
+__device__ __forceinline__ void add8(Row8 &d, uint4 u)
+{
+    const unsigned v[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float2 f = unpack(v[i], bf16());
+        d.at[2 * i] += f.x;
+        d.at[2 * i + 1] += f.y;
+    }
+}
+__device__ __forceinline__ uint4 packed8(const Row8 &d)
+{
+    return {pack({d.at[0], d.at[1]}, bf16()), pack({d.at[2], d.at[3]}, bf16()), pack({d.at[4], d.at[5]}, bf16()),
+            pack({d.at[6], d.at[7]}, bf16())};
+}
+
+/* LANES neighbouring lanes have a row; bias, gain: of these columns. */
+template <int LANES>
+__device__ __forceinline__ void end_back(const Args &a, int tile, int token, int column, Row8 d, uint4 residual, const float *bias,
+                                         const float *gain)
+{
+    const Back &b = a.back;
+    const bool  there = token < a.rows && column < a.out;
+
+    add8(d, residual);
+    add8(d, bias);
+    const uint4 h = packed8(d);
+    if (there)
+        *(uint4 *)(b.y + token * b.y_stride + column) = h;
+    if (!b.gain)
+        return;
+    Row8  v = {}, g = {};
+    float squares = 0;
+    add8(v, h);
+    add8(g, gain);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        squares += v.at[i] * v.at[i];
+        g.at[i] *= v.at[i];
+    }
+    if (there)
+        *(uint4 *)(b.scaled + (int64_t)token * a.out + column) = packed8(g);
+    else
+        squares = 0;
+#pragma unroll
+    for (int o = 1; o < LANES; o *= 2)
+        squares += __shfl_xor_sync(~0u, squares, o);
+    if (threadIdx.x % LANES == 0 && token < a.rows)
+        b.squares[(int64_t)tile * a.rows + token] = squares;
+}
+
+__device__ __forceinline__ void end_gated(const Args &a, int token, int column, const Row8 &gate, const Row8 &up, float scale)
+{
+    Row8 y;
+
+    if (token >= a.rows || column >= a.out)
+        return;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const float g = gate.at[i] * scale;
+        y.at[i] = __fdividef(g, 1 + __expf(-g)) * (up.at[i] * scale);
+    }
+    *(uint4 *)(a.gated.y + token * a.gated.y_stride + column) = packed8(y);
+}
+
+/* Four pairs from `pair` on; d: the first of each, then the second; at: where the head goes. */
+template <int DIM>
+__device__ __forceinline__ void end_head(const Args &a, int part, int64_t at, int pair, Row8 d, float scale, const float *bias,
+                                         const float2 *turns)
+{
+    const Heads &h = a.heads;
+    void        *to = part == 0 ? (void *)h.q : part == 1 ? h.kv.k : h.kv.v;
+    const int    first = h.interleaved ? 2 * pair : pair, far = h.interleaved ? 1 : DIM / 2, step = h.interleaved ? 2 : 1;
+
+    if (at < 0)
+        return;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float  u = d.at[i] * scale + bias[first + i * step], v = d.at[4 + i] * scale + bias[first + i * step + far];
+        const float2 turn = turns[pair + i];
+        d.at[i] = part < 2 ? u * turn.x - v * turn.y : u;
+        d.at[4 + i] = part < 2 ? v * turn.x + u * turn.y : v;
+    }
+    if (part && h.kv.dtype != MI_BF16) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            store_kv(to, h.kv.dtype, at + first + i * step, d.at[i]);
+            store_kv(to, h.kv.dtype, at + first + i * step + far, d.at[4 + i]);
+        }
+    } else if (h.interleaved) {
+        *(uint4 *)((bf16 *)to + at + first) = {pack({d.at[0], d.at[4]}, bf16()), pack({d.at[1], d.at[5]}, bf16()),
+                                              pack({d.at[2], d.at[6]}, bf16()), pack({d.at[3], d.at[7]}, bf16())};
+    } else {
+        *(uint2 *)((bf16 *)to + at + first) = {pack({d.at[0], d.at[1]}, bf16()), pack({d.at[2], d.at[3]}, bf16())};
+        *(uint2 *)((bf16 *)to + at + first + far) = {pack({d.at[4], d.at[5]}, bf16()), pack({d.at[6], d.at[7]}, bf16())};
+    }
+}
+
+/* ---- the warps that multiply ------------------------------------------------------------- */
+
+template <Kind KIND, int TOKENS, int N> struct Consumer {
+    using T = Tile<KIND, TOKENS, N>;
+    static constexpr int STRIDE = T::STRIDE, PIECES = (KIND == GATED ? N / 2 : N) / 8; /* of a row */
+    const Args &a;
+    const T    &t;
+    char       *smem;
+    Bars        bars;
+
+    __device__ __forceinline__ void meet() const { asm volatile("bar.sync 1, %0;" ::"n"(T::CONSUMERS) : "memory"); }
+
+    __device__ __forceinline__ void multiply(float (&d)[N / 2])
+    {
+        constexpr uint64_t REST = (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62; /* of an operand but its address */
+        const int          group = __shfl_sync(~0u, threadIdx.x / 128, 0), stages = a.stages;
+        const unsigned     ring = shared_address(smem), mine = ring + group * 64 * ROW;
+        const bool         speaks = threadIdx.x % 128 == 0;
+        unsigned           behind = 0; /* the barrier of the stage that may still be read */
+        int                place = 0, parity = 0;
+
+#pragma unroll
+        for (int i = 0; i < N / 2; i++)
+            d[i] = 0;
+#pragma unroll 1
+        for (int i = 0; i < t.n; i++) {
+            wait_at(bars.full + place * 8, parity);
+            /* A warp's registers in common: else each operand of each product goes there on its own. */
+            const uint64_t to_x = (uint64_t)__shfl_sync(~0u, (mine + place * T::STAGE) >> 4, 0) | REST;
+            const uint64_t to_w = (uint64_t)__shfl_sync(~0u, (ring + place * T::STAGE + T::X_BYTES) >> 4, 0) | REST;
+            wgmma_settle(d);
+            wgmma_begin();
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                Wgmma<bf16, N>::a_shared(d, wgmma_ahead(to_x, k * 32), wgmma_ahead(to_w, k * 32), 1);
+            wgmma_commit();
+            wgmma_wait<1>();
+            if (speaks && behind)
+                arrive_at(behind);
+            behind = bars.freed + place * 8;
+            if (++place == stages)
+                place = 0, parity ^= 1;
+        }
+        wgmma_wait<0>();
+        wgmma_settle(d);
+    }
+
+    /* Sums to where the ring was, [token][STRIDE]. */
+    __device__ __forceinline__ void put(const float (&d)[N / 2]) const
+    {
+        const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+        float    *to = (float *)smem + row * STRIDE + threadIdx.x % 4 * 2;
+
+        meet();
+        if (row < TOKENS)
+#pragma unroll
+            for (int i = 0; i < N / 8; i++) {
+                *(float2 *)(to + i * 8) = {d[4 * i], d[4 * i + 1]};
+                *(float2 *)(to + i * 8 + 8 * STRIDE) = {d[4 * i + 2], d[4 * i + 3]};
+            }
+    }
+
+    /* Sums of each token to the block that ends it: few by themselves, many at once. */
+    __device__ __forceinline__ void tell(const float (&d)[N / 2]) const
+    {
+        const unsigned mine = shared_address(smem) + a.received + t.rank * t.tokens * STRIDE * 4;
+
+        if (T::SENDS_NUMBERS) {
+            const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                const int      r = row + k * 8, who = r / t.tokens;
+                const unsigned to = in_block(mine + ((r - who * t.tokens) * STRIDE + threadIdx.x % 4 * 2) * 4, who % a.cluster);
+                const unsigned bar = in_block(bars.received, who % a.cluster);
+                if (row < TOKENS)
+#pragma unroll
+                    for (int i = 0; i < N / 8; i++)
+                        send_to(to + i * 32, d[4 * i + 2 * k], d[4 * i + 2 * k + 1], bar);
+            }
+        } else {
+            put(d);
+            asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+            meet();
+            if (threadIdx.x < a.cluster) {
+                const unsigned bytes = t.tokens * STRIDE * 4;
+                send_piece(in_block(mine, threadIdx.x), shared_address(smem) + threadIdx.x * bytes, bytes,
+                           in_block(bars.received, threadIdx.x));
+            }
+        }
+        wait_at(bars.received, 0);
+    }
+
+    /* What all blocks of the cluster have of a row. */
+    __device__ __forceinline__ Row8 sum_of(int token, int first, int second) const
+    {
+        const float *from = (const float *)(smem + (a.cluster == 1 ? 0 : a.received)) + token * STRIDE;
+        Row8         d = {};
+#pragma unroll 4
+        for (int k = 0; k < (KIND == GATED ? 1 : a.cluster); k++, from += t.tokens * STRIDE) {
+            const float4 u = *(const float4 *)(from + first), v = *(const float4 *)(from + second);
+            d.at[0] += u.x, d.at[1] += u.y, d.at[2] += u.z, d.at[3] += u.w;
+            d.at[4] += v.x, d.at[5] += v.y, d.at[6] += v.z, d.at[7] += v.w;
+        }
+        return d;
+    }
+
+    __device__ __forceinline__ uint4 residual_of(int i) const
+    {
+        const int token = t.token + t.from + i / PIECES, column = t.tile * N + i % PIECES * 8;
+        if (KIND != BACK || token >= a.rows || column >= a.out)
+            return {0, 0, 0, 0};
+        return __ldcg((const uint4 *)(a.back.residual + token * a.back.r_stride + column));
+    }
+
+    __device__ __forceinline__ void angles(const Known<KIND, TOKENS, N> &known) const
+    {
+#pragma unroll 1
+        for (int i = threadIdx.x; i < t.tokens * (N / 2); i += T::CONSUMERS) {
+            const int token = t.token + t.from + i / (N / 2);
+            known.turns()[i] = turn_by(token < a.rows ? a.heads.positions[token] : 0, a.heads.freqs[i % (N / 2)], a.heads.magnitude);
+        }
+        meet();
+    }
+
+    __device__ __forceinline__ void run()
+    {
+        const Known<KIND, TOKENS, N> known{smem + a.known};
+        const int  pieces = t.tokens * PIECES, part = KIND == HEADS ? head_of(a.heads, t.tile).part : 0;
+        const bool inter = KIND == HEADS && a.heads.interleaved;
+        float      d[N / 2];
+
+        if (KIND == HEADS && part < 2)
+            angles(known);
+        wait_for_predecessor();
+        uint4 residual = residual_of(threadIdx.x < pieces ? threadIdx.x : 0);
+        multiply(d);
+        if (KIND != GATED && a.cluster > 1) {
+            tell(d);
+        } else {
+            put(d);
+            meet();
+        }
+        wait_at(bars.known, 0);
+#pragma unroll 1
+        for (int i = threadIdx.x; i < pieces; i += T::CONSUMERS) {
+            const int token = i / PIECES, piece = i % PIECES, at = t.token + t.from + token, c = piece * (KIND == HEADS && !inter ? 4 : 8);
+            if (KIND == BACK) {
+                if (i != threadIdx.x)
+                    residual = residual_of(i);
+                end_back<PIECES>(a, t.tile, at, t.tile * N + c, sum_of(token, c, c + 4), residual, known.bias() + c, known.gain() + c);
+            } else if (KIND == GATED) {
+                end_gated(a, at, t.tile * (N / 2) + c, sum_of(token, c, c + 4), sum_of(token, N / 2 + c, N / 2 + c + 4),
+                          known.scales()[token]);
+            } else {
+                Row8 s = sum_of(token, c, inter ? c + 4 : N / 2 + c);
+                if (inter)
+                    s = {s.at[0], s.at[2], s.at[4], s.at[6], s.at[1], s.at[3], s.at[5], s.at[7]};
+                end_head<N>(a, part, known.places()[token], piece * 4, s, known.scales()[token], known.bias(),
+                            known.turns() + token * (N / 2));
+            }
+        }
+    }
+};
+
+template <Kind KIND, int TOKENS, int N>
+__global__ void __launch_bounds__((TOKENS > 64 ? 256 : 128) + 64, N <= 128 ? 2 : 1) product(const __grid_constant__ Args a)
+{
+    extern __shared__ __align__(1024) char smem[];
+    using T = Tile<KIND, TOKENS, N>;
+    const unsigned at = shared_address(smem);
+    const Bars     bars = bars_of(a, at);
+    const T        t(a);
+    const int      warp = threadIdx.x / 32;
+
+    let_successor_start();
+    if (threadIdx.x == T::CONSUMERS) {
+        uint64_t *b = (uint64_t *)(smem + a.bars);
+        for (int i = 0; i < a.stages; i++) {
+            barrier_init(b + i, 1);
+            barrier_init(b + MAX_STAGES + i, T::WGS);
+        }
+        barrier_init(b + 2 * MAX_STAGES, 1);
+        barrier_init(b + 2 * MAX_STAGES + 1, 32);
+        barrier_init_done();
+        if (a.cluster > 1)
+            expect_at(bars.received, TOKENS * (T::SENDS_NUMBERS ? N : T::STRIDE) * 4);
+    }
+    clusters_meet();
+    if (warp < T::CONSUMERS / 32) {
+        Consumer<KIND, TOKENS, N>{a, t, smem, bars}.run();
+    } else if (warp > T::CONSUMERS / 32) {
+        const Known<KIND, TOKENS, N> known{smem + a.known};
+        fetch_known(a, t, known);
+        if (KIND != BACK)
+            fetch_scales<TOKENS>(a, t.token + t.from, t.tokens, known.scales());
+        arrive_at(bars.known);
+    } else if (threadIdx.x == T::CONSUMERS) {
+        Copier<KIND, TOKENS, N>(a, t, at, bars).run();
+    }
+    if (a.cluster > 1)
+        clusters_meet(); /* nobody's memory is needed any more */
+}
+
+#else
+
+template <Kind KIND, int TOKENS, int N> __global__ void product(const __grid_constant__ Args a) { (void)a; }
+
+#endif
+
+} // namespace mi_layer
+#endif

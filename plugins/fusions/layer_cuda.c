@@ -1,0 +1,197 @@
+/* layer_cuda.c - all that a layer does between one attention and the next as four products on the tensor
+ * cores of compute capability 9.0, each with what comes before and after it.
+ *
+ * For bf16 and weights of layout "plain", and the rows where that is faster than the kernels of
+ * decode_cuda.c, which are made for few, and prefill_cuda.c, which leaves large products to cuBLASLt. */
+#include <cuda/layer.h>
+#include <cuda/ops.h>
+#include <cuda/refused.h>
+#include <miniinfer/plugin.h>
+#include <string.h>
+
+#include "left_cuda.h"
+
+static const char *const layouts[] = {"plain", NULL};
+
+enum { O, O_ADD, NORM, GATE, UP, SILU, MUL, DOWN, DOWN_ADD, N_MLP, NEXT_NORM = N_MLP, Q, K, V, ROPE_Q, ROPE_K, APPEND, N_ALL };
+
+#define MLP_LINES \
+    [O] = {"linear", {0}}, [O_ADD] = {"add", {0, 1 + O}}, [NORM] = {"rmsnorm", {1 + O_ADD}}, \
+    [GATE] = {"linear", {1 + NORM}}, [UP] = {"linear", {1 + NORM}}, [SILU] = {"silu", {1 + GATE}}, \
+    [MUL] = {"mul", {1 + SILU, 1 + UP}}, [DOWN] = {"linear", {1 + MUL}}, [DOWN_ADD] = {"add", {1 + O_ADD, 1 + DOWN}}
+
+static const MiPattern mlp_pattern[] = {MLP_LINES, {NULL, {0}}};
+static const MiPattern heads_pattern[] = {
+    MLP_LINES,
+    [NEXT_NORM] = {"rmsnorm", {1 + DOWN_ADD}},
+    [Q] = {"linear", {1 + NEXT_NORM}},
+    [K] = {"linear", {1 + NEXT_NORM}},
+    [V] = {"linear", {1 + NEXT_NORM}},
+    [ROPE_Q] = {"rope", {1 + Q}},
+    [ROPE_K] = {"rope", {1 + K}},
+    [APPEND] = {"kv_append", {1 + ROPE_K, 1 + V}},
+    {NULL, {0}},
+};
+
+/* ---- what fits ----------------------------------------------------------------------- */
+
+/* Rows one after the other, each in one piece. */
+static bool packed(const MiTensor *t)
+{
+    int64_t n = 1;
+    for (int i = t->ndim - 1; i > 0; n *= t->shape[i--])
+        if (t->stride[i] != n)
+            return false;
+    return t->dtype == MI_BF16 && n % 8 == 0 && t->stride[0] == n;
+}
+
+static bool no_bias(const MiArgs *linear) { return linear->node->weight[1] == NULL; }
+static int32_t narrow(int64_t n) { return (int32_t)CLAMP(n, 0, INT32_MAX); }
+
+static MiLayerShape shape_of(const MiArgs *at, bool heads)
+{
+    const MiTensor *a = &at[O].in[0];
+    MiLayerShape    s = {.rows = narrow(a->shape[0]),
+                         .hidden = narrow(at[O].out[0].shape[1]),
+                         .ff = narrow(at[GATE].out[0].shape[1]),
+                         .heads_width = narrow(at[O].node->weight[0]->shape[1])};
+
+    if (heads) {
+        s.n_heads = narrow(at[ROPE_Q].in[0].shape[1]);
+        s.n_kv_heads = narrow(at[ROPE_K].in[0].shape[1]);
+        s.head_dim = narrow(at[ROPE_Q].in[0].shape[2]);
+        s.interleaved = ((const MiRotate *)at[ROPE_Q].node->attr)->style == MI_ROPE_INTERLEAVED;
+    }
+    return s;
+}
+
+static bool possible(MiLayerShape s)
+{
+    MiLayer   *l = NULL;
+    const bool ok = mi_cuda_layer_new(&l, &s) == 0;
+
+    mi_cuda_layer_free(l);
+    return ok;
+}
+
+static bool mlp_fits(const MiArgs *at)
+{
+    const MiTensor *t[] = {&at[O].in[0], &at[O_ADD].in[0], &at[O_ADD].out[0], &at[MUL].out[0], &at[DOWN_ADD].out[0]};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(t); i++)
+        if (!packed(t[i]) || (i && t[i]->ndim != 2))
+            return false;
+    return no_bias(&at[GATE]) && no_bias(&at[UP]) && at[UP].out[0].shape[1] == at[GATE].out[0].shape[1];
+}
+
+/* Where these kernels are faster than what decode_cuda.c and prefill_cuda.c have for the same rows (docs/performance.md):
+ * the wider the model, the sooner cuBLASLt's large tiles win, and the later kernels for few rows do. */
+static bool wins(const MiArgs *at, MiShape shape)
+{
+    const bool narrow_model = at[O].out[0].shape[1] <= 1024;
+
+    return shape.n_tokens > (narrow_model ? 24 : MI_GEMV_FEW_ROWS) && shape.n_tokens <= (narrow_model ? MI_LAYER_MAX_ROWS : 128);
+}
+
+static bool mlp_match(const MiArgs *at, MiShape shape)
+{
+    return wins(at, shape) && mlp_fits(at) &&
+           possible(shape_of(at, false));
+}
+
+static bool heads_match(const MiArgs *at, MiShape shape)
+{
+    const MiTensor *q = &at[ROPE_Q].in[0], *k = &at[ROPE_K].in[0], *v = &at[APPEND].in[1];
+    const MiRotate *r = at[ROPE_Q].node->attr;
+
+    return wins(at, shape) && mlp_fits(at) && q->ndim == 3 &&
+           k->ndim == 3 && v->ndim == 3 && packed(&at[ROPE_Q].out[0]) && r->dim == q->shape[2] &&
+           memcmp(r, at[ROPE_K].node->attr, sizeof *r) == 0 && at[ROPE_Q].node->in[1].id == at[ROPE_K].node->in[1].id &&
+           q->shape[1] * q->shape[2] == at[Q].out[0].shape[1] && k->shape[1] * k->shape[2] == at[K].out[0].shape[1] &&
+           q->shape[2] == k->shape[2] && v->shape[1] == k->shape[1] && v->shape[2] == k->shape[2] &&
+           at[V].out[0].shape[1] == at[K].out[0].shape[1] && possible(shape_of(at, true));
+}
+
+/* ---- running ---------------------------------------------------------------------------- */
+
+static void release(void *state) { mi_cuda_layer_free(state); }
+
+static bool launched(int e, GError **error)
+{
+    if (e)
+        g_set_error(error, MI_ERROR, mi_cuda_refused(e) ? MI_ERROR_UNSUPPORTED : MI_ERROR_DEVICE,
+                    "launching the kernel: CUDA error %d", e);
+    return e == 0;
+}
+
+static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    const MiLayerShape shape = shape_of(call->at, call->n > N_MLP);
+    MiLayer           *l;
+
+    (void)ctx;
+    if (!launched(mi_cuda_layer_new(&l, &shape), error))
+        return false;
+    *state = l;
+    *workspace = mi_cuda_layer_workspace(l) + (call->n > N_MLP ? left_bytes(&call->at[ROPE_K].in[0]) : 0);
+    return true;
+}
+
+static MiGemvNorm norm_of(const MiArgs *at)
+{
+    const MiNorm *n = at->node->attr;
+    return (MiGemvNorm){at->weight[0].tensor.data, n->eps, n->offset};
+}
+
+static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    const MiArgs *at = call->at;
+    MiLayerCall   c = {.a = at[O].in[0],
+                       .x = at[O_ADD].in[0],
+                       .y = at[DOWN_ADD].out[0],
+                       .h = at[O_ADD].out[0],
+                       .act = at[MUL].out[0],
+                       .o = at[O].weight[0].tensor.data,
+                       .gate = at[GATE].weight[0].tensor.data,
+                       .up = at[UP].weight[0].tensor.data,
+                       .down = at[DOWN].weight[0].tensor.data,
+                       .o_bias = at[O].weight[1].tensor.data,
+                       .down_bias = at[DOWN].weight[1].tensor.data,
+                       .norm = norm_of(&at[NORM]),
+                       .workspace = call->workspace};
+    const MiTensor *k = &at[ROPE_K].in[0];
+    void           *room = (char *)call->workspace + mi_cuda_layer_workspace(state);
+    bool            scaled = false;
+
+    if (call->n > N_MLP) {
+        const MiRotate *r = at[ROPE_Q].node->attr;
+
+        scaled = mi_dtype_scaled(at[APPEND].kv->dtype);
+        c.next_norm = norm_of(&at[NEXT_NORM]);
+        c.qkv = (MiGemvQkv){.freqs = at[ROPE_Q].in[1].data,
+                            .positions = call->batch->positions,
+                            .magnitude = r->magnitude,
+                            .q = at[ROPE_Q].out[0],
+                            .kv = scaled ? left_view(room, k) : *at[APPEND].kv};
+        if (c.qkv.kv.dtype != MI_BF16 && c.qkv.kv.dtype != MI_F16 && c.qkv.kv.dtype != MI_F32) {
+            g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
+                        "it writes a cache of f32, f16, bf16, fp8 or int8; set [engine] kv_dtype");
+            return false;
+        }
+        for (int i = 0; i < 3; i++) {
+            c.qkv.w[i] = at[Q + i].weight[0].tensor.data;
+            c.qkv.bias[i] = at[Q + i].weight[1].tensor.data;
+        }
+    }
+    return launched(mi_cuda_layer(ctx->stream, state, &c), error) &&
+           (!scaled || launched(mi_cuda_kv_append(ctx->stream, left(room, k, 0), left(room, k, 1), at[APPEND].kv), error));
+}
+
+static const MiOp     op = {.struct_size = sizeof op, .prepare = prepare, .run = run, .release = release};
+static const MiFusion mlp = {
+    .struct_size = sizeof mlp, .pattern = mlp_pattern, .layouts = layouts, .match = mlp_match, .op = &op};
+static const MiFusion heads = {
+    .struct_size = sizeof heads, .pattern = heads_pattern, .layouts = layouts, .match = heads_match, .op = &op, .scales = true};
+
+MI_PLUGIN("layer_cuda", "0.1", "What a layer does between one attention and the next, as four kernels",
+          MI_FEATURE_FUSION("layer", "cuda", &mlp, NULL), MI_FEATURE_FUSION("layer_heads", "cuda", &heads, NULL));

@@ -1,0 +1,545 @@
+/* gpu_layer.c - the kernels of kernels/cuda/layer.h against plain loops in double; with MI_BENCH=1 (or only: without the
+ * comparison) what a stack of layers takes with them, attention in between: of all shapes, or `gpu_layer 0.5B 32`.
+ * MI_BENCH=cuts: with each product cut in every way. */
+#include <cuda/attention.h>
+#include <cuda/layer.h>
+#include <cuda_runtime_api.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int  passed, failed;
+static bool quick; /* under a sanitizer: a few cases, cut in one way */
+
+static void check(bool ok, const char *what, double error)
+{
+    *(ok ? &passed : &failed) += 1;
+    printf("%sok %d - %s (%.2e)\n", ok ? "" : "not ", passed + failed, what, error);
+    fflush(stdout);
+}
+
+static void must(int code, const char *what)
+{
+    if (!code)
+        return;
+    printf("not ok %d - %s: CUDA error %d: %s\n", passed + failed + 1, what, code,
+           cudaGetErrorString((cudaError_t)code));
+    exit(1);
+}
+
+/* ---- data: on both sides ------------------------------------------------------------ */
+
+static uint64_t state = 1;
+static float    uniform(void)
+{
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    return (float)(state >> 40) * (2.f / 16777216.f) - 1;
+}
+
+static float from_bf16(uint16_t b)
+{
+    uint32_t u = (uint32_t)b << 16;
+    float    f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+static uint16_t to_bf16(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+static void *owned[64];
+static int   n_owned;
+
+static void *upload(const void *from, size_t bytes)
+{
+    void *p;
+    must(cudaMalloc(&p, bytes ? bytes : 16), "cudaMalloc");
+    if (from)
+        must(cudaMemcpy(p, from, bytes, cudaMemcpyHostToDevice), "copying there");
+    else
+        must(cudaMemset(p, 0xff, bytes), "poisoning"); /* NaN in every format */
+    return owned[n_owned++] = p;
+}
+
+static void free_all(void)
+{
+    while (n_owned)
+        must(cudaFree(owned[--n_owned]), "cudaFree");
+}
+
+typedef struct {
+    double *host;
+    void   *device;
+} Array;
+
+static Array random_bf16(size_t n, float amp)
+{
+    uint16_t *b = malloc(n * 2);
+    Array     a = {malloc(n * sizeof(double)), NULL};
+
+    for (size_t i = 0; i < n; i++)
+        a.host[i] = from_bf16(b[i] = to_bf16(amp * uniform()));
+    a.device = upload(b, n * 2);
+    free(b);
+    return a;
+}
+
+static Array random_f32(size_t n, float mean, float amp)
+{
+    float *f = malloc(n * 4);
+    Array  a = {malloc(n * sizeof(double)), NULL};
+
+    for (size_t i = 0; i < n; i++)
+        a.host[i] = f[i] = mean + amp * uniform();
+    a.device = upload(f, n * 4);
+    free(f);
+    return a;
+}
+
+static double *fetch(const void *device, size_t n)
+{
+    uint16_t *b = malloc(n * 2);
+    double   *f = malloc(n * sizeof *f);
+
+    must(cudaDeviceSynchronize(), "running");
+    must(cudaMemcpy(b, device, n * 2, cudaMemcpyDeviceToHost), "copying back");
+    for (size_t i = 0; i < n; i++)
+        f[i] = from_bf16(b[i]);
+    free(b);
+    return f;
+}
+
+static double distance(const double *a, const double *b, size_t n)
+{
+    double d = 0, s = 0;
+    for (size_t i = 0; i < n; i++) {
+        d += (a[i] - b[i]) * (a[i] - b[i]);
+        s += b[i] * b[i];
+    }
+    return sqrt(d / (s + 1e-300));
+}
+
+static MiTensor tensor(void *data, int64_t rows, int64_t n)
+{
+    return (MiTensor){data, MI_BF16, 2, {rows, n}, {n, 1}};
+}
+
+/* ---- the slow and obvious way --------------------------------------------------------- */
+
+static double *product(const double *x, const double *w, const double *bias, const double *add, int rows, int in, int out)
+{
+    double *y = malloc((size_t)rows * out * sizeof *y);
+    for (int r = 0; r < rows; r++)
+        for (int o = 0; o < out; o++) {
+            double sum = (bias ? bias[o] : 0) + (add ? add[(size_t)r * out + o] : 0);
+            for (int i = 0; i < in; i++)
+                sum += x[(size_t)r * in + i] * w[(size_t)o * in + i];
+            y[(size_t)r * out + o] = sum;
+        }
+    return y;
+}
+
+static double *normed(const double *x, const double *gain, int rows, int in, double eps, double offset)
+{
+    double *y = malloc((size_t)rows * in * sizeof *y);
+    for (int r = 0; r < rows; r++) {
+        double sum = 0;
+        for (int i = 0; i < in; i++)
+            sum += x[(size_t)r * in + i] * x[(size_t)r * in + i];
+        for (int i = 0; i < in; i++)
+            y[(size_t)r * in + i] = x[(size_t)r * in + i] / sqrt(sum / in + eps) * (offset + gain[i]);
+    }
+    return y;
+}
+
+/* ---- a case ------------------------------------------------------------------------------ */
+
+enum { CAPACITY = 48, BLOCKS = 22 };
+
+typedef struct {
+    int  rows, planned, hidden, ff, heads, kv_heads, dim;
+    bool interleaved, bias, next, own; /* next: with the heads of the next layer; own: h and act by the caller */
+} Case;
+
+static void one(const Case c)
+{
+    const int    R = c.rows, D = c.hidden, F = c.ff, Q = c.heads * c.dim, K = c.kv_heads * c.dim, all = Q + 2 * K;
+    MiLayerShape s = {.rows = c.planned, .hidden = D, .ff = F, .heads_width = Q};
+    MiLayer     *l;
+    char         name[128];
+    double       worst = 0;
+
+    if (c.next) {
+        s.n_heads = c.heads;
+        s.n_kv_heads = c.kv_heads;
+        s.head_dim = c.dim;
+        s.interleaved = c.interleaved;
+    }
+    must(mi_cuda_layer_new(&l, &s), "planning");
+    const Array a = random_bf16((size_t)R * Q, 1), x = random_bf16((size_t)R * D, 1), wo = random_bf16((size_t)D * Q, 0.1f);
+    const Array wg = random_bf16((size_t)2 * F * D, 0.1f), wd = random_bf16((size_t)D * F, 0.05f);
+    const Array wq = random_bf16((size_t)all * D, 0.1f), gain = random_f32((size_t)D, 1, 0.5f), next = random_f32((size_t)D, 1, 0.5f);
+    const Array bo = random_f32((size_t)D, 0, 1), bd = random_f32((size_t)D, 0, 1), bq = random_f32((size_t)all, 0, 1);
+    const Array freqs = random_f32((size_t)c.dim / 2, 0.5f, 0.5f);
+    int32_t     positions[MI_LAYER_MAX_ROWS], slots[MI_LAYER_MAX_ROWS];
+    const size_t n_kv = (size_t)BLOCKS * c.kv_heads * CAPACITY * c.dim;
+    for (int i = 0; i < MI_LAYER_MAX_ROWS; i++) {
+        positions[i] = i == 2 ? 100003 : 37 * i;
+        slots[i] = i % 11 == 9 ? -1 : 2 * i + 1;
+    }
+    char       *wqd = wq.device;
+    MiLayerCall call = {
+        .a = tensor(a.device, R, Q),
+        .x = tensor(x.device, R, D),
+        .y = tensor(upload(NULL, (size_t)R * D * 2), R, D),
+        .h = tensor(c.own ? upload(NULL, (size_t)R * D * 2) : NULL, R, D),
+        .act = tensor(c.own ? upload(NULL, (size_t)R * F * 2) : NULL, R, F),
+        .o = wo.device,
+        .gate = wg.device,
+        .up = (char *)wg.device + (size_t)F * D * 2,
+        .down = wd.device,
+        .o_bias = c.bias ? bo.device : NULL,
+        .down_bias = c.bias ? bd.device : NULL,
+        .norm = {gain.device, 1e-5f, 0.25f},
+        .next_norm = {next.device, 1e-6f, 0},
+        .qkv = {.w = {wqd, wqd + (size_t)Q * D * 2, wqd + (size_t)(Q + K) * D * 2},
+                .freqs = freqs.device,
+                .positions = upload(positions, sizeof positions),
+                .magnitude = 1.1f,
+                .q = tensor(upload(NULL, (size_t)R * Q * 2), R, Q),
+                .kv = {.k = upload(NULL, n_kv * 2),
+                       .v = upload(NULL, n_kv * 2),
+                       .dtype = MI_BF16,
+                       .n_kv_heads = c.kv_heads,
+                       .head_dim = c.dim,
+                       .stride_block = c.kv_heads * CAPACITY * c.dim,
+                       .stride_token = c.dim,
+                       .stride_head = CAPACITY * c.dim,
+                       .block_size = CAPACITY,
+                       .max_blocks = 1,
+                       .slots = upload(slots, sizeof slots)}},
+        .workspace = upload(NULL, mi_cuda_layer_workspace(l)),
+    };
+    for (int i = 0; i < 3 && c.bias; i++)
+        call.qkv.bias[i] = (const float *)bq.device + (i == 0 ? 0 : i == 1 ? Q : Q + K);
+    must(mi_cuda_layer(NULL, l, &call), "launching");
+
+    double *h = product(a.host, wo.host, c.bias ? bo.host : NULL, x.host, R, Q, D), *n = normed(h, gain.host, R, D, 1e-5, 0.25);
+    double *act = product(n, wg.host, NULL, NULL, R, D, F), *up = product(n, wg.host + (size_t)F * D, NULL, NULL, R, D, F);
+    for (size_t i = 0; i < (size_t)R * F; i++)
+        act[i] = act[i] / (1 + exp(-act[i])) * up[i];
+    double *y = product(act, wd.host, c.bias ? bd.host : NULL, h, R, F, D);
+    double *got = fetch(call.y.data, (size_t)R * D);
+    double  d = distance(got, y, (size_t)R * D);
+    worst = fmax(worst, d);
+    if (c.own) {
+        double *gh = fetch(call.h.data, (size_t)R * D), *ga = fetch(call.act.data, (size_t)R * F);
+        const double dh = distance(gh, h, (size_t)R * D), da = distance(ga, act, (size_t)R * F);
+        if (!(dh < 4e-3) || !(da < 1e-2) || !(d < 1e-2))
+            printf("# h %.2e, act %.2e, y %.2e\n", dh, da, d);
+        worst = fmax(worst, fmax(dh, da));
+        worst = isnan(dh) || isnan(da) ? NAN : worst;
+        free(gh), free(ga);
+    }
+    if (c.next) {
+        double *m = normed(y, next.host, R, D, 1e-6, 0), *t = product(m, wq.host, c.bias ? bq.host : NULL, NULL, R, D, all);
+        double *gq = fetch(call.qkv.q.data, (size_t)R * Q), *gk = fetch(call.qkv.kv.k, n_kv), *gv = fetch(call.qkv.kv.v, n_kv);
+        double  e[3] = {0}, sum[3] = {0};
+        size_t  kept = 2 * n_kv;
+        for (int r = 0; r < R; r++)
+            for (int i = 0; i < all; i++) {
+                const int head = i / c.dim, at = i % c.dim, half = c.dim / 2, part = i < Q ? 0 : i < Q + K ? 1 : 2;
+                const int pair = c.interleaved ? at / 2 : at % half, first = c.interleaved ? at / 2 * 2 : pair;
+                const double *v = t + (size_t)r * all + head * c.dim, angle = (float)positions[r] * (float)freqs.host[pair];
+                const double  p = v[first], q = v[first + (c.interleaved ? 1 : half)];
+                const double  want = part == 2      ? v[at]
+                                     : at == first ? 1.1f * (p * cos(angle) - q * sin(angle))
+                                                   : 1.1f * (q * cos(angle) + p * sin(angle));
+                const int kv_head = head - c.heads - (part == 2 ? c.kv_heads : 0);
+                if (part && slots[r] < 0)
+                    continue;
+                const double g = part == 0 ? gq[(size_t)r * Q + i]
+                                           : (part == 1 ? gk : gv)[slots[r] / CAPACITY * call.qkv.kv.stride_block +
+                                                                   slots[r] % CAPACITY * c.dim + kv_head * call.qkv.kv.stride_head + at];
+                kept -= part > 0;
+                e[part] += (g - want) * (g - want);
+                sum[part] += want * want;
+            }
+        for (size_t i = 0; i < n_kv; i++) /* nothing else was written */
+            kept -= isnan(gk[i]) + isnan(gv[i]);
+        for (int i = 0; i < 3; i++) {
+            const double dq = sqrt(e[i] / sum[i]);
+            if (!(dq < 1e-2))
+                printf("# %s %.2e\n", i == 0 ? "q" : i == 1 ? "k" : "v", dq);
+            worst = isnan(dq) ? NAN : fmax(worst, dq);
+        }
+        if (kept)
+            worst = 2;
+        free(m), free(t), free(gq), free(gk), free(gv);
+    }
+    snprintf(name, sizeof name, "%d rows (of %d) of %d, %d between, heads %d/%d of %d%s%s%s%s", R, c.planned, D, F, c.heads, c.kv_heads, c.dim,
+             c.interleaved ? " interleaved" : "", c.bias ? ", bias" : "", c.next ? ", next" : "", c.own ? ", own" : "");
+    check(worst < 1e-2 && !isnan(d), name, isnan(d) ? d : worst);
+    double *first_q = fetch(call.qkv.q.data, (size_t)R * Q);
+    /* Again, with other launches between: the same bits. */
+    double *before = got;
+    bool    same = true;
+    for (int i = 0; i < (quick ? 2 : 30) && same; i++) {
+        must(cudaMemsetAsync(call.y.data, 0xff, (size_t)R * D * 2, NULL), "poisoning");
+        must(mi_cuda_layer(NULL, l, &call), "launching");
+        double *now = fetch(call.y.data, (size_t)R * D);
+        same = memcmp(now, before, (size_t)R * D * sizeof *now) == 0;
+        free(now);
+    }
+    check(same, "the same bits again", 0);
+    for (int i = 0; i < (quick ? 5 : 500); i++) /* one after the other, not waited for */
+        must(mi_cuda_layer(NULL, l, &call), "launching");
+    double *last = fetch(call.y.data, (size_t)R * D);
+    check(memcmp(last, before, (size_t)R * D * sizeof *last) == 0, "and after many launches in a row", 0);
+    free(last);
+    /* Every tile that there is, in every product. */
+    int    cuts = 0;
+    double far = 0;
+    for (int i = 0; i < (c.next ? MI_LAYER_PRODUCTS : MI_LAYER_PRODUCTS - 1) && !quick; i++)
+        for (int k = 0; k < 4; k++)
+            for (int tokens = 32; tokens <= 128; tokens *= 2)
+                for (int cluster = 1; cluster <= 8; cluster *= 2) {
+                    static const int ns[] = {64, 80, 128, 144};
+                    mi_cuda_layer_free(l);
+                    must(mi_cuda_layer_new(&l, &s), "planning");
+                    if (mi_cuda_layer_cut(l, i, (MiLayerTiles){tokens, ns[k], cluster}))
+                        continue;
+                    must(cudaMemsetAsync(call.y.data, 0xff, (size_t)R * D * 2, NULL), "poisoning");
+                    must(cudaMemsetAsync(call.qkv.q.data, 0xff, (size_t)R * Q * 2, NULL), "poisoning");
+                    must(mi_cuda_layer(NULL, l, &call), "launching");
+                    double *now = fetch(call.y.data, (size_t)R * D), *q = fetch(call.qkv.q.data, (size_t)R * Q);
+                    d = fmax(distance(now, y, (size_t)R * D), c.next ? distance(q, first_q, (size_t)R * Q) : 0);
+                    far = isnan(d) ? NAN : fmax(far, d);
+                    if (!(d < 1e-2))
+                        printf("# product %d, %d tokens x %d, %d blocks: %.2e\n", i, tokens, ns[k], cluster, d);
+                    cuts++;
+                    free(now), free(q);
+                }
+    snprintf(name, sizeof name, "cut in %d other ways", cuts);
+    if (!quick)
+        check(cuts > 0 && far < 1e-2, name, far);
+    free(first_q);
+    mi_cuda_layer_free(l);
+    free(h), free(n), free(act), free(up), free(y), free(got);
+    const Array all_arrays[] = {a, x, wo, wg, wd, wq, gain, next, bo, bd, bq, freqs};
+    for (size_t i = 0; i < sizeof all_arrays / sizeof *all_arrays; i++)
+        free(all_arrays[i].host);
+    free_all();
+}
+
+static void compare(void)
+{
+    static const Case cases[] = {
+        {5, 8, 128, 192, 2, 1, 64, false, false, false, true},
+        {32, 32, 128, 192, 2, 1, 64, false, true, true, true},
+        {13, 16, 896, 512, 14, 2, 64, false, true, true, true},
+        {32, 32, 896, 4864, 14, 2, 64, false, true, true, false},
+        {31, 32, 576, 1536, 9, 3, 64, true, false, true, true},
+        {27, 32, 1536, 8960, 12, 2, 128, false, true, true, false},
+        {50, 64, 896, 4864, 14, 2, 64, false, true, true, true},
+        {64, 64, 264, 648, 4, 4, 128, true, false, true, true},
+        {120, 128, 896, 4864, 14, 2, 64, false, true, true, true},
+        {128, 128, 192, 320, 3, 1, 64, false, true, false, true},
+        {70, 128, 1536, 1000, 12, 2, 128, false, true, true, true},
+        {250, 256, 896, 2432, 14, 2, 64, false, true, true, true},
+        {256, 256, 128, 192, 2, 1, 64, false, true, true, true},
+        {450, 512, 328, 408, 5, 5, 64, true, true, true, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i += quick ? 4 : 1)
+        one(cases[i]);
+}
+
+/* ---- a stack of layers --------------------------------------------------------------------- */
+
+typedef struct {
+    const char *name;
+    int         hidden, layers, heads, kv_heads, dim, mlp;
+} Shape;
+static const Shape shapes[] = {
+    {"0.5B", 896, 24, 14, 2, 64, 4864}, {"1.5B", 1536, 28, 12, 2, 128, 8960}, {"7B", 3584, 28, 28, 4, 128, 18944}};
+enum { CONTEXT = 512 };
+
+static int ascending(const void *a, const void *b) { return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b); }
+
+/* What a stack of layers reads and writes, whatever kernels run it. */
+typedef struct {
+    const Shape *s;
+    int          rows, capacity;
+    size_t       per_layer, side; /* weights; keys of a layer */
+    char        *w, *cache;
+    float       *vector;
+    int32_t     *numbers;
+    void        *x, *q, *a, *workspace, *room, *arrived;
+    cudaStream_t stream;
+    cudaEvent_t  begin, end;
+} Stack;
+
+enum { WORKSPACE = 64 << 20 };
+
+static void *cleared(size_t bytes)
+{
+    void *p = upload(NULL, bytes);
+    must(cudaMemset(p, 0, bytes), "clearing");
+    return p;
+}
+
+static Stack new_stack(const Shape *s, int rows)
+{
+    const int Q = s->heads * s->dim, K = s->kv_heads * s->dim;
+    Stack     t = {.s = s, .rows = rows, .capacity = CONTEXT + 64};
+    int32_t  *ints = malloc(sizeof *ints * 4 * (size_t)(rows + 1));
+
+    t.per_layer = (size_t)s->hidden * Q + 3 * (size_t)s->hidden * s->mlp + (size_t)(Q + 2 * K) * s->hidden;
+    t.side = (size_t)rows * s->kv_heads * t.capacity * s->dim;
+    t.w = cleared(t.per_layer * 2 * s->layers);
+    t.cache = cleared(t.side * 4 * s->layers);
+    t.vector = cleared(65536 * 4);
+    for (int i = 0; i <= rows; i++) {
+        ints[i] = CONTEXT - 1;                                     /* positions */
+        ints[rows + 1 + i] = CONTEXT;                              /* kv_len */
+        ints[2 * (rows + 1) + i] = i * t.capacity + CONTEXT - 1; /* slots */
+        ints[3 * (rows + 1) + i] = i;                              /* seq_start */
+    }
+    t.numbers = upload(ints, sizeof *ints * 4 * (size_t)(rows + 1));
+    free(ints);
+    t.x = cleared((size_t)rows * s->hidden * 2);
+    t.q = cleared((size_t)rows * Q * 2);
+    t.a = cleared((size_t)rows * Q * 2);
+    t.workspace = cleared(WORKSPACE);
+    t.room = cleared(mi_cuda_attention_workspace(s->dim));
+    t.arrived = cleared((size_t)rows * s->kv_heads * 4);
+    must(cudaStreamCreateWithFlags(&t.stream, cudaStreamNonBlocking), "a stream");
+    must(cudaEventCreate(&t.begin), "an event");
+    must(cudaEventCreate(&t.end), "an event");
+    return t;
+}
+
+/* us a layer of a captured stack; l NULL: of attention alone. */
+static float measure(const Stack *t, const MiLayer *l, int rounds, int replays)
+{
+    const Shape    *s = t->s;
+    const int       Q = s->heads * s->dim, K = s->kv_heads * s->dim, rows = t->rows;
+    cudaGraph_t     graph;
+    cudaGraphExec_t exec;
+    float           times[15];
+
+    if (l && mi_cuda_layer_workspace(l) > WORKSPACE)
+        must(cudaErrorInvalidValue, "workspace");
+    must(cudaStreamBeginCapture(t->stream, cudaStreamCaptureModeThreadLocal), "capturing");
+    for (int i = 0; i < s->layers; i++) {
+        char           *wl = t->w + t->per_layer * 2 * i, *keys = t->cache + t->side * 4 * i;
+        MiKvView        kv = {.k = keys, .v = keys + t->side * 2, .dtype = MI_BF16,
+                              .n_kv_heads = s->kv_heads, .head_dim = s->dim, .stride_block = s->kv_heads * t->capacity * s->dim,
+                              .stride_token = s->dim, .stride_head = t->capacity * s->dim, .block_size = t->capacity, .max_blocks = 1,
+                              .kv_len = t->numbers + rows + 1, .slots = t->numbers + 2 * (rows + 1)};
+        MiTensor        heads = {t->q, MI_BF16, 3, {rows, s->heads, s->dim}, {Q, s->dim, 1}}, out = heads;
+        out.data = t->a;
+        MiCudaAttention at = {.q = heads, .out = out, .kv = kv, .scale = 0.1f};
+        at.batch.shape = (MiShape){rows, rows, rows, CONTEXT, true};
+        at.batch.positions = t->numbers;
+        at.batch.seq_start = t->numbers + 3 * (rows + 1);
+        must(mi_cuda_attention_decode(t->stream, &at, t->room, t->arrived), "attention");
+        MiLayerCall call = {.a = tensor(t->a, rows, Q), .x = tensor(t->x, rows, s->hidden), .y = tensor(t->x, rows, s->hidden),
+                            .h = tensor(NULL, rows, s->hidden), .act = tensor(NULL, rows, s->mlp),
+                            .o = wl, .gate = wl + (size_t)s->hidden * Q * 2,
+                            .norm = {t->vector, 1e-6f, 0}, .next_norm = {t->vector, 1e-6f, 0}, .workspace = t->workspace};
+        call.up = (const char *)call.gate + (size_t)s->hidden * s->mlp * 2;
+        call.down = (const char *)call.up + (size_t)s->hidden * s->mlp * 2;
+        call.qkv = (MiGemvQkv){.freqs = t->vector, .positions = t->numbers, .magnitude = 1, .q = tensor(t->q, rows, Q), .kv = kv};
+        call.qkv.w[0] = (const char *)call.down + (size_t)s->hidden * s->mlp * 2;
+        call.qkv.w[1] = (const char *)call.qkv.w[0] + (size_t)Q * s->hidden * 2;
+        call.qkv.w[2] = (const char *)call.qkv.w[1] + (size_t)K * s->hidden * 2;
+        if (l)
+            must(mi_cuda_layer(t->stream, l, &call), "layer");
+    }
+    must(cudaStreamEndCapture(t->stream, &graph), "captured");
+    must(cudaGraphInstantiate(&exec, graph, 0), "a graph");
+    for (int i = 0; i < rounds; i++) {
+        must(cudaEventRecord(t->begin, t->stream), "an event");
+        for (int k = 0; k < replays; k++)
+            must(cudaGraphLaunch(exec, t->stream), "a launch");
+        must(cudaEventRecord(t->end, t->stream), "an event");
+        must(cudaEventSynchronize(t->end), "running");
+        must(cudaEventElapsedTime(times + i, t->begin, t->end), "the time");
+    }
+    must(cudaGraphExecDestroy(exec), "a graph");
+    must(cudaGraphDestroy(graph), "a graph");
+    qsort(times, (size_t)rounds, sizeof *times, ascending);
+    return times[rounds / 2] / (float)replays * 1e3f / (float)s->layers;
+}
+
+/* Each product cut in every way that there is, the others as they are. */
+static void every_cut(const Stack *t, const MiLayerShape *shape)
+{
+    static const char *const names[] = {"o", "gate, up", "down", "q, k, v"};
+    static const int         ns[] = {64, 80, 128, 144};
+    MiLayer                 *l;
+
+    for (int i = 0; i < MI_LAYER_PRODUCTS; i++) {
+        printf("#   %s:", names[i]);
+        for (int k = 0; k < 4; k++)
+            for (int tokens = 32; tokens <= 128; tokens *= 2)
+                for (int cluster = 1; cluster <= 8; cluster *= 2) {
+                    must(mi_cuda_layer_new(&l, shape), "planning");
+                    if (tokens < 4 * shape->rows && !mi_cuda_layer_cut(l, i, (MiLayerTiles){tokens, ns[k], cluster}))
+                        printf(" %dx%d/%d %.2f", tokens, ns[k], cluster, measure(t, l, 3, 3));
+                    mi_cuda_layer_free(l);
+                }
+        printf("\n");
+        fflush(stdout);
+    }
+}
+
+static void bench(const Shape *s, int rows, bool every)
+{
+    Stack         t = new_stack(s, rows);
+    MiLayerShape  shape = {rows, s->hidden, s->mlp, s->heads * s->dim, s->heads, s->kv_heads, s->dim, false};
+    MiLayer      *l;
+
+    must(mi_cuda_layer_new(&l, &shape), "planning");
+    printf("# %s, %d rows: a layer with attention %.2f us, attention alone %.2f; weights are %.2f us at 3.05 TB/s;", s->name, rows,
+           measure(&t, l, 9, 6), measure(&t, NULL, 9, 6), (double)t.per_layer * 2 / 3.05e6);
+    for (int i = 0; i < MI_LAYER_PRODUCTS; i++) {
+        const MiLayerTiles c = mi_cuda_layer_tiles(l, i);
+        printf(" %dx%d/%d", c.tokens, c.n, c.cluster);
+    }
+    printf("\n");
+    fflush(stdout);
+    mi_cuda_layer_free(l);
+    if (every)
+        every_cut(&t, &shape);
+    must(cudaStreamDestroy(t.stream), "a stream");
+    must(cudaEventDestroy(t.begin), "an event");
+    must(cudaEventDestroy(t.end), "an event");
+    free_all();
+}
+
+int main(int argc, char **argv)
+{
+    static const int rows[] = {8, 32, 64, 96, 128, 192, 256, 512};
+    const char      *timed = getenv("MI_BENCH");
+    int              n = 0;
+
+    quick = getenv("MI_QUICK") != NULL;
+    if (cudaGetDeviceCount(&n) || !n) {
+        printf("1..0 # SKIP no CUDA device\n");
+        return 0;
+    }
+    if (!timed || (strcmp(timed, "only") != 0 && strcmp(timed, "cuts") != 0))
+        compare();
+    printf("%d passed, %d failed\n", passed, failed);
+    for (int i = 0; i < 3 && timed; i++)
+        for (size_t k = 0; k < sizeof rows / sizeof *rows; k++)
+            if (argc < 3 || (strcmp(argv[1], shapes[i].name) == 0 && (atoi(argv[2]) == rows[k] || !atoi(argv[2]))))
+                bench(&shapes[i], rows[k], strcmp(timed, "cuts") == 0);
+    return failed > 0;
+}
