@@ -22,6 +22,11 @@ plugins_linear_int4_so_SOURCES  = plugins/linear/int4.c $(encoded_sources)
 plugins_linear_int4_so_CPPFLAGS = $(kernel_cppflags)
 plugins_linear_int4_so_LDFLAGS  = $(plugin_ldflags)
 plugins_linear_int4_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
+plugins += plugins/linear_packed.so
+plugins_linear_packed_so_SOURCES  = plugins/linear/packed.c plugins/linear/panel_op.c plugins/linear/panel_op.h
+plugins_linear_packed_so_CPPFLAGS = $(kernel_cppflags)
+plugins_linear_packed_so_LDFLAGS  = $(plugin_ldflags)
+plugins_linear_packed_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
 if MI_CUDA
 plugins += plugins/linear_dense_cuda.so
 endif
