@@ -79,7 +79,7 @@ def write(folder, spec):
     write_weights(os.path.join(folder, "model.safetensors"), spec["tensors"])
 
 
-def compare(folder, prompt, flags):
+def compare(folder, prompt, flags, tolerance=TOLERANCE):
     """Complaints about one prompt, and how far off the worst value is."""
     done = subprocess.run([os.path.join(os.environ["MI_BUILDDIR"], "miniinfer"), "run", "--model.path", folder, "--ids",
                            ",".join(map(str, prompt["ids"])), "-n", str(len(prompt["greedy"])), "--ignore-eos", "--json",
@@ -94,11 +94,11 @@ def compare(folder, prompt, flags):
     top, want = dict(got["logprobs"][0]["top"]), dict(prompt["top20"])
     worst = max([abs(a - b) for a, b in zip(mine, prompt["prompt_logprobs"])] +
                 [abs(top[i] - want[i]) for i in top if i in want] or [9])
-    if worst > TOLERANCE or len(set(top) & set(want)) < 18:
+    if worst > tolerance or len(set(top) & set(want)) < 18:
         wrong.append(f"log probabilities differ by up to {worst:.6f}, {len(set(top) & set(want))} of 20 in common")
     for step, (a, b) in enumerate(zip(got["output_ids"], prompt["greedy"])):
         if a != b:
-            if prompt["greedy_gap"][step] >= TOLERANCE:
+            if prompt["greedy_gap"][step] >= tolerance:
                 wrong.append(f"greedy token {step} is {a}, not {b}, which leads by {prompt['greedy_gap'][step]:.4f}")
             break
     return wrong, worst

@@ -13,3 +13,7 @@ test_programs += tests/test_linear_encoded
 tests_test_linear_encoded_SOURCES  = tests/test_linear_encoded.c tests/linear.h $(TEST_COMMON)
 tests_test_linear_encoded_CPPFLAGS = $(TEST_CPPFLAGS) -I$(top_srcdir)/kernels
 tests_test_linear_encoded_LDADD    = $(cpu_kernels) $(TEST_LDADD)
+test_programs += tests/test_linear_packed
+tests_test_linear_packed_SOURCES  = tests/test_linear_packed.c tests/linear.h $(TEST_COMMON)
+tests_test_linear_packed_CPPFLAGS = $(TEST_CPPFLAGS) -I$(top_srcdir)/kernels
+tests_test_linear_packed_LDADD    = $(cpu_kernels) $(TEST_LDADD)
