@@ -242,7 +242,8 @@ enum { N_ISAS = 1 };
 #define KERNEL(x, name, ...) { #name, { __VA_ARGS__ }, MI_PANEL_##name, &ISA, x },
 #define BLOCK(...) KERNEL(MI_X_BLOCK, __VA_ARGS__)
 #define ROW(...) KERNEL(MI_X_ROW, __VA_ARGS__)
-#define KERNELS { { MI_PANEL_FORMATS(BLOCK) }, { MI_PANEL_FORMATS(ROW) } }
+#define WIDE(...) KERNEL(MI_X_WIDE, __VA_ARGS__)
+#define KERNELS { { MI_PANEL_FORMATS(BLOCK) }, { MI_PANEL_FORMATS(ROW) }, { MI_PANEL_FORMATS(WIDE) } }
 static const MiPanelKernel kernels[N_ISAS][MI_X_N][MI_PANEL_N_FORMATS] = {
 #ifdef MI_X86_64
 #define ISA mi_panel_avx512

@@ -20,7 +20,8 @@
  *
  * Formats that are encoded while loading (encode.h) have d and m of 32, 64 or 128
  * columns or of a whole row.  Their x has one s for 32 columns, or one for the row:
- * then integers are summed over all columns that share d; or x stays f32. */
+ * then integers are summed over all columns that share d; or it is made two bytes,
+ * which are multiplied one after the other. */
 #ifndef MI_KERNELS_CPU_PANELS_H
 #define MI_KERNELS_CPU_PANELS_H
 
@@ -124,14 +125,20 @@ MI_INLINE int32_t mi_panel_planes(int32_t low, int32_t high) { return 128 * (low
 /* What becomes of x. */
 typedef enum {
     MI_X_BLOCK, /* int8, s of 32 columns */
-    MI_X_ROW,   /* int8, s of the row; encoded formats only */
+    MI_X_ROW,   /* int8, s of the row; this and the next of encoded formats only */
+    MI_X_WIDE,  /* 15 bits in two bytes, 128 qa + low; s of 32 columns */
     MI_X_N
 } MiPanelX;
 
 /* x, quantised: tiles of MI_TILE rows, the last of fewer; of a tile of nt rows, block by block
  *     int8_t qa[nt][32]; float s[nt]; float s_sum[nt]; int32_t sum[2][nt]
- * s_sum = s sum(qa), sum: of the first and the last 16; of MI_X_ROW sum[0] is that of all columns up to here. */
-enum { MI_TILE_BYTES = 32 + 4 + 4 + 8 /* of a row and block */ };
+ * s_sum = s sum(qa), sum: of the first and the last 16; of MI_X_ROW sum[0] is that of all columns up to here.
+ * Of MI_X_WIDE int8_t low[nt][32] follow, in [-64, 63]; s_sum is of both, sum[0] of qa, sum[1] of low. */
+enum { MI_TILE_BYTES = 32 + 4 + 4 + 8 /* of a row and block */, MI_TILE_WIDE = MI_TILE_BYTES + 32 };
+MI_INLINE int32_t mi_tile_bytes(MiPanelX x) { return x == MI_X_WIDE ? MI_TILE_WIDE : MI_TILE_BYTES; }
+
+/* |128 qa + low| at most. */
+#define MI_PANEL_WIDE 16256.0f
 
 #define MI_PANEL_TINY 1e-30f /* a block of x of nothing larger is zero: 127 / max stays finite */
 

@@ -3,4 +3,4 @@
 #include <cpu/panels_ymm.h>
 #include <cpu/x86.h>
 
-const MiPanelIsa mi_panel_avx2 = { "avx2", mi_x86_avx2, { quantise, quantise_rows }, ALL_OF_THEM };
+const MiPanelIsa mi_panel_avx2 = { "avx2", mi_x86_avx2, { quantise, quantise_rows, quantise_wide }, ALL_OF_THEM };

@@ -24,13 +24,10 @@ INLINE float largest(__m512 top)
     return _mm_cvtss_f32(_mm_max_ss(top4, _mm_movehdup_ps(top4)));
 }
 
-/* Of 32 values x / s to `to`; the sums of both halves. */
-INLINE void to_bytes(const float *x, float to_int, uint8_t *to, int32_t *sum, int32_t *sum2)
+/* 32 integers as bytes to `to`; the sums of both halves. */
+INLINE void store_bytes(__m512i v0, __m512i v1, uint8_t *to, int32_t *sum, int32_t *sum2)
 {
-    const __m512  k = _mm512_set1_ps(to_int);
-    const __m128i q0 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), k)));
-    const __m128i q1 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), k)));
-    const __m256i q = _mm256_inserti128_si256(_mm256_castsi128_si256(q0), q1, 1);
+    const __m256i q = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm512_cvtsepi32_epi8(v0)), _mm512_cvtsepi32_epi8(v1), 1);
     __m256i       sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), q);
 
     _mm256_storeu_si256((__m256i *)to, q);
@@ -38,6 +35,16 @@ INLINE void to_bytes(const float *x, float to_int, uint8_t *to, int32_t *sum, in
     sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0xb1));
     *sum = _mm256_extract_epi32(sums, 0);
     *sum2 = _mm256_extract_epi32(sums, 4);
+}
+
+INLINE __m512i scaled(const float *x, float to_int)
+{
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(to_int)));
+}
+
+INLINE void to_bytes(const float *x, float to_int, uint8_t *to, int32_t *sum, int32_t *sum2)
+{
+    store_bytes(scaled(x, to_int), scaled(x + 16, to_int), to, sum, sum2);
 }
 
 INLINE __m512 absolute(const float *x)
@@ -79,6 +86,33 @@ static void quantise_rows(const float *x, int64_t x_stride, int32_t first, int32
             to_bytes(x + b * 32, to_int, at + 32 * t, &a, &c);
             ((float *)(at + 32 * nt))[t] = s;
             ((int32_t *)(at + 40 * nt))[t] = sum += a + c;
+        }
+    }
+}
+
+static void quantise_wide(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks,
+                          uint8_t *tile)
+{
+    const __m512i half = _mm512_set1_epi32(64);
+
+    for (int32_t t = first; t < first + n; t++, x += x_stride) {
+        uint8_t *at = tile;
+        for (int64_t b = 0; b < blocks; b++, at += nt * MI_TILE_WIDE) {
+            const float   max = largest(absolute(x + b * 32));
+            const float   to_int = max > MI_PANEL_TINY ? MI_PANEL_WIDE / max : 0;
+            const float   s = max > MI_PANEL_TINY ? max * (1.0f / MI_PANEL_WIDE) : 0;
+            const __m512i v0 = scaled(x + b * 32, to_int), v1 = scaled(x + b * 32 + 16, to_int);
+            const __m512i h0 = _mm512_srai_epi32(_mm512_add_epi32(v0, half), 7);
+            const __m512i h1 = _mm512_srai_epi32(_mm512_add_epi32(v1, half), 7);
+            int32_t       a, c, l, m;
+
+            store_bytes(h0, h1, at + 32 * t, &a, &c);
+            store_bytes(_mm512_sub_epi32(v0, _mm512_slli_epi32(h0, 7)), _mm512_sub_epi32(v1, _mm512_slli_epi32(h1, 7)),
+                        at + MI_TILE_BYTES * nt + 32 * t, &l, &m);
+            ((float *)(at + 32 * nt))[t] = s;
+            ((float *)(at + 36 * nt))[t] = s * (float)(128 * (a + c) + l + m);
+            ((int32_t *)(at + 40 * nt))[t] = a + c;
+            ((int32_t *)(at + 44 * nt))[t] = l + m;
         }
     }
 }
@@ -215,7 +249,7 @@ INLINE void scale(MiPanelShape f, const Scales *e, float s, float s_sum, int32_t
 /* What a block of x, rows t .. t + n - 1 of the tile, adds to the sums of both halves of a panel's rows; to `whole`,
  * in integers and without the offset, where x has one scale for a row. */
 INLINE void add(MiPanelShape f, const Half *w, const Half *w2, const Scales *e, const Scales *e2, const uint8_t *at,
-                int nt, int t, int n, __m512 (*y)[2], __m512i (*whole)[2])
+                int nt, int t, int n, bool wide, __m512 (*y)[2], __m512i (*whole)[2])
 {
     const int32_t *qa = (const int32_t *)(at + 32 * t), *sum = (const int32_t *)(at + 40 * nt) + t;
     const float   *s = (const float *)(at + 32 * nt) + t;
@@ -223,7 +257,7 @@ INLINE void add(MiPanelShape f, const Half *w, const Half *w2, const Scales *e, 
 
 #define START(i)                                                                                           \
     const bool from##i = i < n && !whole;                                                                  \
-    __m512i a##i = _mm512_set1_epi32(from##i ? -f.offset * (split ? sum[i] : sum[i] + sum[nt + i]) : 0); \
+    __m512i a##i = _mm512_set1_epi32(from##i ? -f.offset * (split || wide ? sum[i] : sum[i] + sum[nt + i]) : 0); \
     __m512i b##i = _mm512_set1_epi32(from##i && split ? -f.offset * sum[nt + i] : 0);                    \
     __m512i c##i = a##i, d##i = b##i;                                                                      \
     if (i < n && whole)                                                                                    \
@@ -247,6 +281,18 @@ INLINE void add(MiPanelShape f, const Half *w, const Half *w2, const Scales *e, 
 #define LAST_7(i) LAST(i, 7)
     EACH_ROW(FIRST_0) EACH_ROW(FIRST_1) EACH_ROW(FIRST_2) EACH_ROW(FIRST_3)
     EACH_ROW(LAST_4) EACH_ROW(LAST_5) EACH_ROW(LAST_6) EACH_ROW(LAST_7)
+#define SHIFT(i)                                                                     \
+    {                                                                                \
+        const __m512i off = _mm512_set1_epi32(-f.offset * sum[nt + i]);              \
+        a##i = _mm512_add_epi32(_mm512_slli_epi32(a##i, 7), off);                    \
+        c##i = _mm512_add_epi32(_mm512_slli_epi32(c##i, 7), off);                    \
+    }
+    if (wide) {
+        EACH_ROW(SHIFT)
+        qa = (const int32_t *)(at + MI_TILE_BYTES * nt + 32 * t);
+        EACH_ROW(FIRST_0) EACH_ROW(FIRST_1) EACH_ROW(FIRST_2) EACH_ROW(FIRST_3)
+        EACH_ROW(LAST_4) EACH_ROW(LAST_5) EACH_ROW(LAST_6) EACH_ROW(LAST_7)
+    }
 #define FINISH(i)                                                                    \
     if (whole) {                                                                     \
         whole[i][0] = a##i, whole[i][1] = c##i;                                      \
@@ -293,13 +339,13 @@ INLINE void panel(const MiPanelCall *c, MiPanelShape f, bool one)
             for (int o = 0; o < planes; o += 64)
                 _mm_prefetch((const char *)p + AHEAD + o, _MM_HINT_T0);
             if (one) {
-                add(f, &w, &w2, &e, &e2, at, 1, 0, 1, &y[0], NULL);
+                add(f, &w, &w2, &e, &e2, at, 1, 0, 1, false, &y[0], NULL);
                 continue;
             }
             for (; t + step <= nt; t += step)
-                add(f, &w, &w2, &e, &e2, at, nt, t, step, &y[t], NULL);
+                add(f, &w, &w2, &e, &e2, at, nt, t, step, false, &y[t], NULL);
             for (; t < nt; t++)
-                add(f, &w, &w2, &e, &e2, at, nt, t, 1, &y[t], NULL);
+                add(f, &w, &w2, &e, &e2, at, nt, t, 1, false, &y[t], NULL);
         }
     }
     finish(c, 0, y[0][0], y[0][1]);
@@ -318,7 +364,7 @@ typedef struct {
 INLINE void end_group(MiPanelShape f, MiPanelX x, const Scales *e, const Scales *e2, const uint8_t *at, int64_t blocks,
                       bool first, int nt, int t, Sums *u)
 {
-    const int64_t step = (int64_t)nt * MI_TILE_BYTES;
+    const int64_t step = (int64_t)nt * mi_tile_bytes(x);
     float         sum = 0;
 
     if (x == MI_X_ROW) {
@@ -345,7 +391,7 @@ INLINE void end_group(MiPanelShape f, MiPanelX x, const Scales *e, const Scales 
 INLINE void encoded_panel(const MiPanelCall *c, MiPanelShape f, MiPanelX x, bool one)
 {
     const int      nt = one ? 1 : c->nt, head_bytes = mi_panel_head(f.scales), planes = mi_panel_planes(f.low, f.high);
-    const int64_t  group = mi_panel_group(f.scales), step = (int64_t)nt * MI_TILE_BYTES;
+    const int64_t  group = mi_panel_group(f.scales), step = (int64_t)nt * mi_tile_bytes(x);
     const uint8_t *head = c->panel, *p = head + head_bytes, *at = c->tile;
     Sums           u;
 
@@ -363,9 +409,11 @@ INLINE void encoded_panel(const MiPanelCall *c, MiPanelShape f, MiPanelX x, bool
             for (int o = 0; o < planes; o += 64)
                 _mm_prefetch((const char *)p + AHEAD + o, _MM_HINT_T0);
             for (; !one && t + 4 <= nt; t += 4)
-                add(f, &w, &w2, NULL, NULL, at + b * step, nt, t, 4, &u.part[t], x == MI_X_ROW ? &u.whole[t] : NULL);
+                add(f, &w, &w2, NULL, NULL, at + b * step, nt, t, 4, x == MI_X_WIDE, &u.part[t],
+                    x == MI_X_ROW ? &u.whole[t] : NULL);
             for (; t < nt; t++)
-                add(f, &w, &w2, NULL, NULL, at + b * step, nt, t, 1, &u.part[t], x == MI_X_ROW ? &u.whole[t] : NULL);
+                add(f, &w, &w2, NULL, NULL, at + b * step, nt, t, 1, x == MI_X_WIDE, &u.part[t],
+                    x == MI_X_ROW ? &u.whole[t] : NULL);
         }
         const Scales e = scales_of(f.scales, head, 0, 0), e2 = scales_of(f.scales, head, 0, 1);
         for (int t = 0; t < nt; t++)
@@ -401,13 +449,16 @@ INLINE void encoded_panel(const MiPanelCall *c, MiPanelShape f, MiPanelX x, bool
     }
 #define RUN_BLOCK(name, ...) RUN_ENCODED(MI_X_BLOCK, name, __VA_ARGS__)
 #define RUN_ROW(name, ...) RUN_ENCODED(MI_X_ROW, name##_by_row, __VA_ARGS__)
+#define RUN_WIDE(name, ...) RUN_ENCODED(MI_X_WIDE, name##_wide, __VA_ARGS__)
 MI_PANEL_STORED(RUN)
 MI_PANEL_ENCODED(RUN_BLOCK)
 MI_PANEL_ENCODED(RUN_ROW)
+MI_PANEL_ENCODED(RUN_WIDE)
 
 #define RUN_OF(name, ...) [MI_PANEL_##name] = name,
 #define RUN_ROW_OF(name, ...) [MI_PANEL_##name] = name##_by_row,
+#define RUN_WIDE_OF(name, ...) [MI_PANEL_##name] = name##_wide,
 const MiPanelIsa mi_panel_avx512 = {
-    "avx512", mi_x86_avx512_vnni, { quantise, quantise_rows },
-    { { MI_PANEL_FORMATS(RUN_OF) }, { MI_PANEL_ENCODED(RUN_ROW_OF) } },
+    "avx512", mi_x86_avx512_vnni, { quantise, quantise_rows, quantise_wide },
+    { { MI_PANEL_FORMATS(RUN_OF) }, { MI_PANEL_ENCODED(RUN_ROW_OF) }, { MI_PANEL_ENCODED(RUN_WIDE_OF) } },
 };

@@ -70,6 +70,33 @@ static void quantise_rows(const float *x, int64_t x_stride, int32_t first, int32
     }
 }
 
+static void quantise_wide(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks,
+                          uint8_t *tile)
+{
+    for (int32_t t = first; t < first + n; t++, x += x_stride) {
+        for (int64_t b = 0; b < blocks; b++) {
+            uint8_t    *at = tile + b * nt * MI_TILE_WIDE;
+            const float max = largest(x + b * MI_BLOCK, MI_BLOCK);
+            const float to_int = max > MI_PANEL_TINY ? MI_PANEL_WIDE / max : 0;
+            const float s = max > MI_PANEL_TINY ? max * (1.0f / MI_PANEL_WIDE) : 0;
+            int32_t     sum[2] = { 0, 0 };
+
+            for (int k = 0; k < MI_BLOCK; k++) {
+                const int32_t v = nearest(x[b * MI_BLOCK + k] * to_int), high = (v + 64) >> 7, low = v - high * 128;
+                ((int8_t *)at)[t * MI_BLOCK + k] = (int8_t)high;
+                ((int8_t *)at)[MI_TILE_BYTES * nt + t * MI_BLOCK + k] = (int8_t)low;
+                sum[0] += high;
+                sum[1] += low;
+            }
+            const float s_sum = s * (float)(128 * sum[0] + sum[1]);
+            memcpy(at + 32 * nt + 4 * t, &s, 4);
+            memcpy(at + 36 * nt + 4 * t, &s_sum, 4);
+            memcpy(at + 40 * nt + 4 * t, &sum[0], 4);
+            memcpy(at + 44 * nt + 4 * t, &sum[1], 4);
+        }
+    }
+}
+
 #define INLINE static inline __attribute__((always_inline)) /* the shape is a constant of each format */
 
 INLINE uint32_t word(const uint8_t *p) /* four columns, in the machine's order: only bytes matter */
@@ -223,15 +250,18 @@ INLINE void add_block(MiPanelShape f, MiPanelX x, const uint8_t *planes, const u
 
     unpack(f, planes, q);
     for (int t = 0; t < nt; t++) {
-        const Block b = block_of(at, nt, t);
+        const Block   b = block_of(at, nt, t);
+        const int8_t *high = (const int8_t *)at + t * MI_BLOCK, *low = high + MI_TILE_BYTES * nt;
+        const int32_t total = x == MI_X_WIDE ? 128 * b.sum[0] + b.sum[1] : b.sum[0] + b.sum[1];
+
         for (int k = 0; k < MI_BLOCK; k++)
-            a[k] = ((const int8_t *)at)[t * MI_BLOCK + k];
+            a[k] = (int16_t)(x == MI_X_WIDE ? 128 * high[k] + low[k] : high[k]);
         for (int r = 0; r < MI_PANEL; r++) {
             const int32_t sum = dot(q[r], a) + dot(q[r] + 16, a + 16);
             if (x == MI_X_ROW)
                 u->whole[t][r] += sum;
             else
-                u->part[t][r] = fmaf((float)(sum - f.offset * (b.sum[0] + b.sum[1])), b.s, u->part[t][r]);
+                u->part[t][r] = fmaf((float)(sum - f.offset * total), b.s, u->part[t][r]);
         }
     }
 }
@@ -240,7 +270,7 @@ INLINE void add_block(MiPanelShape f, MiPanelX x, const uint8_t *planes, const u
 INLINE void end_group(MiPanelShape f, MiPanelX x, const uint8_t *head, const uint8_t *at, int64_t blocks, bool first,
                       int nt, int t, Sums *u)
 {
-    const int64_t step = (int64_t)nt * MI_TILE_BYTES;
+    const int64_t step = (int64_t)nt * mi_tile_bytes(x);
     float         d[2][MI_PANEL], m[2][MI_PANEL], sum = 0;
     int32_t       total = 0;
 
@@ -264,7 +294,7 @@ INLINE void end_group(MiPanelShape f, MiPanelX x, const uint8_t *head, const uin
 INLINE void encoded_panel(const MiPanelCall *c, MiPanelShape f, MiPanelX x)
 {
     const int      head_bytes = mi_panel_head(f.scales), planes = mi_panel_planes(f.low, f.high);
-    const int64_t  group = mi_panel_group(f.scales), step = (int64_t)c->nt * MI_TILE_BYTES;
+    const int64_t  group = mi_panel_group(f.scales), step = (int64_t)c->nt * mi_tile_bytes(x);
     const uint8_t *head = c->panel, *p = head + head_bytes, *at = c->tile;
     Sums           u;
 
@@ -300,12 +330,16 @@ INLINE void encoded_panel(const MiPanelCall *c, MiPanelShape f, MiPanelX x)
     }
 #define RUN_BLOCK(name, ...) RUN_ENCODED(MI_X_BLOCK, name, __VA_ARGS__)
 #define RUN_ROW(name, ...) RUN_ENCODED(MI_X_ROW, name##_by_row, __VA_ARGS__)
+#define RUN_WIDE(name, ...) RUN_ENCODED(MI_X_WIDE, name##_wide, __VA_ARGS__)
 MI_PANEL_STORED(RUN)
 MI_PANEL_ENCODED(RUN_BLOCK)
 MI_PANEL_ENCODED(RUN_ROW)
+MI_PANEL_ENCODED(RUN_WIDE)
 
 #define RUN_OF(name, ...) [MI_PANEL_##name] = name,
 #define RUN_ROW_OF(name, ...) [MI_PANEL_##name] = name##_by_row,
+#define RUN_WIDE_OF(name, ...) [MI_PANEL_##name] = name##_wide,
 const MiPanelIsa mi_panel_scalar = {
-    "scalar", usable, { quantise, quantise_rows }, { { MI_PANEL_FORMATS(RUN_OF) }, { MI_PANEL_ENCODED(RUN_ROW_OF) } },
+    "scalar", usable, { quantise, quantise_rows, quantise_wide },
+    { { MI_PANEL_FORMATS(RUN_OF) }, { MI_PANEL_ENCODED(RUN_ROW_OF) }, { MI_PANEL_ENCODED(RUN_WIDE_OF) } },
 };

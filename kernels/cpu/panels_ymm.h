@@ -17,9 +17,13 @@ INLINE int32_t sum_of(__m128i q)
     return _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32(v, 0xb1)));
 }
 
-INLINE __m128i to_bytes(__m256 a, __m256 b, __m256 scale)
+INLINE __m256i scaled(const float *x, float to_int)
 {
-    const __m256i p = _mm256_cvtps_epi32(_mm256_mul_ps(a, scale)), q = _mm256_cvtps_epi32(_mm256_mul_ps(b, scale));
+    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(to_int)));
+}
+
+INLINE __m128i to_bytes(__m256i p, __m256i q)
+{
     const __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(p, q), 0xd8);
     return _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
 }
@@ -40,9 +44,8 @@ INLINE float largest(__m256 top)
 /* Of 32 values x / s to `to`; the sums of both halves. */
 INLINE void block_to_bytes(const float *v, float to_int, uint8_t *to, int32_t *sum, int32_t *sum2)
 {
-    const __m256  k = _mm256_set1_ps(to_int);
-    const __m128i q0 = to_bytes(_mm256_loadu_ps(v), _mm256_loadu_ps(v + 8), k);
-    const __m128i q1 = to_bytes(_mm256_loadu_ps(v + 16), _mm256_loadu_ps(v + 24), k);
+    const __m128i q0 = to_bytes(scaled(v, to_int), scaled(v + 8, to_int));
+    const __m128i q1 = to_bytes(scaled(v + 16, to_int), scaled(v + 24, to_int));
 
     _mm_storeu_si128((__m128i *)to, q0);
     _mm_storeu_si128((__m128i *)(to + 16), q1);
@@ -84,6 +87,42 @@ static void quantise_rows(const float *x, int64_t x_stride, int32_t first, int32
             block_to_bytes(x + b * 32, to_int, at + 32 * t, &a, &c);
             ((float *)(at + 32 * nt))[t] = s;
             ((int32_t *)(at + 40 * nt))[t] = sum += a + c;
+        }
+    }
+}
+
+/* 16 values of a row of x: bytes to `high` and `low`; their sums are added. */
+INLINE void split_bytes(const float *v, float to_int, uint8_t *high, uint8_t *low, int32_t *sum, int32_t *sum_low)
+{
+    const __m256i half = _mm256_set1_epi32(64), v0 = scaled(v, to_int), v1 = scaled(v + 8, to_int);
+    const __m256i h0 = _mm256_srai_epi32(_mm256_add_epi32(v0, half), 7), h1 = _mm256_srai_epi32(_mm256_add_epi32(v1, half), 7);
+    const __m128i h = to_bytes(h0, h1);
+    const __m128i l = to_bytes(_mm256_sub_epi32(v0, _mm256_slli_epi32(h0, 7)), _mm256_sub_epi32(v1, _mm256_slli_epi32(h1, 7)));
+
+    _mm_storeu_si128((__m128i *)high, h);
+    _mm_storeu_si128((__m128i *)low, l);
+    *sum += sum_of(h);
+    *sum_low += sum_of(l);
+}
+
+static void quantise_wide(const float *x, int64_t x_stride, int32_t first, int32_t n, int32_t nt, int64_t blocks,
+                          uint8_t *tile)
+{
+    for (int32_t t = first; t < first + n; t++, x += x_stride) {
+        uint8_t *at = tile;
+        for (int64_t b = 0; b < blocks; b++, at += nt * MI_TILE_WIDE) {
+            const float max = largest(largest_of_32(x + b * 32));
+            const float to_int = max > MI_PANEL_TINY ? MI_PANEL_WIDE / max : 0;
+            const float s = max > MI_PANEL_TINY ? max * (1.0f / MI_PANEL_WIDE) : 0;
+            uint8_t    *high = at + 32 * t, *low = at + MI_TILE_BYTES * nt + 32 * t;
+            int32_t     sum = 0, sum_low = 0;
+
+            split_bytes(x + b * 32, to_int, high, low, &sum, &sum_low);
+            split_bytes(x + b * 32 + 16, to_int, high + 16, low + 16, &sum, &sum_low);
+            ((float *)(at + 32 * nt))[t] = s;
+            ((float *)(at + 36 * nt))[t] = s * (float)(128 * sum + sum_low);
+            ((int32_t *)(at + 40 * nt))[t] = sum;
+            ((int32_t *)(at + 44 * nt))[t] = sum_low;
         }
     }
 }
@@ -292,9 +331,14 @@ INLINE void add_encoded(MiPanelShape f, MiPanelX x, const Eight *w, const uint8_
     const int32_t *qa = (const int32_t *)(at + 32 * t), *sum = (const int32_t *)(at + 40 * nt) + t;
     const int32_t  offset = is_signed(f) ? 0 : -f.offset;
     __m256i        a = x == MI_X_ROW ? _mm256_loadu_si256((const __m256i *)whole)
-                                     : _mm256_set1_epi32(offset * (sum[0] + sum[nt]));
+                                     : _mm256_set1_epi32(offset * (x == MI_X_WIDE ? sum[0] : sum[0] + sum[nt]));
 
     a = dot(f, dot(f, a, w->q0, w->q1, w->q2, w->q3, qa), w->q4, w->q5, w->q6, w->q7, qa + 4);
+    if (x == MI_X_WIDE) {
+        qa = (const int32_t *)(at + MI_TILE_BYTES * nt + 32 * t);
+        a = _mm256_add_epi32(_mm256_slli_epi32(a, 7), _mm256_set1_epi32(offset * sum[nt]));
+        a = dot(f, dot(f, a, w->q0, w->q1, w->q2, w->q3, qa), w->q4, w->q5, w->q6, w->q7, qa + 4);
+    }
     if (x == MI_X_ROW)
         _mm256_storeu_si256((__m256i *)whole, a);
     else
@@ -306,7 +350,7 @@ INLINE void add_encoded(MiPanelShape f, MiPanelX x, const Eight *w, const uint8_
 INLINE void end_group(MiPanelShape f, MiPanelX x, const uint8_t *head, const uint8_t *at, int64_t blocks, bool first,
                       int nt, int t, Sums *u)
 {
-    const int64_t step = (int64_t)nt * MI_TILE_BYTES;
+    const int64_t step = (int64_t)nt * mi_tile_bytes(x);
     int32_t       total = 0;
     float         sum = 0;
 
@@ -338,7 +382,7 @@ INLINE void end_group(MiPanelShape f, MiPanelX x, const uint8_t *head, const uin
 INLINE void encoded_panel(const MiPanelCall *c, MiPanelShape f, MiPanelX x)
 {
     const int      nt = c->nt, head_bytes = mi_panel_head(f.scales), planes = mi_panel_planes(f.low, f.high);
-    const int64_t  group = mi_panel_group(f.scales), step = (int64_t)nt * MI_TILE_BYTES;
+    const int64_t  group = mi_panel_group(f.scales), step = (int64_t)nt * mi_tile_bytes(x);
     const uint8_t *head = c->panel, *p = head + head_bytes, *at = c->tile;
     Sums           u;
 
@@ -383,9 +427,12 @@ INLINE void encoded_panel(const MiPanelCall *c, MiPanelShape f, MiPanelX x)
     }
 #define RUN_BLOCK(name, ...) RUN_ENCODED(MI_X_BLOCK, name, __VA_ARGS__)
 #define RUN_ROW(name, ...) RUN_ENCODED(MI_X_ROW, name##_by_row, __VA_ARGS__)
+#define RUN_WIDE(name, ...) RUN_ENCODED(MI_X_WIDE, name##_wide, __VA_ARGS__)
 MI_PANEL_STORED(RUN)
 MI_PANEL_ENCODED(RUN_BLOCK)
 MI_PANEL_ENCODED(RUN_ROW)
+MI_PANEL_ENCODED(RUN_WIDE)
 #define RUN_OF(name, ...) [MI_PANEL_##name] = name,
 #define RUN_ROW_OF(name, ...) [MI_PANEL_##name] = name##_by_row,
-#define ALL_OF_THEM { { MI_PANEL_FORMATS(RUN_OF) }, { MI_PANEL_ENCODED(RUN_ROW_OF) } }
+#define RUN_WIDE_OF(name, ...) [MI_PANEL_##name] = name##_wide,
+#define ALL_OF_THEM { { MI_PANEL_FORMATS(RUN_OF) }, { MI_PANEL_ENCODED(RUN_ROW_OF) }, { MI_PANEL_ENCODED(RUN_WIDE_OF) } }

@@ -13,7 +13,7 @@ const char *const mi_encoded_formats[] = {
 
 MiPanelX mi_encoded_x(const char *activations)
 {
-    return strcmp(activations, "int8") == 0 ? MI_X_ROW : MI_X_BLOCK;
+    return strcmp(activations, "int8") == 0 ? MI_X_ROW : strcmp(activations, "none") == 0 ? MI_X_WIDE : MI_X_BLOCK;
 }
 
 static bool check(const MiWeight *w, GError **error)

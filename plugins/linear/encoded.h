@@ -17,10 +17,10 @@ bool mi_encoded_pack(MiKernelOf *, bool fit, MiContext *, const MiWeight *parts,
 /* "auto", "block", "int8", "none" of an option. */
 MiPanelX mi_encoded_x(const char *activations);
 
-#define MI_ACTIVATIONS(Options)                                                     \
-    MI_CHOICE(Options, activations, "auto", "auto, block, int8",                    \
-              "what x is rounded to: auto, block: int8 with a scale for 32 columns; " \
-              "int8: with a scale for a row")
+#define MI_ACTIVATIONS(Options)                                                        \
+    MI_CHOICE(Options, activations, "auto", "auto, block, int8, none",                 \
+              "what x is rounded to: auto, block: 8 bits with a scale for 32 columns; " \
+              "int8: with one for a row; none: 15 bits, prompts take longer")
 #define MI_SCALES(Options)                                                          \
     MI_CHOICE(Options, scales, "fit", "fit, range",                                 \
               "fit: with the least squared error; range: such that the largest value is exact, which loads faster")

@@ -54,7 +54,7 @@ static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *optio
 
 static const MiLinear int4 = {
     .struct_size = sizeof int4, .formats = mi_encoded_formats, .layout = "panels", .rank = -10, .joins = true,
-    .bytes = bytes, .pack = pack, .op = &mi_panel_op,
+    .bytes = bytes, .pack = pack, .op = &mi_panel_op_wide,
 };
 
 MI_PLUGIN("linear_int4", "0.1", "Projections with weights of 4 bits in groups, encoded while loading",

@@ -45,7 +45,7 @@ static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *optio
 
 static const MiLinear int8 = {
     .struct_size = sizeof int8, .formats = mi_encoded_formats, .layout = "panels", .rank = -10, .joins = true,
-    .bytes = bytes, .pack = pack, .op = &mi_panel_op,
+    .bytes = bytes, .pack = pack, .op = &mi_panel_op_wide,
 };
 
 MI_PLUGIN("linear_int8", "0.1", "Projections with weights of 8 bits, encoded while loading",

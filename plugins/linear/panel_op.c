@@ -18,12 +18,12 @@ typedef struct {
     MiQuantiseFn  quantise;
     uint8_t      *x;      /* quantised */
     float        *padded; /* x with rows of whole blocks; NULL: it has such */
-    int64_t       in, rows, blocks, n_pieces, step;
+    int64_t       in, rows, blocks, tile_bytes /* of a row and block */, n_pieces, step;
     int64_t       spans; /* pieces of a panel: TILES tiles each */
     atomic_llong  next;
 } Work;
 
-static int64_t tile_bytes(const Work *w, int64_t rows) { return rows * w->blocks * MI_TILE_BYTES; }
+static int64_t tile_bytes(const Work *w, int64_t rows) { return rows * w->blocks * w->tile_bytes; }
 
 static void quantise_rows(const Work *w, int64_t first, int64_t last)
 {
@@ -91,12 +91,11 @@ static void pieces(void *arg, int part, int n_parts)
     }
 }
 
-static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+static bool prepare_for(const MiCall *call, int tile_bytes, size_t *workspace, GError **error)
 {
     const MiTensor *x = &call->at[0].in[0];
     int64_t         in = 1;
 
-    (void)ctx, (void)state;
     for (int i = 0; i < call->n; i++) {
         if (call->at[i].in[0].dtype == MI_F32 && call->at[i].out[0].dtype == MI_F32)
             continue;
@@ -107,10 +106,22 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     for (int d = 1; d < x->ndim; d++)
         in *= x->shape[d];
     const int64_t blocks = (in + MI_BLOCK - 1) / MI_BLOCK;
-    *workspace = (size_t)(x->shape[0] * blocks * MI_TILE_BYTES);
+    *workspace = (size_t)(x->shape[0] * blocks * tile_bytes);
     if (in % MI_BLOCK)
         *workspace += (size_t)(x->shape[0] * blocks * MI_BLOCK) * sizeof(float);
     return true;
+}
+
+static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    (void)ctx, (void)state;
+    return prepare_for(call, MI_TILE_BYTES, workspace, error);
+}
+
+static bool prepare_wide(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    (void)ctx, (void)state;
+    return prepare_for(call, MI_TILE_WIDE, workspace, error);
 }
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
@@ -119,7 +130,8 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
     const MiPanelKernel *k = first->ext;
     const int64_t        rows = call->at[0].in[0].shape[0], tiles = (rows + MI_TILE - 1) / MI_TILE;
     Work                 w = {
-        .call = call, .quantise = k->isa->quantise[k->x], .x = call->workspace, .rows = rows, .in = first->tensor.shape[1],
+        .call = call, .quantise = k->isa->quantise[k->x], .x = call->workspace, .rows = rows,
+        .in = first->tensor.shape[1], .tile_bytes = mi_tile_bytes(k->x),
         .blocks = (first->tensor.shape[1] + MI_BLOCK - 1) / MI_BLOCK, .spans = (tiles + TILES - 1) / TILES,
     };
 
@@ -139,5 +151,10 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 
 const MiOp mi_panel_op = {
     .struct_size = sizeof mi_panel_op, .n_in = 1, .n_out = 1, .n_weights = 1, .prepare = prepare, .run = run,
+    .batch_invariant = true,
+};
+
+const MiOp mi_panel_op_wide = {
+    .struct_size = sizeof mi_panel_op_wide, .n_in = 1, .n_out = 1, .n_weights = 1, .prepare = prepare_wide, .run = run,
     .batch_invariant = true,
 };

@@ -9,7 +9,7 @@
 #include <cpu/panels.h>
 #include <miniinfer/plugin.h>
 
-extern const MiOp mi_panel_op;
+extern const MiOp mi_panel_op, mi_panel_op_wide; /* the latter: with room for x of two bytes */
 
 static inline int64_t mi_panels(int64_t out) { return (out + MI_PANEL - 1) / MI_PANEL; }
 
