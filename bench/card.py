@@ -67,8 +67,7 @@ def breakdown(result):
 
 def offline(program, model):
     """256 requests at once, until the last is answered."""
-    result = bench(program, model, None, "offline", "--engine.max_tokens", "16384", "--engine.prefill_step", "16384", "--engine.max_seqs",
-                   "256", "--engine.max_len", "2048")
+    result = bench(program, model, None, "offline")
     must, aim = MARKS["offline",][model]
     value = result["tokens_out_per_s"]
     reached = [name for name, mark in (("must", must), ("aim", aim)) if value >= mark]

@@ -431,7 +431,7 @@ static bool configure(MiSession *s, const Wanted *w, GError **error)
                     *len = g_strdup_printf("%d", w->input.to + w->output.to + 1);
 
     return default_to(s, "engine", "max_seqs", seqs, error) && default_to(s, "engine", "max_len", len, error) &&
-           default_to(s, "engine", "prefill_step", "4096", error) && /* nobody waits for an answer's rhythm */
+           default_to(s, "engine", "prefill_step", "8192", error) && /* nobody waits for an answer's rhythm */
            default_to(s, "engine", "rehearse", "true", error) &&     /* starting is not what is measured */
            default_to(s, "sampler", "chain", "temperature, multinomial", error) &&
            default_to(s, "sampler", "temperature", "0.6", error);
