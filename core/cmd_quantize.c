@@ -109,7 +109,7 @@ static bool list(Job *j, GError **error)
         if (j->grid.group && w.shape[1] % j->grid.group) {
             g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s has rows of %" G_GINT64_FORMAT ", no multiple of %" G_GINT64_FORMAT
                         "%s", w.name, w.shape[1], j->grid.group,
-                        j->grid.group > 32 && w.shape[1] % 64 == 0 ? "; --group 64 or 32 divides them" : "");
+                        j->grid.group > 32 && w.shape[1] % 32 == 0 ? (w.shape[1] % 64 ? "; --group 32 divides it" : "; --group 64 divides it") : "");
             return false;
         }
         w.source = &j->source;
@@ -406,7 +406,7 @@ int mi_cmd_quantize(MiCommandLine *cl)
         g_ptr_array_add(cl->settings, g_strdup("model.path"));
         g_ptr_array_add(cl->settings, g_strdup(j.model));
         set(cl, "engine.max_seqs", j.windows);
-        set(cl, "engine.max_len", j.length + 1);
+        set(cl, "engine.max_len", j.length);
         set(cl, "engine.max_tokens", MAX(j.length, j.windows));
         set(cl, "engine.prefill_step", j.length);
     }

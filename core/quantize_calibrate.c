@@ -162,7 +162,7 @@ static bool run(MiCalibration *c, bool (*tell)(int done, int of), GError **error
     if (!mi_side_open(&c->side, c->a, error))
         return false;
     for (int i = 0; i < c->windows; i++) {
-        const MiRequest r = { .tokens = c->ids + (size_t)i * (size_t)c->length, .n_tokens = (size_t)c->length, .max_tokens = 1 };
+        const MiRequest r = { .tokens = c->ids + (size_t)i * (size_t)c->length, .n_tokens = (size_t)c->length, .max_tokens = -1 };
         if (!mi_side_ask(&c->side, &r, error) || !mi_side_step(&c->side, nodes, c, &f, error))
             return false;
         if (!tell(i + 1, c->windows)) {

@@ -24,6 +24,8 @@ static bool whole_heads(const MiConversion *c, GError **error)
 
     for (size_t i = 0; i < s->vt->count(s->self); i++) {
         s->vt->at(s->self, i, &w);
+        if (w.companion)
+            continue;
         const int64_t unit = strstr(w.name, ".query_key_value.") ? 3 * c->head_dim : c->head_dim;
         if ((strstr(w.name, ".q_proj.") || strstr(w.name, ".k_proj.") || unit > c->head_dim) && w.shape[0] % unit) {
             g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s has %" G_GINT64_FORMAT " rows, which are no heads of %"

@@ -1,0 +1,262 @@
+/* What `quantize` computes: the product and the factor of linear algebra, rounding, GPTQ beside the paper's own slow way. */
+#include "common.h"
+
+#include "quantize.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static float uniform(void)
+{
+    static uint64_t state = 88172645463325252u;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (float)((double)(state >> 11) * 0x1p-52 - 1);
+}
+
+static float *floats(int64_t n)
+{
+    float *x = g_new(float, n);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = uniform();
+    return x;
+}
+
+static void multiplies(void **state)
+{
+    static const int sizes[][3] = { { 1, 1, 1 }, { 3, 5, 7 }, { 300, 9, 130 }, { 64, 64, 64 }, { 257, 66, 191 } };
+
+    (void)state;
+    for (size_t k = 0; k < G_N_ELEMENTS(sizes); k++) {
+        const int64_t     nt = sizes[k][0], ni = sizes[k][1], nj = sizes[k][2];
+        g_autofree float *a = floats(nt * (ni + 3)), *x = floats(nt * (nj + 2)), *c = floats(ni * (nj + 1)), *was = g_new(float, ni * (nj + 1));
+        memcpy(was, c, (size_t)(ni * (nj + 1)) * sizeof *c);
+        mi_product(&(MiProduct){ .c = c, .ldc = nj + 1, .a = a, .lda = ni + 3, .x = x, .ldx = nj + 2, .nt = nt, .ni = ni, .nj = nj,
+                                 .sign = -1 });
+        for (int64_t i = 0; i < ni; i++)
+            for (int64_t j = 0; j <= nj; j++) {
+                double sum = (double)was[i * (nj + 1) + j];
+                for (int64_t t = 0; t < nt && j < nj; t++)
+                    sum -= (double)a[t * (ni + 3) + i] * (double)x[t * (nj + 2) + j];
+                if (!(fabs((double)c[i * (nj + 1) + j] - sum) <= 1e-4))
+                    fail_msg("%d %d %d: [%d][%d] is %g, not %g", (int)nt, (int)ni, (int)nj, (int)i, (int)j,
+                             (double)c[i * (nj + 1) + j], sum);
+            }
+    }
+}
+
+/* Sum of x x' of correlated rows, upper triangle; some inputs are much larger than others, one is always zero. */
+static float *hessian(int64_t n, int rows)
+{
+    float *h = g_new0(float, n * n), *x = g_new(float, n);
+
+    for (int r = 0; r < rows; r++) {
+        const float common = uniform();
+        for (int64_t i = 0; i < n; i++)
+            x[i] = i == 5 ? 0 : (uniform() + common) * (i % 7 == 0 ? 8.0f : 1.0f);
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = i; j < n; j++)
+                h[i * n + j] += x[i] * x[j];
+    }
+    g_free(x);
+    return h;
+}
+
+static void factors(void **state)
+{
+    static const int64_t sizes[] = { 1, 2, 63, 64, 65, 200 };
+
+    (void)state;
+    for (size_t k = 0; k < G_N_ELEMENTS(sizes); k++) {
+        const int64_t     n = sizes[k];
+        g_autofree float *h = hessian(n, 400), *u = NULL;
+        for (int64_t i = 0; i < n; i++)
+            h[i * n + i] += 10;
+        u = g_memdup2(h, (size_t)(n * n) * sizeof *h);
+        assert_true(mi_inverse_factor(u, n));
+        for (int64_t i = 0; i < n; i++) /* (u' u) h is one */
+            for (int64_t j = 0; j < n; j++) {
+                double sum = 0;
+                for (int64_t m = 0; m < n; m++) {
+                    double inverse = 0;
+                    for (int64_t t = 0; t <= MIN(i, m); t++)
+                        inverse += (double)u[t * n + i] * (double)u[t * n + m];
+                    sum += inverse * (double)h[MIN(m, j) * n + MAX(m, j)];
+                }
+                if (!(fabs(sum - (i == j)) < 2e-3))
+                    fail_msg("%d: [%d][%d] is %g", (int)n, (int)i, (int)j, sum);
+            }
+    }
+    float indefinite[4] = { 1, 2, 0, 1 };
+    assert_false(mi_inverse_factor(indefinite, 2));
+}
+
+/* ---- rounding ---------------------------------------------------------------------- */
+
+static MiRounding rounding(int64_t out, int64_t in, const MiGrid *g)
+{
+    const int64_t groups = g->group ? in / g->group : 1;
+    return (MiRounding){ out, in, groups, floats(out * in), g_new0(uint8_t, out * in), g_new(float, out * groups),
+                         g_new(uint8_t, out * groups) };
+}
+
+static void rounds_to_the_nearest(void **state)
+{
+    static const MiGrid grids[] = { { 4, 32, true }, { 4, 32, false }, { 8, 0, true }, { 8, 32, false } };
+
+    (void)state;
+    for (size_t k = 0; k < G_N_ELEMENTS(grids); k++) {
+        const MiGrid *g = &grids[k];
+        MiRounding    r = rounding(5, 96, g);
+        r.w[7] = -1; /* ranges are not centred */
+        for (int i = 96; i < 192; i++)
+            r.w[i] = 0.25f + r.w[i] / 4;
+        mi_rounding_fit(&r, g);
+        mi_round_nearest(&r, g);
+        for (int64_t i = 0; i < 5 * 96; i++) {
+            const int64_t at = i / 96 * r.groups + i % 96 / (96 / r.groups);
+            const double  scale = (double)r.scales[at], back = scale * ((int)r.codes[i] - (int)r.zeros[at]);
+            assert_true(r.codes[i] < 1 << g->bits);
+            if (g->symmetric)
+                assert_int_equal(r.zeros[at], 1 << (g->bits - 1));
+            if (!(fabs(back - (double)r.w[i]) <= 1.02 * scale / 2 * (g->symmetric ? 1 : 2))) /* a zero is rounded, too */
+                fail_msg("grid %d: %g became %g, scale %g", (int)k, (double)r.w[i], back, scale);
+        }
+        mi_rounding_free(&r);
+    }
+}
+
+/* The paper's section 3: after each column what is left takes up its error by the inverse of the Hessian of what is left,
+ * which is eliminated from; in f64.  order: of the columns. */
+static void slowly(const MiRounding *r, const float *h, const int *order, uint8_t *codes)
+{
+    const int64_t      n = r->in;
+    g_autofree double *a = g_new(double, 2 * n * n), *w = g_new(double, n);
+    double             mean = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        mean += (double)h[i * n + i] / (double)n;
+    for (int64_t i = 0; i < n; i++) { /* [H 1], then Gauss and Jordan: [1 inverse] */
+        for (int64_t j = 0; j < n; j++) {
+            a[i * 2 * n + j] = (double)h[MIN(i, j) * n + MAX(i, j)] + (i == j ? 0.01 * mean + (h[i * n + i] == 0) : 0);
+            a[i * 2 * n + n + j] = i == j;
+        }
+    }
+    for (int64_t p = 0; p < n; p++) {
+        const double d = a[p * 2 * n + p];
+        for (int64_t j = 0; j < 2 * n; j++)
+            a[p * 2 * n + j] /= d;
+        for (int64_t i = 0; i < n; i++) {
+            const double f = i == p ? 0 : a[i * 2 * n + p];
+            for (int64_t j = 0; j < 2 * n && f != 0; j++)
+                a[i * 2 * n + j] -= f * a[p * 2 * n + j];
+        }
+    }
+    g_autofree double *start = g_new(double, n * n), *inverse = g_new(double, n * n);
+    for (int64_t i = 0; i < n * n; i++)
+        start[i] = a[i / n * 2 * n + n + i % n];
+    for (int64_t o = 0; o < r->out; o++) {
+        memcpy(inverse, start, (size_t)(n * n) * sizeof *inverse);
+        for (int64_t i = 0; i < n; i++)
+            w[i] = (double)r->w[o * n + i];
+        for (int64_t k = 0; k < n; k++) {
+            const int     q = order[k];
+            const int64_t g = o * r->groups + q / (n / r->groups);
+            const double  scale = (double)r->scales[g], zero = r->zeros[g], code = CLAMP(rint(w[q] / scale) + zero, 0, 15);
+            const double  e = (w[q] - scale * (code - zero)) / inverse[q * n + q], d = inverse[q * n + q];
+            codes[o * n + q] = (uint8_t)code;
+            for (int64_t i = 0; i < n; i++)
+                w[i] -= e * inverse[q * n + i];
+            g_autofree double *row = g_memdup2(inverse + q * n, (size_t)n * sizeof *row);
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t j = 0; j < n; j++)
+                    inverse[i * n + j] -= row[i] * row[j] / d;
+        }
+    }
+}
+
+static const float *diagonal_of;
+static int64_t      diagonal_n;
+static int          larger(const void *a, const void *b)
+{
+    const int   x = *(const int *)a, y = *(const int *)b;
+    const float p = diagonal_of[x * diagonal_n + x], q = diagonal_of[y * diagonal_n + y];
+    return p != q ? (p < q) - (p > q) : x - y;
+}
+
+static void gptq_is_the_papers(void **state)
+{
+    static const MiGrid grids[] = { { 4, 32, true }, { 4, 64, false } };
+
+    (void)state;
+    for (size_t k = 0; k < G_N_ELEMENTS(grids); k++) {
+        const int64_t     out = 6, in = 192;
+        g_autofree float *h = hessian(in, 600);
+        MiRounding        r = rounding(out, in, &grids[k]);
+        g_autofree uint8_t *want = g_new(uint8_t, out * in);
+        int               order[192], same = 0;
+
+        for (int i = 0; i < in; i++)
+            order[i] = i;
+        diagonal_of = h;
+        diagonal_n = in;
+        qsort(order, (size_t)in, sizeof *order, larger);
+        mi_rounding_fit(&r, &grids[k]);
+        mi_round_nearest(&r, &grids[k]);
+        const MiRoundingError nearest = mi_rounding_error(&r, h);
+        assert_true(mi_round_gptq(&r, &grids[k], h));
+        const MiRoundingError made_up = mi_rounding_error(&r, h);
+        slowly(&r, h, order, want);
+        for (int64_t i = 0; i < out * in; i++)
+            same += r.codes[i] == want[i];
+        if (same < out * in * 99 / 100) /* what is rounded last may be at the middle of two */
+            fail_msg("grid %d: %d of %d codes are the same", (int)k, same, (int)(out * in));
+        assert_true(made_up.weights > nearest.weights);
+        if (!(made_up.outputs < 0.8 * nearest.outputs))
+            fail_msg("grid %d: outputs are off by %g with gptq, %g without", (int)k, made_up.outputs, nearest.outputs);
+        mi_rounding_free(&r);
+    }
+}
+
+/* The figures themselves, against their definition. */
+static void errors_are_what_they_say(void **state)
+{
+    const MiGrid      g = { 4, 32, true };
+    MiRounding        r = rounding(3, 64, &g);
+    g_autofree float *x = floats(50 * 64), *h = g_new0(float, 64 * 64);
+    double            sums[4] = { 0 };
+
+    (void)state;
+    mi_rounding_fit(&r, &g);
+    mi_round_nearest(&r, &g);
+    for (int t = 0; t < 50; t++)
+        for (int i = 0; i < 64; i++)
+            for (int j = i; j < 64; j++)
+                h[i * 64 + j] += x[t * 64 + i] * x[t * 64 + j];
+    for (int o = 0; o < 3; o++) {
+        double d[64];
+        for (int i = 0; i < 64; i++) {
+            d[i] = (double)r.scales[o * 2 + i / 32] * ((int)r.codes[o * 64 + i] - (int)r.zeros[o * 2 + i / 32]) - (double)r.w[o * 64 + i];
+            sums[0] += d[i] * d[i];
+            sums[1] += (double)r.w[o * 64 + i] * (double)r.w[o * 64 + i];
+        }
+        for (int t = 0; t < 50; t++) {
+            double off = 0, y = 0;
+            for (int i = 0; i < 64; i++) {
+                off += d[i] * (double)x[t * 64 + i];
+                y += (double)r.w[o * 64 + i] * (double)x[t * 64 + i];
+            }
+            sums[2] += off * off;
+            sums[3] += y * y;
+        }
+    }
+    const MiRoundingError e = mi_rounding_error(&r, h);
+    assert_true(fabs(e.weights - sqrt(sums[0] / sums[1])) < 1e-5);
+    assert_true(fabs(e.outputs - sqrt(sums[2] / sums[3])) < 1e-4);
+    assert_true(mi_rounding_error(&r, NULL).outputs < 0);
+    mi_rounding_free(&r);
+}
+
+TEST_MAIN(cmocka_unit_test(multiplies), cmocka_unit_test(factors), cmocka_unit_test(rounds_to_the_nearest),
+          cmocka_unit_test(gptq_is_the_papers), cmocka_unit_test(errors_are_what_they_say));
