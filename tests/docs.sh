@@ -7,7 +7,7 @@ PATH=$MI_BUILDDIR:$PATH
 # The page's own commands, the two blocks that follow the code.
 awk '/^```sh$/ { n++; on = 1; next } /^```$/ { on = 0 } on && n <= 2' "$MI_SRCDIR/docs/plugins.md" >commands
 [ -s relu2.c ] && sh -e commands >out 2>err && grep -q 'doc.relu2' out && [ ! -s err ]; check "the activation of docs/plugins.md" $?
-for page in README.md CONTRIBUTING.md docs/quickstart.md docs/architecture.md docs/library.md docs/memory.md docs/plugins.md docs/verify.md; do
+for page in README.md CONTRIBUTING.md docs/quickstart.md docs/architecture.md docs/library.md docs/memory.md docs/checkpoints.md docs/plugins.md docs/verify.md; do
 	dir=`dirname "$MI_SRCDIR/$page"`
 	for link in `grep -o '](\([^)#]*\))' "$MI_SRCDIR/$page" | sed 's/^](//; s/)$//' | grep -v :`; do
 		[ -e "$dir/$link" ] || echo "$page: $link"
