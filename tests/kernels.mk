@@ -17,3 +17,7 @@ test_programs += tests/test_linear_packed
 tests_test_linear_packed_SOURCES  = tests/test_linear_packed.c tests/linear.h $(TEST_COMMON)
 tests_test_linear_packed_CPPFLAGS = $(TEST_CPPFLAGS) -I$(top_srcdir)/kernels
 tests_test_linear_packed_LDADD    = $(cpu_kernels) $(TEST_LDADD)
+test_programs += tests/test_linear_fp8
+tests_test_linear_fp8_SOURCES  = tests/test_linear_fp8.c tests/linear.h tests/scaled.h $(TEST_COMMON)
+tests_test_linear_fp8_CPPFLAGS = $(TEST_CPPFLAGS) -I$(top_srcdir)/kernels
+tests_test_linear_fp8_LDADD    = $(cpu_kernels) $(TEST_LDADD)
