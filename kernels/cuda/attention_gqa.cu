@@ -187,13 +187,14 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
                 }
         /* Of the keys that this lane has scores of: by what a weight is multiplied, and its logarithm as a score. */
         auto by = [&](int n, int j) { return value_scale(scales[(b & 1) * TILE_KEYS + n * 8 + lane % 4 * 2 + j]); };
-        auto more = [&](int n, int j) { return SCALED<K> ? __fdividef(__log2f(by(n, j)), scale) : 0; };
+        auto more = [&](int n, int j) { return __fdividef(__log2f(by(n, j)), scale); };
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float m = top[i];
 #pragma unroll
             for (int n = 0; n < TILE_KEYS / 8; n++)
-                m = fmaxf(m, fmaxf(score[n][2 * i] + more(n, 0), score[n][2 * i + 1] + more(n, 1)));
+                m = SCALED<K> ? fmaxf(m, fmaxf(score[n][2 * i] + more(n, 0), score[n][2 * i + 1] + more(n, 1)))
+                              : fmaxf(m, fmaxf(score[n][2 * i], score[n][2 * i + 1]));
             m = quad_max(m);
             const float safe = m == -INFINITY ? 0 : m * scale, keep = exp2_fast(top[i] * scale - safe);
             top[i] = m;
