@@ -1,7 +1,8 @@
-/* linear.c - speed of linear:blocks and linear:dense on the CPU, as JSON lines.
+/* linear.c - speed of linears on the CPU, as JSON lines: blocks, dense, and int8 and int4 as if they were formats.
  *
- *   bench/linear [FORMAT...]      all formats by default
+ *   bench/linear [--core] [FORMAT...]      all formats by default
  *
+ * --core: one thread and its processor time, for machines that others use, too.
  * One row of x: GB/s of packed weights that lie in memory, not in a cache
  * (copies are taken in turn), against reading a buffer of the same size with
  * all threads.  Many rows: GOP/s against a loop of vpdpbusd (vfmadd for dense)
@@ -38,12 +39,18 @@ static const Case cases[] = {
     { "q5_0", 4864, 896, 2, 512 },   { "q6_k", 896, 4864, 1, 512 },   { "q4_k", 896, 4864, 1, 512 },
     { "q8_0", 4096, 4096, 1, 512 },  { "q2_k", 4096, 4096, 1, 512 },  { "iq4_xs", 4096, 4096, 1, 512 },
     { "f32", 4096, 4096, 1, 512 },   { "bf16", 4096, 4096, 1, 512 },
+    { "q4_0", 4864, 896, 2, 1 },     { "int4", 4864, 896, 2, 1 },     { "q8_0", 4864, 896, 2, 1 },
+    { "int8", 4864, 896, 2, 1 },     { "q4_0", 896, 4864, 1, 1 },     { "int4", 896, 4864, 1, 1 },
+    { "q8_0", 896, 4864, 1, 1 },     { "int8", 896, 4864, 1, 1 },     { "q4_0", 4864, 896, 2, 512 },
+    { "int4", 4864, 896, 2, 512 },   { "q8_0", 4864, 896, 2, 512 },   { "int8", 4864, 896, 2, 512 },
 };
+
+static clockid_t the_clock = CLOCK_MONOTONIC;
 
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(the_clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -161,8 +168,11 @@ typedef struct {
 static void make(const Bench *b, const Case *c, Made *m)
 {
     GError              *error = NULL;
-    const MiBlockFormat *f = mi_block_format(c->format);
-    const MiFeature     *feature = mi_registry_find(b->registry, MI_KIND_LINEAR, f->values == 1 ? "dense" : "blocks", "cpu", &error);
+    const bool           encoded = g_str_has_prefix(c->format, "int");
+    const char          *format = encoded ? "bf16" : c->format;
+    const MiBlockFormat *f = mi_block_format(format);
+    const char          *name = encoded ? c->format : f->values == 1 ? "dense" : "blocks";
+    const MiFeature     *feature = mi_registry_find(b->registry, MI_KIND_LINEAR, name, "cpu", &error);
     const size_t         stored = (size_t)(c->out * (c->in / f->values) * f->bytes);
     g_autofree uint8_t  *data = g_malloc(stored);
     MiWeight             w[2];
@@ -173,7 +183,7 @@ static void make(const Bench *b, const Case *c, Made *m)
     for (size_t i = 0; i < stored; i++) /* any half float made of these is a normal number */
         data[i] = (uint8_t)(0x20 | (i * 2654435761u >> 13 & 31));
     for (int i = 0; i < c->parts; i++)
-        w[i] = (MiWeight){ .name = c->format, .format = c->format, .ndim = 2, .shape = { c->out, c->in }, .data = data, .bytes = stored };
+        w[i] = (MiWeight){ .name = c->format, .format = format, .ndim = 2, .shape = { c->out, c->in }, .data = data, .bytes = stored };
     if (!m->vt->bytes(w, c->parts, MI_F32, NULL, &m->bytes, &error))
         must(NULL, error);
     MiOperand operand[2];
@@ -255,7 +265,7 @@ static double median(double *v)
 
 static void measure(const Bench *b, const Case *c)
 {
-    const bool bandwidth = c->rows == 1, floats = mi_block_format(c->format)->values == 1;
+    const bool bandwidth = c->rows == 1, floats = mi_block_format(c->format) && mi_block_format(c->format)->values == 1;
     double     value[ROUNDS], limit[ROUNDS], ratio[ROUNDS];
     Made       m;
 
@@ -290,8 +300,13 @@ int main(int argc, char **argv)
     g_autofree char    *self = g_file_read_link("/proc/self/exe", NULL), *here = g_path_get_dirname(self ? self : ".");
     g_autofree char    *plugins = g_build_filename(here, "..", "plugins", NULL);
     Bench               b = { .registry = mi_registry_new() };
-    struct { int32_t threads, spin_us; bool pin; } options = { 0, 100, false }; /* of backend:cpu */
+    const bool          core = argc > 1 && strcmp(argv[1], "--core") == 0;
+    struct { int32_t threads, spin_us; bool pin; } options = { core ? 1 : 0, 100, false }; /* of backend:cpu */
 
+    if (core) {
+        the_clock = CLOCK_THREAD_CPUTIME_ID;
+        argc--, argv++;
+    }
     mi_plugin_load_dir(b.registry, g_getenv("MI_PLUGINS") ? g_getenv("MI_PLUGINS") : plugins);
     const MiFeature *f = must((void *)(uintptr_t)mi_registry_find(b.registry, MI_KIND_BACKEND, "cpu", "*", &error), error);
     b.ctx = (MiContext){ .struct_size = sizeof b.ctx, .backend = f->vtable, .n_ranks = 1 };

@@ -1,4 +1,4 @@
-EXTRA_DIST += docs/architecture.md docs/cuda.md docs/library.md docs/checkpoints.md docs/memory.md docs/plugins.md docs/quickstart.md docs/schedulers.md docs/verify.md
+EXTRA_DIST += docs/architecture.md docs/cuda.md docs/library.md docs/checkpoints.md docs/memory.md docs/plugins.md docs/quantisation.md docs/quickstart.md docs/schedulers.md docs/verify.md
 
 # The man page is written by the program, from the table that --help prints (core/help.c).
 man1_MANS   = docs/miniinfer.1

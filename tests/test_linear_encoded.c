@@ -158,9 +158,9 @@ static void int8_is_the_sum_of_its_products(void **state)
     for (size_t a = 0; a < G_N_ELEMENTS(activations); a++)
         for (int s = 0; s < 2; s++)
             for (size_t i = 0; i < G_N_ELEMENTS(shapes); i++)
-                for (int g = 0; g < 2; g++) {
-                    Int8       o = { g ? "row" : "128", activations[a], i % 2 ? "fit" : "range", NULL, s == 0 };
-                    const Case c = { "int8", &o, g ? 0 : 128, s == 0, activations[a] };
+                for (int g = 0; g < 3; g++) {
+                    Int8       o = { (const char *[]){ "row", "128", "32" }[g], activations[a], i % 2 ? "fit" : "range", NULL, s == 0 };
+                    const Case c = { "int8", &o, (const int[]){ 0, 128, 32 }[g], s == 0, activations[a] };
                     check(vt, &c, &o, &o.isa, shapes[i].format, shapes[i].out, shapes[i].in, shapes[i].rows);
                 }
     mi_registry_free(r);
