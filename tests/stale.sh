@@ -17,8 +17,10 @@ check() { # status, what
 check $? 'etc/default.ini is what `inspect --sample` prints'
 
 # Section by section: a plugin that this machine cannot build has its section in the docs only.
-section() { awk -v want="$2" '/^## /{ on = $2 == want } on' "$1"; }
-headings() { awk '/^## /{ print $2 }' "$1"; }
+# One of a linear that both backends have is known by its file, too.
+key='/^## / { split($0, w); line = $0; if ((getline) <= 0) $0 = ""; k = w[2] "|" (match($0, /`[^`]*[.]so`/) ? substr($0, RSTART + 1, RLENGTH - 2) : "") }'
+section() { awk -v want="$2" "$key"'line != "" { on = k == want; if (on) print line; line = "" } on' "$1"; }
+headings() { awk "$key"'line != "" { print k; line = "" }' "$1"; }
 stale=0
 "$mi" inspect --reference >"$dir/now.md" || stale=1
 awk '/^## /{ exit } 1' "$docs" >"$dir/a"
@@ -27,7 +29,7 @@ for s in `{ headings "$docs"; headings "$dir/now.md"; } | sort -u`; do
 	section "$docs" "$s" >"$dir/a"
 	section "$dir/now.md" "$s" >"$dir/b"
 	cmp -s "$dir/a" "$dir/b" && continue
-	so=$(sed -n 's/^Of .*(`\(.*\)`).$/\1/p' "$dir/a")
+	so=${s#*|}
 	if test -s "$dir/b" || test -z "$so" || test -e "$MI_PLUGINS/$so" ||
 		! grep -q "plugins/$so" "$MI_SRCDIR"/plugins/*/local.mk; then
 		echo "# $s differs" && stale=1
