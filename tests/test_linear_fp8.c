@@ -75,6 +75,7 @@ static void products_are_those_of_the_nearest_numbers(void **state)
                                  (double)y[k][row * out[k] + o], sum);
                 }
         test_unbind(&bound, &p);
+        free(p.memory);
         for (int k = 0; k < 2; k++) {
             g_free((void *)(uintptr_t)w[k].data);
             g_free(plain[k]);
