@@ -13,7 +13,7 @@
 
 static const char *const layouts[] = {"plain", NULL};
 
-enum { O, O_ADD, NORM, GATE, UP, SILU, MUL, DOWN, DOWN_ADD, N_MLP, NEXT_NORM = N_MLP, Q, K, V, ROPE_Q, ROPE_K, APPEND, N_ALL };
+enum { O, O_ADD, NORM, GATE, UP, SILU, MUL, DOWN, DOWN_ADD, N_MLP, NEXT_NORM = N_MLP, Q, K, V, ROPE_Q, ROPE_K, APPEND };
 
 #define MLP_LINES \
     [O] = {"linear", {0}}, [O_ADD] = {"add", {0, 1 + O}}, [NORM] = {"rmsnorm", {1 + O_ADD}}, \
@@ -159,14 +159,13 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
                        .down_bias = at[DOWN].weight[1].tensor.data,
                        .norm = norm_of(&at[NORM]),
                        .workspace = call->workspace};
-    const MiTensor *k = &at[ROPE_K].in[0];
+    const bool      has_heads = call->n > N_MLP, scaled = has_heads && mi_dtype_scaled(at[APPEND].kv->dtype);
+    const MiTensor *k = has_heads ? &at[ROPE_K].in[0] : NULL; /* no such line in the shorter pattern */
     void           *room = (char *)call->workspace + mi_cuda_layer_workspace(state);
-    bool            scaled = false;
 
-    if (call->n > N_MLP) {
+    if (has_heads) {
         const MiRotate *r = at[ROPE_Q].node->attr;
 
-        scaled = mi_dtype_scaled(at[APPEND].kv->dtype);
         c.next_norm = norm_of(&at[NEXT_NORM]);
         c.qkv = (MiGemvQkv){.freqs = at[ROPE_Q].in[1].data,
                             .positions = call->batch->positions,
