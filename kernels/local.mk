@@ -42,5 +42,5 @@ NVCCCOMPILE = $(NVCC) -std=c++17 -I$(top_srcdir)/include -I$(top_srcdir)/kernels
 	-Xcompiler -fPIC,-fvisibility=hidden
 .cu.o:
 	$(AM_V_NVCC)$(MKDIR_P) $(@D) && $(NVCCCOMPILE) -MMD -MP -MF $@.d -MT $@ -c -o $@ $<
--include $(wildcard kernels/cuda/*.d)
-MOSTLYCLEANFILES += kernels/cuda/*.d
+-include $(wildcard kernels/cuda/*.d tests/*.d)
+MOSTLYCLEANFILES += kernels/cuda/*.d tests/*.d

@@ -212,13 +212,14 @@ template <typename T, typename K, int D, int NB> struct Warp {
     {
         float keep[2], by[2] = {1, 1}, more[2] = {}; /* of two keys' values: scales, and their logarithms */
 
-        if constexpr (SCALED<K>)
+        if constexpr (SCALED<K>) { /* braces: nvcc 13.0 takes a discarded loop's pragma and the loop after it away too */
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const float ours = __fdividef(key_scale(scales[i]), a.scale); /* q has it */
                 score[2 * i] *= ours, score[2 * i + 1] *= ours;
                 by[i] = value_scale(scales[i]), more[i] = __log2f(by[i]);
             }
+        }
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             score[i] = (a.softcap > 0 ? cap.of(score[i]) : score[i]) * scale;

@@ -342,13 +342,14 @@ __global__ void __maxnreg__(96) packed(const __grid_constant__ Packed a)
 #pragma unroll
     for (int m = 0; m < M; m++)
         row[m] = KIND == MI_GEMV_HEAD && a.out_rows ? a.out_rows[min(m, a.rows - 1)] : min(m, a.rows - 1);
-    if constexpr (NORMED<KIND>)
+    if constexpr (NORMED<KIND>) {
 #pragma unroll
         for (int k = 0; k < GAINS; k++)
             if (tid + k * a.warps * 32 < a.chunks) {
                 gain[k][0] = ((const float4 *)a.gain)[2 * (tid + k * a.warps * 32)];
                 gain[k][1] = ((const float4 *)a.gain)[2 * (tid + k * a.warps * 32) + 1];
             }
+    }
     const int  items = t.n * M, item = LATE ? tid >> a.team_shift : tid, unit = unit_of<KIND>(t, item / M);
     const bool two = PAIRED<KIND> || item / M * 2 + 1 < t.rows;
     float4     ahead = {0, 0, 1, 0};
