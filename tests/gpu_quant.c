@@ -5,6 +5,7 @@
 
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
+#include <cuda/quant_rows.h>
 #include <cuda/read.h>
 
 static const MiQuantForm forms[] = {
@@ -231,6 +232,17 @@ static double read_rate(char *p, size_t bytes)
     return (double)bytes / (double)best * 1e3;
 }
 
+static void rows(void *arg, int i)
+{
+    Timed         *t = arg;
+    const MiTensor x = {t->x, MI_BF16, 2, {t->rows, t->in}, {t->in, 1}},
+                   y = {t->y, MI_BF16, 2, {t->rows, t->out}, {t->out, 1}};
+    gpu_must((cudaError_t)mi_cuda_quant_split(gpu_card.stream, t->plan.form, x, t->work), "splitting");
+    gpu_must((cudaError_t)mi_cuda_quant_rows(gpu_card.stream, t->plan.form, t->work, t->in,
+                                             t->w + (size_t)(i % t->copies) * t->bytes, NULL, y),
+             "rows");
+}
+
 static void bench(void)
 {
     enum { SIDE = 8192 };
@@ -263,6 +275,15 @@ static void bench(void)
                    1e8 * (double)t.bytes / us / rate);
             fflush(stdout);
         }
+    for (int i = 0; i < N_FORMS; i++)
+        for (t.rows = 8; t.rows <= MI_QUANT_MOST; t.rows *= 2) {
+            t.plan.form = forms[i];
+            t.bytes = (size_t)mi_quant_bytes(forms[i], SIDE, SIDE);
+            t.copies = (int)(total / t.bytes);
+            gpu_must((cudaError_t)mi_cuda_quant_rows_takes(forms[i], t.rows, SIDE, SIDE), "planning");
+            printf("# %s, %d rows: %.2f\n", name_of(forms[i]), t.rows, timed(rows, &t));
+            fflush(stdout);
+        }
 }
 
 static const void *recall(MiContext *ctx, const char *key, size_t *bytes)
@@ -285,6 +306,10 @@ int main(void)
         product(forms[i], 1, 896, 203, true, MI_BF16);
         product(forms[i], 4, 2056, 64, false, MI_BF16);
         product(forms[i], 5, 264, 100, true, MI_BF16);
+        product(forms[i], 16, 4864, 520, i % 2, MI_BF16);
+        product(forms[i], 17, 896, 1000, true, MI_BF16);
+        product(forms[i], 64, 1544, 300, i % 2, MI_BF16);
+        product(forms[i], 41, 128, 2056, true, MI_BF16);
         product(forms[i], 33, 896, 152, i % 2, MI_F16);
         product(forms[i], 2, 328, 72, true, MI_F32);
     }

@@ -8,6 +8,7 @@
 
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
+#include <cuda/quant_rows.h>
 #include <cuda/refused.h>
 #include <cuda_runtime_api.h>
 #include <linear/tune_cuda.h>
@@ -164,6 +165,13 @@ static bool prepare_part(Part *p, MiContext *ctx, const MiArgs *a, GError **erro
     return true;
 }
 
+/* Of x for tensor cores, in whatever form the weights will have. */
+static size_t split_bytes(const MiArgs *a)
+{
+    const int64_t rows = MIN(a->out[0].shape[0], MI_QUANT_MOST);
+    return mi_cuda_quant_split_bytes((MiQuantForm){.bits = 4, .group = 32}, rows, a->weight[0].tensor.shape[1]);
+}
+
 static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
     State *s = g_malloc0(sizeof *s + (size_t)call->n * sizeof *s->part);
@@ -182,7 +190,7 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     *state = s;
     for (int i = 0; i < call->n; i++)
         if (call->at[i].out[0].shape[0] > s->part[i].few.rows)
-            *workspace = MI_GEMM_WORKSPACE + s->plain;
+            *workspace = MAX(*workspace, MAX(MI_GEMM_WORKSPACE + s->plain, split_bytes(&call->at[i])));
     return true;
 }
 
@@ -210,10 +218,42 @@ static bool run_many(Part *p, MiContext *ctx, const MiCall *call, const MiArgs *
     return !bias || cuda_ok(mi_cuda_add_bias(ctx->stream, *y, bias), error);
 }
 
+/* All parts, which read the same x, in one form. */
+static bool tensor_cores_take(MiContext *ctx, const MiCall *call)
+{
+    for (int i = 0; i < call->n; i++) {
+        const MiArgs   *a = &call->at[i];
+        const MiTensor *w = &a->weight[0].tensor;
+        if (ctx->dtype != MI_BF16 || a->out[0].stride[1] != 1 || a->weight[0].ext != call->at[0].weight[0].ext ||
+            !in_one_piece(&a->in[0], w->shape[1]) ||
+            mi_cuda_quant_rows_takes(*(const MiQuantForm *)a->weight[0].ext, a->out[0].shape[0], w->shape[1],
+                                     w->shape[0]))
+            return false;
+    }
+    return true;
+}
+
+static bool run_rows(MiContext *ctx, const MiCall *call, GError **error)
+{
+    const MiQuantForm form = *(const MiQuantForm *)call->at[0].weight[0].ext;
+    bool              ok = cuda_ok(mi_cuda_quant_split(ctx->stream, form, call->at[0].in[0], call->workspace), error);
+
+    for (int i = 0; i < call->n && ok; i++) {
+        const MiArgs *a = &call->at[i];
+        ok = cuda_ok(mi_cuda_quant_rows(ctx->stream, form, call->workspace, a->in[0].shape[1], a->weight[0].tensor.data,
+                                        a->weight[1].tensor.data, a->out[0]),
+                     error);
+    }
+    return ok;
+}
+
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
-    State *s = state;
+    State        *s = state;
+    const int64_t rows = call->at[0].out[0].shape[0];
 
+    if (rows > MI_GEMV_FEW_ROWS && rows <= MI_QUANT_MOST && tensor_cores_take(ctx, call))
+        return run_rows(ctx, call, error);
     for (int i = 0; i < call->n; i++) {
         Part         *p = &s->part[i];
         const MiArgs *a = &call->at[i];
