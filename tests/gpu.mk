@@ -63,7 +63,8 @@ MOSTLYCLEANFILES += examples/plugin/cuda/*.so examples/plugin/cuda/kernels.o
 if MI_CUDA
 check_PROGRAMS += tests/gpu_fp8
 endif
-tests_gpu_fp8_SOURCES  = tests/gpu_fp8.c tests/gpu.h tests/scaled.h kernels/cuda/prefill.cu kernels/cuda/rows.cu
+tests_gpu_fp8_SOURCES  = tests/gpu_fp8.c tests/gpu.h tests/scaled.h kernels/cuda/prefill.cu kernels/cuda/rows.cu kernels/cuda/fp8.cu \
+	kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu
 tests_gpu_fp8_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_fp8_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_fp8_LDADD    = $(gpu_ldadd)

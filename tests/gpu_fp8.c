@@ -3,6 +3,8 @@
 #include "gpu.h"
 #include "scaled.h"
 
+#include <cuda/fp8.h>
+#include <cuda/gemm.h>
 #include <cuda/ops.h>
 #include <cuda/prefill.h>
 
@@ -186,11 +188,151 @@ static void turns(void)
     }
 }
 
+/* ---- linears ----------------------------------------------------------------------------------- */
+
+static MiTensor matrix(const float *x, MiDType t, int64_t rows, int64_t n, float *rounded)
+{
+    g_autofree void *host = g_malloc((size_t)(rows * n) * 4);
+
+    for (int64_t i = 0; i < rows * n; i++) {
+        rounded[i] = gpu_rounded(x[i], t);
+        gpu_put(host, i, t, x[i]);
+    }
+    return (MiTensor){ upload(host, (size_t)(rows * n) * mi_dtype_size(t)), t, 2, { rows, n }, { n, 1 } };
+}
+
+/* The nearest numbers of a row by its largest, in place; how many codes on the card are others. */
+static int64_t round_row(float *x, int64_t n, const uint8_t *codes, float scale)
+{
+    float   largest = 0;
+    int64_t wrong = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        largest = fmaxf(largest, fabsf(x[i]));
+    const float want = largest > 0 ? largest / 448 : 1;
+    for (int64_t i = 0; i < n; i++) {
+        const double code = scaled_nearest(MI_F8, (double)(x[i] * (1 / want)));
+        wrong += want != scale || scaled_code(MI_F8, codes[i]) != code;
+        x[i] = (float)(code * want);
+    }
+    return wrong;
+}
+
+static double product(const float *x, const float *w, const float *bias, int64_t in, int64_t r, int64_t o)
+{
+    double sum = bias ? (double)bias[o] : 0;
+
+    for (int64_t k = 0; k < in; k++)
+        sum += (double)x[r * in + k] * (double)w[o * in + k];
+    return sum;
+}
+
+static void linears(void)
+{
+    static const struct { int rows, in, out; MiDType t, y; } cases[] = {
+        { 1, 896, 1152, MI_BF16, MI_BF16 }, { 3, 4864, 896, MI_BF16, MI_BF16 }, { 4, 528, 35, MI_F16, MI_F32 },
+        { 5, 896, 1152, MI_BF16, MI_BF16 }, { 37, 1536, 256, MI_BF16, MI_F32 }, { 130, 512, 896, MI_F16, MI_F16 },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        const int64_t     rows = cases[i].rows, in = cases[i].in, out = cases[i].out;
+        g_autofree float *x = noise(rows * in, 5), *w = noise(out * in, 6), *bias = noise(out, 7);
+        const MiTensor    xd = matrix(x, cases[i].t, rows, in, x), wd = matrix(w, cases[i].t, out, in, w);
+        uint8_t          *wc = upload(w, (size_t)(out * in)), *xc = upload(x, (size_t)(rows * in));
+        float            *ws = upload(w, (size_t)out * 4), *xs = upload(x, (size_t)rows * 4), *bd = upload(bias, (size_t)out * 4);
+        const size_t      bytes = (size_t)(rows * out) * mi_dtype_size(cases[i].y);
+        MiTensor          y = { gpu_alloc(bytes), cases[i].y, 2, { rows, out }, { out, 1 } };
+        const bool        few = rows <= MI_FP8_FEW_ROWS;
+        int64_t           wrong = 0;
+        gpu_must(cudaMemset(y.data, 0xff, bytes), "poisoning");
+        gpu_must(mi_cuda_fp8_rows(NULL, wd, wc, ws), "rounding");
+        gpu_must(mi_cuda_fp8_rows(NULL, xd, xc, xs), "rounding");
+        gpu_must(cudaDeviceSynchronize(), "rounding");
+        g_autofree uint8_t *codes = download(wc, (size_t)(out * in)), *x_codes = download(xc, (size_t)(rows * in));
+        g_autofree float   *scales = download(ws, (size_t)out * 4), *x_scales = download(xs, (size_t)rows * 4);
+        for (int64_t o = 0; o < out; o++)
+            wrong += round_row(w + o * in, in, codes + o * in, scales[o]);
+        for (int64_t r = 0; r < rows && !few; r++) /* a few rows multiply as they are */
+            wrong += round_row(x + r * in, in, x_codes + r * in, x_scales[r]);
+        gpu_check(wrong == 0, "%d rows and %d of %d as E4M3: %d codes are wrong", (int)rows, (int)out, (int)in, (int)wrong);
+        if (few) {
+            gpu_must(mi_cuda_fp8_gemv(NULL, xd, wc, ws, bd, y), "gemv");
+        } else {
+            MiGemm *g;
+            void   *room = gpu_alloc(MI_GEMM_WORKSPACE);
+            int     status = mi_cuda_gemm_new(&g, out, in, in, out, MI_F8, cases[i].y);
+            status = status ? status : mi_cuda_gemm_scaled(g, NULL, xc, xs, wc, ws, NULL, y.data, rows, room);
+            gpu_must(mi_cuda_add_bias(NULL, y, bd), "bias");
+            gpu_must(cudaDeviceSynchronize(), "product");
+            if (!gpu_check(status == 0, "cuBLASLt has the product: %s", status ? mi_cuda_gemm_error(status) : "yes"))
+                continue;
+            mi_cuda_gemm_free(g);
+            cudaFree(room);
+        }
+        gpu_must(cudaDeviceSynchronize(), "product");
+        g_autofree void  *host = download(y.data, bytes);
+        g_autofree float *got = g_new(float, rows * out), *want = g_new(float, rows * out);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t o = 0; o < out; o++) {
+                got[r * out + o] = gpu_get(host, r * out + o, cases[i].y);
+                want[r * out + o] = (float)product(x, w, bias, in, r, o);
+            }
+        const double e = gpu_error(got, want, rows * out), most = cases[i].y == MI_BF16 ? 4e-3 : few ? 1e-3 : 2e-3;
+        gpu_check(e < most, "linear of E4M3, %d rows, %d to %d, to %s: %.1e", (int)rows, (int)in, (int)out, gpu_dtype(cases[i].y), e);
+        cudaFree(xd.data), cudaFree(wd.data), cudaFree(wc), cudaFree(xc), cudaFree(ws), cudaFree(xs), cudaFree(bd), cudaFree(y.data);
+    }
+}
+
+/* MI_BENCH: TFLOP/s of a large product; TB/s of one row's. */
+static void timings(void)
+{
+    enum { N = 8192, RUNS = 10 };
+    g_autofree float *x = noise((int64_t)N * N, 8);
+    const MiTensor    xd = matrix(x, MI_BF16, N, N, x);
+    uint8_t          *codes = gpu_alloc((size_t)N * N), *w[4];
+    float            *scales = gpu_alloc(N * 4), ms = 0;
+    void             *y = gpu_alloc((size_t)N * N * 2), *room = gpu_alloc(MI_GEMM_WORKSPACE);
+    cudaEvent_t       from, to;
+    MiGemm           *g;
+
+    gpu_must(mi_cuda_fp8_rows(NULL, xd, codes, scales), "rounding");
+    for (int i = 0; i < 4; i++) {
+        w[i] = gpu_alloc((size_t)N * N);
+        gpu_must(cudaMemcpy(w[i], codes, (size_t)N * N, cudaMemcpyDeviceToDevice), "copying");
+    }
+    gpu_must(cudaEventCreate(&from), "event"), gpu_must(cudaEventCreate(&to), "event");
+    if (mi_cuda_gemm_new(&g, N, N, N, N, MI_F8, MI_BF16))
+        return;
+    for (int i = -2; i < RUNS; i++) {
+        if (i == 0)
+            gpu_must(cudaEventRecord(from, NULL), "event");
+        if (mi_cuda_gemm_scaled(g, NULL, codes, scales, w[i & 3], scales, NULL, y, N, room))
+            return;
+    }
+    gpu_must(cudaEventRecord(to, NULL), "event"), gpu_must(cudaEventSynchronize(to), "event");
+    gpu_must(cudaEventElapsedTime(&ms, from, to), "event");
+    printf("# fp8, 8192 cubed: %.0f TFLOP/s\n", 2.0 * N * N * N * RUNS / ms * 1e-9);
+    MiTensor row = xd, out = { y, MI_BF16, 2, { 1, N }, { N, 1 } };
+    row.shape[0] = 1;
+    for (int i = -2; i < 40; i++) {
+        if (i == 0)
+            gpu_must(cudaEventRecord(from, NULL), "event");
+        gpu_must(mi_cuda_fp8_gemv(NULL, row, w[i & 3], scales, NULL, out), "gemv");
+    }
+    gpu_must(cudaEventRecord(to, NULL), "event"), gpu_must(cudaEventSynchronize(to), "event");
+    gpu_must(cudaEventElapsedTime(&ms, from, to), "event");
+    printf("# fp8, one row of 8192 squared: %.1f us, %.2f TB/s\n", ms / 40 * 1e3, (double)N * N / (ms / 40) * 1e-9);
+    mi_cuda_gemm_free(g);
+}
+
 int main(void)
 {
     if (!gpu_present())
         return 0;
     appends();
     turns();
+    linears();
+    if (g_getenv("MI_BENCH"))
+        timings();
     return gpu_end();
 }

@@ -26,7 +26,7 @@ enum { MI_GEMM_ALGORITHM = 64 };                  /* bytes of one */
 
 typedef struct MiGemm MiGemm;
 
-/* x: [rows, in] of dtype, W: [out, in] of dtype, y: [rows, out] of y_dtype, which is dtype or f32.
+/* x: [rows, in] of dtype, W: [out, in] of dtype, y: [rows, out] of y_dtype, which is dtype or f32; MI_F8: below.
  * x_stride, y_stride: elements between rows.  A cublasStatus_t that is not 0: there is no such product. */
 int  mi_cuda_gemm_new(MiGemm **out_gemm, int64_t out, int64_t in, int64_t x_stride, int64_t y_stride, MiDType dtype,
                       MiDType y_dtype);
@@ -34,6 +34,9 @@ void mi_cuda_gemm_free(MiGemm *);
 /* residual: like y, added to it; NULL: none; may be y.  workspace: MI_GEMM_WORKSPACE bytes. */
 int  mi_cuda_gemm(MiGemm *, void *stream, const void *x, const void *w, const void *residual, void *y, int64_t rows,
                   void *workspace);
+/* Of dtype MI_F8 (E4M3; y of bf16, f16 or f32; `in` a multiple of 16): scales of x's rows, [rows], and of W's, [out]. */
+int  mi_cuda_gemm_scaled(MiGemm *, void *stream, const void *x, const float *x_scales, const void *w, const float *w_scales,
+                         const void *residual, void *y, int64_t rows, void *workspace);
 /* "CUBLAS_STATUS_NOT_SUPPORTED" */
 const char *mi_cuda_gemm_error(int status);
 

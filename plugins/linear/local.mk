@@ -28,7 +28,7 @@ plugins_linear_packed_so_CPPFLAGS = $(kernel_cppflags)
 plugins_linear_packed_so_LDFLAGS  = $(plugin_ldflags)
 plugins_linear_packed_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
 if MI_CUDA
-plugins += plugins/linear_dense_cuda.so
+plugins += plugins/linear_dense_cuda.so plugins/linear_fp8_cuda.so
 endif
 plugins_linear_dense_cuda_so_SOURCES  = plugins/linear/dense_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h \
 	kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/gemv.h kernels/cuda/quant_gemv.cu \
@@ -56,3 +56,8 @@ plugins_linear_fp8_so_SOURCES  = plugins/linear/fp8.c plugins/linear/fp8.h
 plugins_linear_fp8_so_CPPFLAGS = $(kernel_cppflags)
 plugins_linear_fp8_so_LDFLAGS  = $(plugin_ldflags)
 plugins_linear_fp8_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
+plugins_linear_fp8_cuda_so_SOURCES  = plugins/linear/fp8_cuda.c plugins/linear/fp8.h kernels/cuda/fp8.cu kernels/cuda/fp8.h kernels/cuda/gemm.c \
+	kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h kernels/cuda/gemm_bias.cu
+plugins_linear_fp8_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
+plugins_linear_fp8_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_linear_fp8_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
