@@ -390,10 +390,14 @@ static bool choose_parts(MiAssembly *a, GError **error)
         !read_shape(a, model_only->program, error) || !choose_pair(a, error) || !choose_prefix(a, error) ||
         !choose_chain(a, error))
         return false;
-    const MiLinearWish linear = { a->backend->name, a->settings.engine.linear, exact(a), invariant(a) };
+    const MiLinearWish linear = { a->backend->name, a->settings.engine.linear, exact(a), invariant(a),
+                                  a->settings.engine.head };
     if (!(a->weights = mi_weights_new(model_only->program, a->registry, a->config,
                                       ((const MiBackend *)a->backend->vtable)->unified, &linear, error)))
         return false;
+    if (a->weights->head)
+        chose(a, "output layer", a->weights->head->feature->name,
+              is_auto(a->settings.engine.head) ? "auto: what the linear has for it" : "configured");
     const char *scheduler = is_auto(a->settings.engine.scheduler) ? "fcfs" : a->settings.engine.scheduler;
     if (!(a->scheduler = mi_registry_find(a->registry, MI_KIND_SCHEDULER, scheduler, "*", error)) ||
         !mi_config_feature(a->config, a->scheduler, &a->scheduler_options, error))

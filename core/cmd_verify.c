@@ -67,6 +67,7 @@ static bool reference_line(const MiCommandLine *cl, MiCommandLine *out, GError *
     set(out, "engine.dtype", "fp32");
     set(out, "engine.kv_dtype", "auto");
     set(out, "engine.linear", "auto");
+    set(out, "engine.head", "auto");
     set(out, "engine.attention", "auto");
     if (strcmp(against, "fp32") != 0) {
         set(out, "engine.device", against);

@@ -19,8 +19,9 @@ typedef struct {
     const char *device;    /* "auto", "cpu", "cuda", "cuda:1" */
     const char *dtype;     /* "auto", "fp32" (the reference), "bf16", "fp16" */
     const char *kv_dtype;  /* "auto", "fp32", "bf16", "fp16", "fp8", "int8" */
-    const char *attention; /* "auto" or a name; so are the next four */
+    const char *attention; /* "auto" or a name; so are the next three */
     const char *cache, *linear, *scheduler;
+    const char *head;      /* "auto": as the linear has it; "same": the linear; or the name of one */
     int32_t     max_seqs;     /* sequences at once */
     int32_t     max_len;      /* positions of one sequence; 0: the model's, at most 4096 */
     bool        rehearse;     /* at the start, what may come */

@@ -60,9 +60,45 @@ static const MiFeature *choose(MiRegistry *r, const MiLinearWish *want, const Mi
     return best;
 }
 
-/* ---- packs ------------------------------------------------------------------ */
-
 static bool is_linear(const MiNode *n) { return strcmp(n->op, "linear") == 0; }
+
+/* The linear node that the logits come from, past what is done to them after it; -1: none. */
+static int head_of(const MiRecording *r)
+{
+    MiVal v = mi_recording_output(r, "logits");
+
+    for (int i = (int)r->nodes->len - 1; i >= 0 && v.id; i--) {
+        const MiNode *n = mi_recording_node(r, i);
+        for (int k = 0; k < n->n_out; k++)
+            if (n->out[k].id == mi_recording_value(r, v)->base.id) {
+                if (is_linear(n))
+                    return i;
+                v = n->in[0];
+                break;
+            }
+    }
+    return -1;
+}
+
+/* Who runs the output layer. */
+static const MiFeature *choose_head(MiRegistry *r, const MiLinearWish *want, const MiWeight *w, GError **error)
+{
+    MiLinearWish     head = *want;
+    const MiFeature *linear, *chosen;
+
+    if (want->head && strcmp(want->head, "auto") != 0) {
+        head.name = strcmp(want->head, "same") == 0 ? want->name : want->head;
+    } else if (strcmp(want->name, "auto") != 0) {
+        if (!(linear = mi_registry_find(r, MI_KIND_LINEAR, want->name, want->backend, error)))
+            return NULL;
+        head.name = MI_HAS((const MiLinear *)linear->vtable, head) ? ((const MiLinear *)linear->vtable)->head : want->name;
+    }
+    if (!(chosen = choose(r, &head, w, error)) && strcmp(head.name, want->name) != 0)
+        g_prefix_error(error, "[engine] head = %s: ", want->head ? want->head : "auto");
+    return chosen;
+}
+
+/* ---- packs ------------------------------------------------------------------ */
 
 static MiOperand *operand_of(const MiWeight *w)
 {
@@ -185,12 +221,13 @@ static bool add_other(MiWeights *ws, const MiWeight *w, bool unified, MiDType dt
         return add_vector(ws, w, o, unified, error);
     o->tensor.dtype = unified && plain ? stored : dtype;
     if (unified) {
+        const MiPack *p = g_hash_table_lookup(ws->pack_of, w->name);
         if (!plain) {
             o->layout = w->format;
             memset(o->tensor.stride, 0, sizeof o->tensor.stride);
         }
         o->tensor.data = (void *)(uintptr_t)w->data;
-        ws->mapped_bytes += w->bytes;
+        ws->mapped_bytes += p && !p->bytes ? 0 : w->bytes; /* a linear that maps it has counted it */
         return true;
     }
     if ((!plain || stored != dtype) && !decodes(w, error))
@@ -204,7 +241,7 @@ static bool add_other(MiWeights *ws, const MiWeight *w, bool unified, MiDType dt
 MiWeights *mi_weights_new(const MiRecording *r, MiRegistry *registry, const MiConfig *c, bool unified,
                           const MiLinearWish *want, GError **error)
 {
-    const int                    n = (int)r->nodes->len;
+    const int                    n = (int)r->nodes->len, head = head_of(r);
     g_autofree const MiFeature **of = g_new0(const MiFeature *, n);
     MiWeights                   *ws = g_new0(MiWeights, 1);
     bool                         ok = true;
@@ -217,11 +254,12 @@ MiWeights *mi_weights_new(const MiRecording *r, MiRegistry *registry, const MiCo
     for (int i = 0; i < n && ok; i++) {
         const MiNode *node = mi_recording_node(r, i);
         if (is_linear(node) && node->weight[0])
-            ok = (of[i] = choose(registry, want, node->weight[0], error)) != NULL;
+            ok = (of[i] = (i == head ? choose_head : choose)(registry, want, node->weight[0], error)) != NULL;
     }
     for (int i = 0; i < n && ok; i++)
         if (of[i] && !g_hash_table_contains(ws->pack_of, mi_recording_node(r, i)->weight[0]->name))
             ok = add_pack(ws, r, i, of, c, error);
+    ws->head = ok && head >= 0 && of[head] ? mi_weights_pack(ws, mi_recording_node(r, head)) : NULL;
     for (int i = 0; i < n && ok; i++) {
         const MiNode *node = mi_recording_node(r, i);
         for (int k = of[i] ? 1 : 0; k < MI_MAX_WEIGHTS && ok; k++)

@@ -30,6 +30,7 @@ typedef struct {
     size_t      packed_bytes, vector_bytes, uploaded_bytes; /* device memory that load() takes */
     size_t      mapped_bytes;                               /* used where they lie in the file */
     void       *vector_memory;
+    const MiPack *head;     /* of the node that makes the logits; NULL: none does */
     GPtrArray  *others; /* MiWeight *: used as stored, as an embedding is */
 } MiWeights;
 
@@ -37,6 +38,7 @@ typedef struct {
     const char *backend, *name; /* "auto": of those that take the weight's format the highest rank */
     bool        exact;          /* only such as are the yardstick */
     bool        invariant;      /* only such as give a row the same bits in every batch; then a rank below 0 will do */
+    const char *head;           /* the name for the output layer; "same": as the others; "auto" or NULL: as MiLinear.head */
 } MiLinearWish;
 
 MiWeights *mi_weights_new(const MiRecording *, MiRegistry *, const MiConfig *, bool unified, const MiLinearWish *,

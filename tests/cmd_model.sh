@@ -59,8 +59,18 @@ refuses 65 'one window takes 512' "$mi" perplexity $flags -f text; check "perple
 
 status 0 "$mi" plan $flags --json && grep -q '"allocated":[0-9]' out && [ "`wc -l <out`" = 1 ]; check "plan --json" $?
 status 0 "$mi" plan $flags && grep -q '^attention ' out && grep -q ' allocated$' out; check "plan" $?
-status 0 "$mi" plan --model.path "$m" --engine.linear int4 && grep -q '^0-4, each *f32 *int4 *7 ' out && grep -q '^output *f32 *int4 *1 ' out
+status 0 "$mi" plan --model.path "$m" --engine.linear int4 && grep -q '^0-4, each *f32 *int4 *7 ' out && grep -q '^output *f32 *int8 *1 ' out &&
+	grep -q '^output layer *int8 *auto' out
 check "plan says how the layers are packed" $?
+status 0 "$mi" plan --model.path "$m" --engine.linear int4 --engine.head dense && grep -q '^0-4, each *f32 *int4 *7 ' out &&
+	grep -q '^output *f32 *dense *1 .* 0 32.000' out
+check "and the output layer by itself" $?
+for head in dense int4 fp8; do
+	"$mi" perplexity --model.path "$m" --engine.head $head -f "$MI_SRCDIR/README.md" --window 32 --windows 2 --json >$head.out 2>err
+done
+status 0 "$mi" perplexity --model.path "$m" --engine.linear dense -f "$MI_SRCDIR/README.md" --window 32 --windows 2 --json &&
+	cmp -s out dense.out && ! cmp -s out int4.out && ! cmp -s out fp8.out && ! cmp -s int4.out fp8.out
+check "which is what then runs" $?
 status 0 "$mi" inspect "$m" && [ -s out ]; check "inspect a model" $?
 
 "$mi" run $flags --raw -p "$prompt" -n 24 >text 2>err

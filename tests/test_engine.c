@@ -466,6 +466,8 @@ static void takes_what_was_planned(void **state)
         { "engine.cache", "none" }, { "engine.max_len", "17", "engine.prefill_step", "3" },
 #ifndef MI_TEST_REMOTE
         { "engine.linear", "int8" }, { "engine.linear", "int4", "linear.int4.symmetric", "false" },
+        { "engine.linear", "int8", "engine.head", "auto" }, { "engine.linear", "int4", "engine.head", "same" },
+        { "engine.linear", "fp8" }, { "engine.linear", "int4", "engine.head", "reference" },
 #endif
     };
     for (size_t w = 0; w < G_N_ELEMENTS(ways); w++) {

@@ -26,6 +26,10 @@ typedef struct {
     /* in 0: x [rows, in]; weight 0: W; weight 1: b [out] or absent; out 0: y [rows, out],
      * of the dtype of out 0. */
     const MiOp *op;
+
+    /* Optional: who runs the output layer of a model whose projections are this one's, where [engine] head = auto;
+     * "auto": as it is stored.  NULL: this one. */
+    const char *head;
 } MiLinear;
 
 #endif

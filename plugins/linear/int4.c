@@ -1,39 +1,31 @@
 /* int4.c - projections with weights of 4 bits in groups of 32, 64 or 128 columns, encoded while loading.
  *
  * Takes plain weights, and block formats by decoding them.  f32 in and out; panel_op.c runs them.  The
- * output layer, where rounding costs most, stays at 8 bits unless `head` says so. */
+ * output layer, where rounding costs most, is linear int8's unless [engine] head says otherwise. */
 #include "encoded.h"
 #include <string.h>
 
 typedef struct {
-    const char *group, *activations, *scales, *head, *isa;
+    const char *group, *activations, *scales, *isa;
     bool        symmetric;
 } Options;
-static const Options defaults = { "128", "auto", "fit", "int8", "auto", true };
+static const Options defaults = { "128", "auto", "fit", "auto", true };
 
 static const MiOption option_table[] = {
     MI_CHOICE(Options, group, "128", "128, 64, 32", "columns that share a scale"),
     MI_OPTION(Options, symmetric, "true", 0, 0, "false: with a zero point, so that a range need not be centred on zero"),
     MI_ACTIVATIONS(Options),
     MI_SCALES(Options),
-    MI_CHOICE(Options, head, "int8", "int8, int4", "the output layer: int8, as linear int8 does it; int4, as the others"),
     MI_ISA(Options),
     MI_OPTION_END,
 };
-
-/* Its own weight, or the embedding that it shares. */
-static bool is_head(const MiWeight *w)
-{
-    return strcmp(w->name, "lm_head.weight") == 0 || strcmp(w->name, "model.embed_tokens.weight") == 0;
-}
 
 static const MiPanelKernel *kernel_of(const MiWeight *w, const void *options, GError **error)
 {
     const Options       *o = options ? options : &defaults;
     g_autofree char     *name = g_strdup_printf("%sint4_%s", o->symmetric ? "" : "u", o->group);
-    const bool           eight = is_head(w) && strcmp(o->head, "int8") == 0;
-    const MiPanelKernel *k = mi_panel_kernel(!eight ? name : o->symmetric ? "int8_128" : "uint8_128", o->isa,
-                                             mi_encoded_x(o->activations));
+    const MiPanelKernel *k = mi_panel_kernel(name, o->isa, mi_encoded_x(o->activations));
+
     if (!k)
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG,
                     "%s: [linear.int4] isa = %s: this machine has no such instruction set; set it to auto", w->name, o->isa);
@@ -54,7 +46,7 @@ static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *optio
 
 static const MiLinear int4 = {
     .struct_size = sizeof int4, .formats = mi_encoded_formats, .layout = "panels", .rank = -10, .joins = true,
-    .bytes = bytes, .pack = pack, .op = &mi_panel_op_wide,
+    .bytes = bytes, .pack = pack, .op = &mi_panel_op_wide, .head = "int8",
 };
 
 MI_PLUGIN("linear_int4", "0.1", "Projections with weights of 4 bits in groups, encoded while loading",

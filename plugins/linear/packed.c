@@ -279,7 +279,7 @@ static const MiOp op = {
 
 static const MiLinear packed = {
     .struct_size = sizeof packed, .formats = formats, .layout = "panels.ordered", .rank = 20, .joins = true,
-    .bytes = bytes, .pack = pack, .op = &op,
+    .bytes = bytes, .pack = pack, .op = &op, .head = "auto",
 };
 
 MI_PLUGIN("linear_packed", "0.1", "Projections on GPTQ, AWQ and compressed-tensors weights in their own form",
