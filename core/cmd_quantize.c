@@ -1,37 +1,36 @@
 /* cmd_quantize.c - `quantize`: projections rounded one by one into files beside the result, which is written when all are
- * there; what was stopped goes on with those.
+ * there; what was stopped goes on with those.  With awq the scales of inputs are files, too, made before what reads those inputs
+ * is rounded, and so are the vectors that are divided by them.
  *
  * Memory: one matrix as f32, and with a calibration the model as it runs and the sums that --memory allows. */
 #include "cmd.h"
 #include "engine.h"
 #include "interrupt.h"
-#include "json_out.h"
-#include "quantize.h"
+#include "quantize_awq.h"
+#include "suggest.h"
 
 #include <glib/gstdio.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-typedef enum { METHOD_RTN, METHOD_GPTQ } Method;
-static const char *const methods[] = { "rtn", "gptq", NULL };
-
-/* What a format's writer takes as it is, by its name. */
-static const struct { const char *format; const char *storage[2]; int64_t group; } storages[] = {
-    { "gguf", { "q4_0", "q8_0" }, 32 }, /* blocks of 32, which are all that it has */
-    { "safetensors", { "ct", "ct" }, 0 },
-};
+typedef enum { METHOD_RTN, METHOD_GPTQ, METHOD_AWQ } Method;
+static const char *const methods[] = { "rtn", "gptq", "awq", NULL };
+static const char *const linears[] = { "int4", "int8", NULL };
+static const char *const layouts[] = { "compressed-tensors", "gptq", NULL };
+static const char *const formats[] = { "safetensors", "gguf", NULL };
 
 typedef struct {
-    const char    *model, *out, *format, *storage, *calibrate;
+    const char    *model, *out, *format, *storage, *calibrate, *report;
     const MiFormat *vt;
     char          *folder; /* of the matrices that are ready */
     MiGrid         grid;
     Method         method;
     int            windows, length, memory; /* of the calibration; MB of sums */
     MiSource       source;
-    GPtrArray     *weights; /* MiWeight *, those that are rounded */
+    GPtrArray     *weights; /* MiWeight *, those that are rounded, by layers, those whose rows are scaled last in theirs */
     MiRoundingError *errors; /* [weights] */
+    GPtrArray     *folds;   /* MiFold *; NULL: the method has none */
     int            reused;
 } Job;
 
@@ -49,55 +48,121 @@ static bool usage(GError **error, const char *form, ...)
     return false;
 }
 
-static bool read_grid(const MiCommandLine *cl, Job *j, GError **error)
+/* Which of `names` a flag has; def: it is not given.  -1 with *error: none. */
+static int choose(const MiCommandLine *cl, const char *flag, const char *const *names, int def, GError **error)
 {
-    const char *linear = mi_flag(cl, "linear"), *group = mi_flag(cl, "group");
+    const char          *word = mi_flag(cl, flag);
+    g_autoptr(GPtrArray) all = g_ptr_array_new();
+    g_autoptr(GString)   message = NULL;
+    g_autofree char     *shown = word ? mi_printable(word, 40) : NULL, *list = NULL;
+
+    if (!word && def >= 0)
+        return def;
+    for (int i = 0; names[i]; i++) {
+        if (word && strcmp(names[i], word) == 0)
+            return i;
+        g_ptr_array_add(all, (gpointer)(uintptr_t)names[i]);
+    }
+    message = g_string_new(NULL);
+    list = g_strjoinv(", ", (char **)(uintptr_t)names);
+    if (word)
+        g_string_printf(message, "--%s is '%s', not one of %s", flag, shown, list);
+    else
+        g_string_printf(message, "miniinfer quantize wants --%s, one of %s", flag, list);
+    if (word)
+        mi_suggest_append(message, word, all);
+    usage(error, "%s", message->str);
+    return -1;
+}
+
+static bool read_group(const MiCommandLine *cl, Job *j, GError **error)
+{
+    const char *group = mi_flag(cl, "group");
     int         size = 0;
 
-    if (!linear || (strcmp(linear, "int4") != 0 && strcmp(linear, "int8") != 0))
-        return usage(error, "--linear is '%s'; int4 and int8 are possible", linear ? linear : "");
-    j->grid.bits = strcmp(linear, "int4") == 0 ? 4 : 8;
-    j->grid.symmetric = !mi_flag(cl, "asymmetric");
     if (group && strcmp(group, "row") != 0 && !mi_flag_int(cl, "group", 32, 1024, 0, &size, error))
         return false;
     if (size % 32)
         return usage(error, "--group is %d; a multiple of 32 or row is possible", size);
     j->grid.group = group ? size : j->grid.bits == 4 ? 128 : 0;
-    for (size_t i = 0; i < G_N_ELEMENTS(storages); i++)
-        if (strcmp(storages[i].format, j->format) == 0) {
-            j->storage = storages[i].storage[j->grid.bits == 8];
-            if (storages[i].group && group && size != storages[i].group)
-                return usage(error, "--group is %s; %s has groups of %d only", group, j->format, (int)storages[i].group);
-            if (storages[i].group && !j->grid.symmetric)
-                return usage(error, "--asymmetric: the blocks that are written into %s have no zeros", j->format);
-            j->grid.group = storages[i].group ? storages[i].group : j->grid.group;
-            return true;
-        }
-    return usage(error, "nothing quantised is written into format '%s'; gguf and safetensors are possible", j->format);
+    if (strcmp(j->format, "gguf") != 0)
+        return true;
+    if (group && size != 32) /* blocks of 32, which are all that it has */
+        return usage(error, "--group is %s; gguf has groups of 32 only", group);
+    if (!j->grid.symmetric)
+        return usage(error, "--asymmetric: the blocks that are written into gguf have no zeros");
+    if (mi_flag(cl, "layout"))
+        return usage(error, "--layout is of safetensors; gguf has blocks");
+    j->grid.group = 32;
+    return true;
+}
+
+static bool read_grid(const MiCommandLine *cl, Job *j, GError **error)
+{
+    const char *dot = strrchr(j->out, '.');
+    const int   format = choose(cl, "to", formats, dot && strcmp(dot, ".gguf") == 0, error);
+    const int   linear = format < 0 ? -1 : choose(cl, "linear", linears, -1, error);
+    const int   layout = linear < 0 ? -1 : choose(cl, "layout", layouts, 0, error);
+
+    if (layout < 0)
+        return false;
+    j->format = formats[format];
+    j->grid.bits = linear == 0 ? 4 : 8;
+    j->grid.symmetric = !mi_flag(cl, "asymmetric");
+    j->storage = format == 1 ? (linear == 0 ? "q4_0" : "q8_0") : layout == 1 ? "gptq" : "ct";
+    return read_group(cl, j, error);
 }
 
 static bool read_flags(const MiCommandLine *cl, Job *j, GError **error)
 {
-    const char *method = mi_flag(cl, "method") ? mi_flag(cl, "method") : "rtn", *out = mi_flag(cl, "output");
-    const char *dot = out ? strrchr(out, '.') : NULL;
-
-    if (!out)
-        return usage(error, "miniinfer quantize wants a place for the result: -o OUT");
-    j->out = out;
+    j->out = mi_flag(cl, "output");
     j->model = cl->operands->pdata[0];
-    j->format = mi_flag(cl, "to") ? mi_flag(cl, "to") : dot && strcmp(dot, ".gguf") == 0 ? "gguf" : "safetensors";
     j->calibrate = mi_flag(cl, "calibrate");
-    if (!g_strv_contains(methods, method))
-        return usage(error, "--method is '%s'; rtn and gptq are possible", method);
-    j->method = strcmp(method, "gptq") == 0 ? METHOD_GPTQ : METHOD_RTN;
+    j->report = mi_flag(cl, "report");
+    if (!j->out)
+        return usage(error, "miniinfer quantize wants a place for the result: -o OUT");
+    if (j->report && !g_str_has_suffix(j->report, ".svg")) {
+        g_autofree char *shown = mi_printable(j->report, 60);
+        return usage(error, "--report is '%s'; what is drawn is an SVG, a name that ends in .svg", shown);
+    }
+    const int method = choose(cl, "method", methods, METHOD_RTN, error);
+    if (method < 0)
+        return false;
+    j->method = (Method)method;
     if (j->method != METHOD_RTN && !j->calibrate)
-        return usage(error, "--method %s wants a text to calibrate with: --calibrate FILE", method);
+        return usage(error, "--method %s wants a text to calibrate with: --calibrate FILE", methods[method]);
     return mi_flag_int(cl, "windows", 1, 1024, 16, &j->windows, error) &&
            mi_flag_int(cl, "window", 16, 1 << 16, 256, &j->length, error) &&
            mi_flag_int(cl, "memory", 1, 1 << 20, 1024, &j->memory, error) && read_grid(cl, j, error);
 }
 
 /* ---- what there is to do ------------------------------------------------------------------ */
+
+/* The layouts have it with such groups. */
+static bool fits(const Job *j, const MiWeight *w, GError **error)
+{
+    const bool gptq = strcmp(j->storage, "gptq") == 0; /* whose last group may be shorter */
+
+    if (j->grid.group && w->shape[1] % (gptq ? 32 : j->grid.group)) {
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s has rows of %" G_GINT64_FORMAT ", no multiple of %" G_GINT64_FORMAT
+                    "%s", w->name, w->shape[1], gptq ? 32 : j->grid.group,
+                    j->grid.group > 32 && w->shape[1] % 32 == 0
+                        ? (w->shape[1] % 64 ? "; --group 32 divides it" : "; --group 64 divides it, and --layout gptq needs no such")
+                        : "");
+        return false;
+    }
+    if (!gptq || w->shape[0] % (32 / j->grid.bits) == 0)
+        return true;
+    g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s has %" G_GINT64_FORMAT " rows; --layout gptq has words of %d of them",
+                w->name, w->shape[0], 32 / j->grid.bits);
+    return false;
+}
+
+static gint by_layer(gconstpointer a, gconstpointer b)
+{
+    const MiWeight *const *x = a, *const *y = b;
+    return mi_layer_of((*x)->name) - mi_layer_of((*y)->name);
+}
 
 static bool list(Job *j, GError **error)
 {
@@ -106,21 +171,20 @@ static bool list(Job *j, GError **error)
         j->source.vt->at(j->source.self, i, &w);
         if (!mi_quantizable(&w))
             continue;
-        if (j->grid.group && w.shape[1] % j->grid.group) {
-            g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "%s has rows of %" G_GINT64_FORMAT ", no multiple of %" G_GINT64_FORMAT
-                        "%s", w.name, w.shape[1], j->grid.group,
-                        j->grid.group > 32 && w.shape[1] % 32 == 0 ? (w.shape[1] % 64 ? "; --group 32 divides it" : "; --group 64 divides it") : "");
+        if (!fits(j, &w, error))
             return false;
-        }
         w.source = &j->source;
         g_ptr_array_add(j->weights, g_memdup2(&w, sizeof w));
     }
+    g_ptr_array_sort(j->weights, by_layer); /* stable: those of a layer stay as the file has them */
     j->errors = g_new0(MiRoundingError, j->weights->len + 1);
     if (j->weights->len)
         return true;
     g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: no layer has a matrix", j->model);
     return false;
 }
+
+static const MiWeight *listed(const Job *j, guint i) { return j->weights->pdata[i]; }
 
 /* Whose the files are: of this model, these settings. */
 static char *identity(const Job *j)
@@ -133,7 +197,7 @@ static char *identity(const Job *j)
         g_string_append_printf(s, ", %d windows of %d of %s", j->windows, j->length, j->calibrate);
     g_string_append_printf(s, "\nof %s\n", j->model);
     for (guint i = 0; i < j->weights->len; i++) {
-        const MiWeight *w = j->weights->pdata[i];
+        const MiWeight *w = listed(j, i);
         g_string_append_printf(s, "%s %s %zu\n", w->name, w->format, w->bytes);
     }
     return g_string_free(g_steal_pointer(&s), FALSE);
@@ -168,24 +232,66 @@ static bool open_folder(Job *j, GError **error)
     return false;
 }
 
+static void remove_file(const Job *j, const char *name, const char *kind)
+{
+    g_autofree char *file = mi_quantized_file(j->folder, name, kind);
+    g_unlink(file);
+}
+
 static void remove_folder(const Job *j)
 {
     g_autofree char *job = g_build_filename(j->folder, "job", NULL);
 
-    for (guint i = 0; i < j->weights->len; i++) {
-        g_autofree char *file = mi_quantized_file(j->folder, ((const MiWeight *)j->weights->pdata[i])->name);
-        g_unlink(file);
+    for (guint i = 0; i < j->weights->len; i++)
+        remove_file(j, listed(j, i)->name, "rounded");
+    for (guint i = 0; j->folds && i < j->folds->len; i++) {
+        const MiFold *f = j->folds->pdata[i];
+        remove_file(j, f->from->name, "scales");
+        if (f->gain)
+            remove_file(j, f->gain->name, "folded");
+        if (f->bias)
+            remove_file(j, f->bias->name, "folded");
     }
     g_unlink(job);
     g_rmdir(j->folder);
+}
+
+/* ---- scales of inputs ------------------------------------------------------------------------ */
+
+/* What a matrix is scaled by before it is rounded. */
+static bool scales_for(Job *j, const MiWeight *w, const MiCalibration *c, float **columns, float **rows, GError **error)
+{
+    const MiFold *to = j->folds ? mi_fold_to(j->folds, w->name) : NULL, *from = j->folds ? mi_fold_from(j->folds, w->name) : NULL;
+
+    if (from && !(*rows = mi_fold_saved(from, j->folder))) {
+        g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s: what it is scaled by is gone from %s; remove that to begin anew", w->name,
+                    j->folder);
+        return false;
+    }
+    if (!to)
+        return true;
+    g_autofree float *scales = mi_fold_saved(to, j->folder);
+    if (!scales && !(scales = mi_fold_find(to, &j->source, &j->grid, c, j->folder, error)))
+        return false;
+    *columns = g_new(float, w->shape[1]);
+    for (int64_t i = 0; i < w->shape[1]; i++)
+        (*columns)[i] = scales[mi_fold_scale(to, i)];
+    return true;
+}
+
+static gint by_fold(gconstpointer a, gconstpointer b, gpointer user)
+{
+    const MiWeight *const *x = a, *const *y = b;
+    const int              layers = by_layer(a, b);
+    return layers ? layers : (mi_fold_from(user, (*x)->name) != NULL) - (mi_fold_from(user, (*y)->name) != NULL);
 }
 
 /* ---- a matrix --------------------------------------------------------------------------------- */
 
 static bool ready(Job *j, guint i)
 {
-    const MiWeight  *w = j->weights->pdata[i];
-    g_autofree char *file = mi_quantized_file(j->folder, w->name);
+    const MiWeight  *w = listed(j, i);
+    g_autofree char *file = mi_quantized_file(j->folder, w->name, "rounded");
     GMappedFile     *map = g_mapped_file_new(file, FALSE, NULL);
     const bool       ok = map && mi_stored_fits(g_mapped_file_get_contents(map), g_mapped_file_get_length(map), w, &j->grid,
                                                 j->storage, &j->errors[i]);
@@ -201,32 +307,52 @@ static bool stopped(GError **error)
     return mi_interrupted();
 }
 
+/* False: no memory, or no inverse. */
+static bool round_by_method(const Job *j, MiRounding *r, const float *hessian, const float *columns, const float *rows,
+                            MiRoundingError *e)
+{
+    bool ok = true;
+
+    mi_rounding_fit(r, &j->grid);
+    if (j->method == METHOD_RTN || hessian) {
+        mi_round_nearest(r, &j->grid);
+        *e = mi_rounding_error(r, hessian);
+    }
+    if (j->method == METHOD_RTN)
+        return true;
+    const double nearest = e->outputs;
+    if (j->method == METHOD_GPTQ) {
+        ok = hessian && mi_round_gptq(r, &j->grid, hessian);
+    } else {
+        mi_rounding_scale(r, columns, rows);
+        if ((ok = hessian && mi_rounding_clip(r, &j->grid, hessian)))
+            mi_round_nearest(r, &j->grid);
+    }
+    if (ok)
+        *e = mi_rounding_error(r, hessian);
+    e->nearest = nearest;
+    return ok;
+}
+
 static bool round_one(Job *j, guint i, const MiCalibration *c, GError **error)
 {
-    const MiWeight *w = j->weights->pdata[i];
-    int64_t         n = 0;
-    const float    *hessian = c ? mi_calibration_hessian(c, w->name, &n) : NULL;
-    MiRounding      r;
-    GError         *why = NULL;
+    const MiWeight   *w = listed(j, i);
+    int64_t           n = 0;
+    const float      *hessian = c ? mi_calibration_hessian(c, w->name, &n) : NULL;
+    g_autofree float *columns = NULL, *rows = NULL;
+    MiRounding        r;
 
-    if (!mi_rounding_new(&r, w, &j->grid, error))
+    if (!scales_for(j, w, c, &columns, &rows, error) || !mi_rounding_new(&r, w, &j->grid, 1, error))
         return false;
-    mi_rounding_fit(&r, &j->grid);
-    bool ok = true;
-    if (j->method == METHOD_GPTQ)
-        ok = hessian && n == r.in && mi_round_gptq(&r, &j->grid, hessian);
-    else
-        mi_round_nearest(&r, &j->grid);
+    bool ok = round_by_method(j, &r, n == r.in ? hessian : NULL, columns, rows, &j->errors[i]);
     if (!ok)
-        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for gptq, or its inputs have no inverse", w->name);
+        g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for %s, or its inputs have no inverse", w->name,
+                    methods[j->method]);
     if (ok) {
-        j->errors[i] = mi_rounding_error(&r, hessian);
         g_autoptr(GBytes) data = mi_rounding_store(&r, &j->grid, j->storage, &j->errors[i]);
-        g_autofree char  *file = mi_quantized_file(j->folder, w->name);
-        ok = data && g_file_set_contents(file, g_bytes_get_data(data, NULL), (gssize)g_bytes_get_size(data), &why);
-        if (!ok)
-            g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s", why ? why->message : "no memory for a matrix");
-        g_clear_error(&why);
+        if (!data)
+            g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for it", w->name);
+        ok = data && mi_quantized_save(j->folder, w->name, "rounded", g_bytes_get_data(data, NULL), g_bytes_get_size(data), error);
     }
     mi_rounding_free(&r);
     if (MI_HAS(w->source->vt, drop))
@@ -243,7 +369,7 @@ static bool round_range(Job *j, guint from, guint to, const MiCalibration *c, GE
             j->reused++;
             continue;
         }
-        mi_progress_line("%s, %u of %u: %s", methods[j->method], i + 1, j->weights->len, ((const MiWeight *)j->weights->pdata[i])->name);
+        mi_progress_line("%s, %u of %u: %s", methods[j->method], i + 1, j->weights->len, listed(j, i)->name);
         if (!round_one(j, i, c, error))
             return false;
     }
@@ -263,8 +389,12 @@ static bool calibrated(Job *j, MiCalibration *c, GError **error)
     g_autofree const char **names = g_new0(const char *, j->weights->len + 1);
     guint                   from = 0;
 
+    if (j->method == METHOD_AWQ) {
+        j->folds = mi_folds_new(mi_calibration_program(c));
+        g_ptr_array_sort_with_data(j->weights, by_fold, j->folds);
+    }
     for (guint i = 0; i < j->weights->len; i++)
-        names[i] = ((const MiWeight *)j->weights->pdata[i])->name;
+        names[i] = listed(j, i)->name;
     while (from < j->weights->len) {
         while (from < j->weights->len && ready(j, from))
             from++, j->reused++;
@@ -319,6 +449,12 @@ static bool write_out(Job *j, GError **error)
     return ok;
 }
 
+static MiRoundingReport report_of(const Job *j)
+{
+    return (MiRoundingReport){ j->out, methods[j->method], j->grid, (int)j->weights->len, j->reused,
+                               (const MiWeight *const *)j->weights->pdata, j->errors };
+}
+
 static void nothing(void *user) { (void)user; /* stopped() looks */ }
 
 static bool quantize(Job *j, MiSession *s, GError **error)
@@ -336,55 +472,14 @@ static bool quantize(Job *j, MiSession *s, GError **error)
         return false;
     mi_interrupt_target(nothing, NULL);
     bool ok = j->calibrate ? with_text(j, s, error) : round_range(j, 0, j->weights->len, NULL, error);
-    ok = ok && !stopped(error) && write_out(j, error);
+    const MiRoundingReport r = report_of(j);
+    ok = ok && !stopped(error) && (!j->report || mi_rounding_report_plot(&r, j->report, error)) && write_out(j, error);
     mi_interrupt_target(NULL, NULL);
     mi_progress_clear();
     return ok;
 }
 
-/* ---- the report ----------------------------------------------------------------------------------------- */
-
-static void print_json(const Job *j)
-{
-    MiJson out = mi_json_new();
-
-    mi_json_open(&out, NULL, '{');
-    mi_json_string(&out, "written", j->out);
-    mi_json_string(&out, "method", methods[j->method]);
-    mi_json_int(&out, "bits", j->grid.bits);
-    mi_json_int(&out, "group", j->grid.group);
-    mi_json_bool(&out, "symmetric", j->grid.symmetric);
-    mi_json_int(&out, "resumed", j->reused);
-    mi_json_open(&out, "matrices", '[');
-    for (guint i = 0; i < j->weights->len; i++) {
-        mi_json_open(&out, NULL, '{');
-        mi_json_string(&out, "name", ((const MiWeight *)j->weights->pdata[i])->name);
-        mi_json_float(&out, "error", j->errors[i].weights);
-        if (j->errors[i].outputs >= 0)
-            mi_json_float(&out, "output_error", j->errors[i].outputs);
-        mi_json_close(&out, '}');
-    }
-    mi_json_close(&out, ']');
-    mi_json_close(&out, '}');
-    mi_json_print(&out);
-}
-
-static void print_table(const Job *j)
-{
-    double sum = 0, outputs = 0;
-
-    printf("%8s %8s  %s\n", "weights", j->errors[0].outputs >= 0 ? "outputs" : "", "relative error of");
-    for (guint i = 0; i < j->weights->len; i++) {
-        g_autofree char *output = j->errors[i].outputs >= 0 ? g_strdup_printf("%8.4f", j->errors[i].outputs) : g_strdup("        ");
-        printf("%8.4f %s  %s\n", j->errors[i].weights, output, ((const MiWeight *)j->weights->pdata[i])->name);
-        sum += j->errors[i].weights;
-        outputs += j->errors[i].outputs;
-    }
-    printf("%s: %u matrices, mean error %.4f of the weights", j->out, j->weights->len, sum / j->weights->len);
-    if (outputs >= 0)
-        printf(", %.4f of the outputs", outputs / j->weights->len);
-    printf(j->reused ? "; %d were ready from before\n" : "\n", j->reused);
-}
+/* ---- the command ----------------------------------------------------------------------------------------- */
 
 static void set(MiCommandLine *cl, const char *key, int value)
 {
@@ -411,8 +506,12 @@ int mi_cmd_quantize(MiCommandLine *cl)
         set(cl, "engine.prefill_step", j.length);
     }
     mi_interrupt_start();
-    if (mi_session_open(&s, cl, j.calibrate ? MI_WITH_ENGINE : MI_WITH_PLUGINS, &error) && quantize(&j, &s, &error))
-        (mi_flag(cl, "json") ? print_json : print_table)(&j);
+    if (mi_session_open(&s, cl, j.calibrate ? MI_WITH_ENGINE : MI_WITH_PLUGINS, &error) && quantize(&j, &s, &error)) {
+        const MiRoundingReport r = report_of(&j);
+        (mi_flag(cl, "json") ? mi_rounding_report_json : mi_rounding_report_print)(&r);
+    }
+    if (j.folds)
+        g_ptr_array_unref(j.folds);
     mi_model_close(&j.source);
     mi_session_close(&s);
     g_ptr_array_unref(j.weights);

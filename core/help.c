@@ -125,19 +125,24 @@ static const char *const convert_examples[] = {
 static const MiFlag quantize_flags[] = {
     { 'o', "output", "OUT", NULL, "the result: a .gguf, else a directory of safetensors; must not exist" },
     { 0, "linear", "KIND", NULL, "what projections become: int4 or int8" },
-    { 0, "group", "N", NULL, "columns that share a scale (int4: 128; int8: row; in a .gguf always 32)" },
+    { 0, "group", "N", NULL, "columns that share a scale, or row (int4: 128; int8: row; in a .gguf always 32)" },
     { 0, "asymmetric", NULL, NULL, "a group has a zero, too" },
-    { 0, "method", "NAME", NULL, "rtn: to the nearest; gptq: such that errors make up for each other on a text (rtn)" },
+    { 0, "method", "NAME", NULL, "rtn: to the nearest; gptq: such that errors make up for each other on a text; awq: inputs scaled such "
+      "that a text's errors are least (rtn)" },
     { 0, "calibrate", "FILE", NULL, "the text; with rtn it tells the error of outputs" },
     { 0, "windows", "N", NULL, "parts of the text that are read (16)" },
     { 0, "window", "N", NULL, "tokens of a part (256)" },
     { 0, "memory", "MB", NULL, "for sums of inputs; with less the text is read more often (1024)" },
+    { 0, "layout", "NAME", NULL, "of safetensors: compressed-tensors or gptq (compressed-tensors)" },
+    { 0, "report", "FILE.svg", NULL, "plot the error of each projection, layer by layer" },
     { 0, "to", "FORMAT", NULL, "the format to write, where OUT's name does not say" },
     { 0, "json", NULL, NULL, "print one JSON object" },
     { 0 },
 };
 static const char *const quantize_examples[] = {
     "miniinfer quantize model-dir -o model-int4 --linear int4 --method gptq --calibrate text.txt", "with a text that it has not seen",
+    "miniinfer quantize model-dir -o model-gptq --linear int4 --method awq --calibrate text.txt --layout gptq --report errors.svg",
+    "with its inputs scaled, stored as GPTQ does, and a plot",
     "miniinfer quantize model-dir -o model.gguf --linear int8", "Q8_0 for everything that reads GGUF",
     NULL,
 };
@@ -252,8 +257,8 @@ const MiCommand mi_commands[] = {
       convert_examples },
     { "quantize", "MODEL", 1, 1, "write a model with its projections in 4 or 8 bits",
       "Matrices of layers are rounded one by one; embeddings and the output layer stay as they are. A directory holds them as "
-      "compressed-tensors does, which transformers reads, a .gguf as Q4_0 or Q8_0. Prints the error of each matrix, and with a text "
-      "that of what it gives. The same command run again after a stop goes on with the matrices that are ready, in OUT.quantize.",
+      "compressed-tensors or GPTQ do, which transformers reads, a .gguf as Q4_0 or Q8_0. Prints the error of each matrix, and with a "
+      "text that of what it gives, beside what rtn would do. The same command run again after a stop goes on with the matrices that are ready, in OUT.quantize.",
       quantize_flags, quantize_examples },
     { "bench", "[decode | batch | prefill | offline]", 0, 1, "measure how fast it is",
       "Through the engine, with prompts of random ids, greedy unless [sampler] chain says more: milliseconds of a step and "

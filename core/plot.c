@@ -71,23 +71,94 @@ static void panel(GString *s, const MiPanel *p, const double *x, int n, double e
     g_string_append(s, "\"/>\n");
 }
 
-bool mi_plot_write(const char *file, const char *title, const double *x, int n, const MiPanel *panels, int n_panels,
-                   GError **error)
+static void begin(GString *s, int height, const char *title)
 {
-    g_autoptr(GString) s = g_string_new(NULL);
-    g_autoptr(GError)  why = NULL;
-    const int          height = TOP + n_panels * (PANEL + GAP);
-    const double       end = n ? rounded_up(MAX(x[n - 1], 1e-3)) : 1;
-
     g_string_append_printf(s, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\">\n"
                               "<style>text { font: 12px sans-serif } .grid { stroke: #ccc }</style>\n"
                               "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n", WIDTH, height);
     label(s, WIDTH / 2.0, 20, "middle", title);
-    for (int i = 0; i < n_panels; i++)
-        panel(s, &panels[i], x, n, end, i);
+}
+
+static bool finish(GString *s, const char *file, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+
     g_string_append(s, "</svg>\n");
     if (g_file_set_contents(file, s->str, (gssize)s->len, &why))
         return true;
     g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s", why->message);
     return false;
+}
+
+bool mi_plot_write(const char *file, const char *title, const double *x, int n, const MiPanel *panels, int n_panels,
+                   GError **error)
+{
+    g_autoptr(GString) s = g_string_new(NULL);
+    const double       end = n ? rounded_up(MAX(x[n - 1], 1e-3)) : 1;
+
+    begin(s, TOP + n_panels * (PANEL + GAP), title);
+    for (int i = 0; i < n_panels; i++)
+        panel(s, &panels[i], x, n, end, i);
+    return finish(s, file, error);
+}
+
+/* ---- bars ------------------------------------------------------------------------- */
+
+enum { BARS = 90, BARS_TOP = 74, TICKS = 30 /* numbers below a panel, or less */ };
+
+static void box(GString *s, double x, double y, double wide, double high, const char *colour)
+{
+    put(s, "<rect x=\"", x, "\"");
+    put(s, " y=\"", y, "\"");
+    put(s, " width=\"", wide, "\"");
+    put(s, " height=\"", high, "\"");
+    g_string_append_printf(s, " fill=\"%s\"/>\n", colour);
+}
+
+static void bars(GString *s, const MiBarPlot *p, int index, double most)
+{
+    const MiBars *b = &p->panels[index];
+    const double  top = BARS_TOP + index * (BARS + GAP), bottom = top + BARS, wide = WIDTH - LEFT - RIGHT;
+    const double  column = wide / MAX(p->n, 1), bar = column * (p->names[1] ? 0.4 : 0.7);
+    const int     each = (p->n + TICKS - 1) / TICKS;
+
+    label(s, LEFT, top - 6, "start", b->title);
+    for (int i = 0; i <= 2; i++) {
+        const double y = bottom - BARS * i / 2.0;
+        put(s, "<line class=\"grid\" x1=\"", LEFT, "\"");
+        put(s, " x2=\"", LEFT + wide, "\"");
+        put(s, " y1=\"", y, "\"");
+        put(s, " y2=\"", y, "\"/>\n");
+        number(s, LEFT - 8, y + 4, "end", most * i / 2, p->unit);
+    }
+    for (int i = 0; i < p->n; i++) {
+        for (int k = 0; k < 2; k++) {
+            const double high = p->names[k] && isfinite(b->y[k][i]) ? BARS * b->y[k][i] / most : 0;
+            if (high > 0)
+                box(s, LEFT + column * i + (column - bar * (p->names[1] ? 2 : 1)) / 2 + bar * k, bottom - high, bar, high, colours[k]);
+        }
+        if (i % MAX(each, 1) == 0)
+            number(s, LEFT + column * (i + 0.5), bottom + 14, "middle", i, "");
+    }
+    label(s, LEFT - 8, bottom + 14, "end", p->x_label);
+}
+
+bool mi_plot_bars(const char *file, const MiBarPlot *p, GError **error)
+{
+    g_autoptr(GString) s = g_string_new(NULL);
+    double             most = 0;
+
+    for (int i = 0; i < p->n_panels; i++)
+        for (int k = 0; k < 2; k++)
+            for (int c = 0; p->names[k] && c < p->n; c++)
+                most = isfinite(p->panels[i].y[k][c]) ? MAX(most, p->panels[i].y[k][c]) : most;
+    most = rounded_up(most);
+    begin(s, BARS_TOP + p->n_panels * (BARS + GAP), p->title);
+    for (int k = 0; k < 2 && p->names[k]; k++) {
+        box(s, LEFT + 110 * k, 34, 12, 12, colours[k]);
+        label(s, LEFT + 18 + 110 * k, 44, "start", p->names[k]);
+    }
+    for (int i = 0; i < p->n_panels; i++)
+        bars(s, p, i, most);
+    return finish(s, file, error);
 }

@@ -4,7 +4,7 @@
 #ifndef MI_CORE_QUANTIZE_H
 #define MI_CORE_QUANTIZE_H
 
-#include <miniinfer/format.h>
+#include "program.h"
 
 typedef struct {
     int     bits;  /* 4 or 8 */
@@ -14,32 +14,49 @@ typedef struct {
 
 /* A matrix in f32 and what it is rounded to. */
 typedef struct {
-    int64_t  out, in, groups;
+    int64_t  out, in, group, groups; /* groups of `group` columns, the last may have less */
     float   *w;      /* [out][in] */
     uint8_t *codes;  /* [out][in] */
     float   *scales; /* [out][groups] */
     uint8_t *zeros;  /* [out][groups] */
+    /* w is the matrix with column i times columns[i] and row o divided by rows[o]; NULL: as it was. */
+    const float *columns, *rows;
 } MiRounding;
 
-bool mi_rounding_new(MiRounding *, const MiWeight *, const MiGrid *, GError **error);
+/* Each `step`-th row from the first on. */
+bool mi_rounding_new(MiRounding *, const MiWeight *, const MiGrid *, int64_t step, GError **error);
 void mi_rounding_free(MiRounding *);
+/* columns [in], rows [out], each may be NULL; they stay the caller's. */
+void mi_rounding_scale(MiRounding *, const float *columns, const float *rows);
+/* Scale and zero for values from low, which is 0 or less, to high, which is 0 or more. */
+void mi_grid_range(const MiGrid *, float low, float high, float *scale, uint8_t *zero);
 /* Scales and zeros by each group's range. */
 void mi_rounding_fit(MiRounding *, const MiGrid *);
 /* Each value to the nearest code. */
 void mi_round_nearest(MiRounding *, const MiGrid *);
 /* Frantar et al. 2022 (arXiv 2210.17323): columns one after the other, those with the largest inputs first, the error of
- * each made up for by those that follow.  hessian [in][in]: sum of x x' over calibration rows, upper triangle.
- * Groups' scales are those of mi_rounding_fit().  False: no memory, or no inverse. */
+ * each made up for by those that follow.  hessian [in][in]: sum of x x' over calibration rows.
+ * Groups' scales are those that are there.  False: no memory, or no inverse. */
 bool mi_round_gptq(MiRounding *, const MiGrid *, const float *hessian);
 
-/* |W' - W| / |W|; with a hessian also |X (W' - W)'| / |X W'|, of some of the rows. */
-typedef struct { double weights, outputs; /* outputs < 0: not known */ } MiRoundingError;
+/* |W' - W| / |W|; with a hessian also |X (W' - W)'| / |X W'|, of some of the rows; both of the matrix as it was.
+ * nearest: the latter of the matrix rounded to the nearest. */
+typedef struct { double weights, outputs, nearest; /* < 0: not known */ } MiRoundingError;
 MiRoundingError mi_rounding_error(const MiRounding *, const float *hessian);
+/* Rows that `outputs` is of: each step-th. */
+static inline int64_t mi_sampled_rows(int64_t out, int64_t want) { return MAX(1, out / want); }
 
 /* ---- arithmetic ---------------------------------------------------------------- */
 
 /* fn(user, i, n) for each i of [0, n), on as many threads as there are processors. */
 void mi_on_processors(void (*fn)(void *user, int i, int n), void *user);
+
+/* Where the compiler can, a function is made for each of several instruction sets. */
+#if defined __x86_64__ && defined __GNUC__ && !defined __clang__ && !defined __SANITIZE_ADDRESS__ && defined __linux__
+#define MI_ON_ANY_MACHINE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define MI_ON_ANY_MACHINE
+#endif
 
 /* c[i][j] += sign * sum over t of a[t][i] x[t][j], i < ni, j < nj. */
 typedef struct {
@@ -50,6 +67,9 @@ typedef struct {
     bool         upper; /* only where j >= i, or a little more */
 } MiProduct;
 void mi_product(const MiProduct *);
+
+/* Sum of d' h d over rows: d [n][rows], turned; < 0: no memory. */
+double mi_quadratic(const float *h, const float *d, int64_t n, int64_t rows);
 
 /* h [n][n], upper triangle, positive definite: u, upper, with h^-1 = u' u, in its place.  False: it is not, or no memory. */
 bool mi_inverse_factor(float *h, int64_t n);
@@ -62,29 +82,51 @@ struct MiAssembly;
 /* windows of `length` tokens of the text's ids; the assembly's weights are loaded, and it takes that many sequences. */
 MiCalibration *mi_calibration_new(struct MiAssembly *, const int32_t *ids, int windows, int length);
 void           mi_calibration_free(MiCalibration *);
+const MiRecording *mi_calibration_program(const MiCalibration *);
 /* Sums x x' of the inputs of as many of the matrices names[first ... n) as `bytes` of memory hold, at least one; how many,
  * 0 with *error.  tell, after each window, may say stop. */
 int mi_calibration_run(MiCalibration *, const char *const *names, int n, size_t bytes, bool (*tell)(int done, int of),
                        GError **error);
 /* Of the last run; NULL: it had none of that name.  Matrices of one input share it. */
 const float *mi_calibration_hessian(const MiCalibration *, const char *name, int64_t *n);
+/* Sums of |x|, [n], of the same, and of how many rows. */
+const float *mi_calibration_magnitudes(const MiCalibration *, const char *name);
 
 /* ---- the result ------------------------------------------------------------------- */
 
-/* How a matrix is stored: "ct" as MiQuant, "q4_0", "q8_0" as GGUF's blocks. */
+/* How a matrix is stored: "ct" and "gptq" as MiQuant, "q4_0", "q8_0" as GGUF's blocks. */
 GBytes *mi_rounding_store(const MiRounding *, const MiGrid *, const char *storage, const MiRoundingError *);
 /* What was stored, if it is that; NULL. */
 bool mi_stored_fits(const void *data, size_t bytes, const MiWeight *, const MiGrid *, const char *storage, MiRoundingError *);
 
-/* `from` with the matrices that `folder` holds in their place. */
+/* `from` with the matrices, and the vectors that were folded into, that `folder` holds in their place. */
 typedef struct MiQuantized MiQuantized;
 MiQuantized *mi_quantized_open(const MiSource *from, const char *folder, const MiGrid *, const char *storage, GError **error);
 const MiSource *mi_quantized_source(const MiQuantized *);
 void         mi_quantized_close(MiQuantized *);
-/* The file of a matrix in it; the caller frees it. */
-char *mi_quantized_file(const char *folder, const char *name);
+/* The file of a matrix in it ("rounded"), of the scales of a fold by where it is from ("scales"), of a vector ("folded"); the
+ * caller frees it. */
+char *mi_quantized_file(const char *folder, const char *name, const char *kind);
+bool  mi_quantized_save(const char *folder, const char *name, const char *kind, const void *data, size_t bytes, GError **error);
 
 /* Whether quantising takes it: a matrix of a layer. */
 bool mi_quantizable(const MiWeight *);
+
+/* ---- the report ------------------------------------------------------------------- */
+
+typedef struct {
+    const char            *out, *method;
+    MiGrid                 grid;
+    int                    n, reused; /* matrices, those that were ready before */
+    const MiWeight *const *weights;   /* [n] */
+    const MiRoundingError *errors;    /* [n] */
+} MiRoundingReport;
+
+void mi_rounding_report_print(const MiRoundingReport *);
+void mi_rounding_report_json(const MiRoundingReport *);
+/* A panel for each projection of a layer, layer by layer, as an SVG. */
+bool mi_rounding_report_plot(const MiRoundingReport *, const char *file, GError **error);
+/* The layer in a name; -1: none. */
+int mi_layer_of(const char *name);
 
 #endif

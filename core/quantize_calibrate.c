@@ -6,12 +6,14 @@
 #include "quantize.h"
 #include "side.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct {
     int32_t input; /* the value */
     int64_t n;     /* columns */
-    float  *sum;   /* [n][n] upper triangle */
+    float  *sum;   /* [n][n] */
+    float  *magnitudes; /* [n], sums of |x| */
 } Sum;
 
 struct MiCalibration {
@@ -35,7 +37,7 @@ MiCalibration *mi_calibration_new(MiAssembly *a, const int32_t *ids, int windows
 static void forget(MiCalibration *c)
 {
     for (guint i = 0; i < c->sums->len; i++)
-        g_free(g_array_index(c->sums, Sum, i).sum);
+        g_free(g_array_index(c->sums, Sum, i).sum), g_free(g_array_index(c->sums, Sum, i).magnitudes);
     g_array_set_size(c->sums, 0);
     g_hash_table_remove_all(c->sum_of);
 }
@@ -50,19 +52,31 @@ void mi_calibration_free(MiCalibration *c)
     g_free(c);
 }
 
-const float *mi_calibration_hessian(const MiCalibration *c, const char *name, int64_t *n)
+static const Sum *sum_of(const MiCalibration *c, const char *name)
 {
     const int i = GPOINTER_TO_INT(g_hash_table_lookup(c->sum_of, name));
+    return i ? &g_array_index(c->sums, Sum, i - 1) : NULL;
+}
 
-    if (!i)
-        return NULL;
-    *n = g_array_index(c->sums, Sum, i - 1).n;
-    return g_array_index(c->sums, Sum, i - 1).sum;
+const float *mi_calibration_hessian(const MiCalibration *c, const char *name, int64_t *n)
+{
+    const Sum *s = sum_of(c, name);
+
+    *n = s ? s->n : 0;
+    return s ? s->sum : NULL;
+}
+
+const float *mi_calibration_magnitudes(const MiCalibration *c, const char *name)
+{
+    const Sum *s = sum_of(c, name);
+    return s ? s->magnitudes : NULL;
 }
 
 /* ---- which sums --------------------------------------------------------------------- */
 
 static const MiRecording *program(const MiCalibration *c) { return ((const MiVariant *)c->a->variants->pdata[0])->program; }
+
+const MiRecording *mi_calibration_program(const MiCalibration *c) { return program(c); }
 
 static const MiNode *reader(const MiRecording *r, const char *name)
 {
@@ -95,7 +109,11 @@ static bool want(MiCalibration *c, const char *name, size_t bytes, size_t *used,
     const size_t size = (size_t)s.n * (size_t)s.n * sizeof(float);
     if (c->sums->len && *used + size > bytes)
         return false;
-    if (!(s.sum = g_try_malloc0(size))) {
+    s.sum = g_try_malloc0(size);
+    s.magnitudes = g_try_new0(float, (gsize)s.n);
+    if (!s.sum || !s.magnitudes) {
+        g_free(s.sum);
+        g_free(s.magnitudes);
         g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for the sums of %" G_GINT64_FORMAT " inputs", name, s.n);
         return false;
     }
@@ -121,7 +139,21 @@ static bool add(MiCalibration *c, const MiPlaced *p, MiShape shape, MiVal in, co
         return false;
     mi_product(&(MiProduct){ .c = s->sum, .ldc = s->n, .a = x, .lda = s->n, .x = x, .ldx = s->n, .nt = rows, .ni = s->n, .nj = s->n,
                              .sign = 1, .upper = true });
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < s->n; i++)
+            s->magnitudes[i] += fabsf(x[r * s->n + i]);
     return true;
+}
+
+/* The lower triangle, which was not summed. */
+static void mirror(void *user, int part, int n_parts)
+{
+    const Sum *s = user;
+
+    for (int64_t b = 64 * part; b < s->n; b += 64 * n_parts)
+        for (int64_t j = 0; j < MIN(b + 64, s->n); j++)
+            for (int64_t i = MAX(b, j + 1); i < MIN(b + 64, s->n); i++)
+                s->sum[i * s->n + j] = s->sum[j * s->n + i];
 }
 
 /* In place of a step's nodes. */
@@ -166,7 +198,7 @@ static bool run(MiCalibration *c, bool (*tell)(int done, int of), GError **error
         if (!mi_side_ask(&c->side, &r, error) || !mi_side_step(&c->side, nodes, c, &f, error))
             return false;
         if (!tell(i + 1, c->windows)) {
-            g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "stopped");
+            g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "stopped; the same command goes on with what is ready");
             return false;
         }
     }
@@ -185,6 +217,8 @@ int mi_calibration_run(MiCalibration *c, const char *const *names, int n, size_t
         taken++;
     const bool ok = !why && run(c, tell, &why);
     mi_side_close(&c->side);
+    for (guint i = 0; ok && i < c->sums->len; i++)
+        mi_on_processors(mirror, &g_array_index(c->sums, Sum, i));
     if (ok)
         return taken;
     g_propagate_error(error, why);

@@ -6,12 +6,6 @@
 
 enum { ROWS = 4, WIDE = 64 /* floats of a tile */, DEEP = 256 /* t at a time: a tile of x is 64 KB */, FACTOR = 64 };
 
-#if defined __x86_64__ && defined __GNUC__ && !defined __clang__ && !defined __SANITIZE_ADDRESS__ && defined __linux__
-#define ON_ANY_MACHINE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define ON_ANY_MACHINE
-#endif
-
 /* ---- threads ---------------------------------------------------------------------- */
 
 typedef struct {
@@ -49,7 +43,7 @@ void mi_on_processors(void (*fn)(void *user, int i, int n), void *user)
 typedef float Wide __attribute__((vector_size(4 * 16), aligned(4), may_alias));
 
 /* c[ROWS][WIDE] += sign * a' x for nt rows; a: [nt][lda], x: [nt][WIDE]. */
-ON_ANY_MACHINE
+MI_ON_ANY_MACHINE
 static void tile(float *c, int64_t ldc, const float *a, int64_t lda, const float *x, int64_t nt, float sign)
 {
     Wide sum[ROWS][WIDE / 16] = { 0 };
@@ -99,6 +93,20 @@ static void product_share(void *user, int part, int n_parts)
 }
 
 void mi_product(const MiProduct *p) { mi_on_processors(product_share, (void *)(uintptr_t)p); }
+
+double mi_quadratic(const float *h, const float *d, int64_t n, int64_t rows)
+{
+    g_autofree float *y = g_try_new0(float, (gsize)(rows * n)); /* [rows][n] */
+    double            sum = 0;
+
+    if (!y)
+        return -1;
+    mi_product(&(MiProduct){ .c = y, .ldc = n, .a = d, .lda = rows, .x = h, .ldx = n, .nt = n, .ni = rows, .nj = n, .sign = 1 });
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t r = 0; r < rows; r++)
+            sum += (double)y[r * n + i] * (double)d[i * rows + r];
+    return sum;
+}
 
 /* ---- the factor ------------------------------------------------------------------------ */
 

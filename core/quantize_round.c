@@ -7,19 +7,23 @@
 
 enum { BLOCK = 128 /* columns whose errors are made up for together behind them */ };
 
-bool mi_rounding_new(MiRounding *r, const MiWeight *w, const MiGrid *grid, GError **error)
+bool mi_rounding_new(MiRounding *r, const MiWeight *w, const MiGrid *grid, int64_t step, GError **error)
 {
-    const int64_t out = w->shape[0], in = w->shape[1], group = grid->group ? grid->group : in;
-    const gsize   n = (gsize)out * (gsize)in, groups = (gsize)out * (gsize)(in / group);
+    const int64_t out = (w->shape[0] + step - 1) / step, in = w->shape[1], group = grid->group ? MIN(grid->group, in) : in;
+    const int64_t n_groups = (in + group - 1) / group, chunk = step == 1 ? out * in : in;
+    const gsize   n = (gsize)out * (gsize)in, groups = (gsize)out * (gsize)n_groups;
 
-    *r = (MiRounding){ out, in, in / group, g_try_new(float, n), g_try_new(uint8_t, n), g_try_new(float, groups),
-                       g_try_new(uint8_t, groups) };
+    *r = (MiRounding){ .out = out, .in = in, .group = group, .groups = n_groups, .w = g_try_new(float, n),
+                       .codes = g_try_new(uint8_t, n), .scales = g_try_new(float, groups), .zeros = g_try_new(uint8_t, groups) };
     if (!r->w || !r->codes || !r->scales || !r->zeros) {
         g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for it as f32", w->name);
         mi_rounding_free(r);
         return false;
     }
-    if (w->source->vt->decode(w->source->self, w, 0, (int64_t)n, r->w, error)) {
+    bool ok = true;
+    for (int64_t at = 0; ok && at < (int64_t)n; at += chunk)
+        ok = w->source->vt->decode(w->source->self, w, at * step, chunk, r->w + at, error);
+    if (ok) {
         gsize i = 0;
         while (i < n && isfinite(r->w[i]) && fabsf(r->w[i]) < 65504)
             i++;
@@ -44,20 +48,79 @@ void mi_rounding_free(MiRounding *r)
 
 static float as_half(float x) { return mi_number_as(MI_F16, x); }
 
-static void fit(const MiGrid *grid, const float *w, int64_t n, float *scale, uint8_t *zero)
+void mi_grid_range(const MiGrid *grid, float low, float high, float *scale, uint8_t *zero)
 {
     const float top = (float)((1 << grid->bits) - 1), half = (float)(1 << (grid->bits - 1));
-    float       low = 0, high = 0;
 
-    for (int64_t i = 0; i < n; i++) {
-        low = MIN(low, w[i]);
-        high = MAX(high, w[i]);
-    }
     *scale = as_half(grid->symmetric ? MAX(high / (half - 1), -low / half) : (high - low) / top);
-    if (*scale < 0x1p-24f) /* nothing there, or less than f16 has */
-        *scale = 0x1p-24f;
+    *scale = CLAMP(*scale, 0x1p-24f, 65504); /* nothing there; less or more than f16 has */
     *zero = (uint8_t)(grid->symmetric ? half : CLAMP(rintf(-low / *scale), 0, top));
 }
+
+typedef struct {
+    MiRounding   *r;
+    const MiGrid *grid;
+} Rows;
+
+/* Groups by number, those of a row one after the other: where the k-th begins in w, and how many columns it has. */
+static int64_t group_begin(const MiRounding *r, int64_t k) { return k / r->groups * r->in + k % r->groups * r->group; }
+static int64_t group_columns(const MiRounding *r, int64_t k) { return MIN(r->group, r->in - k % r->groups * r->group); }
+
+static void scale_rows(void *user, int part, int n_parts)
+{
+    const MiRounding *r = user;
+
+    for (int64_t o = r->out * part / n_parts; o < r->out * (part + 1) / n_parts; o++)
+        for (int64_t i = 0; i < r->in; i++)
+            r->w[o * r->in + i] *= (r->columns ? r->columns[i] : 1) / (r->rows ? r->rows[o] : 1);
+}
+
+void mi_rounding_scale(MiRounding *r, const float *columns, const float *rows)
+{
+    r->columns = columns;
+    r->rows = rows;
+    if (columns || rows)
+        mi_on_processors(scale_rows, r);
+}
+
+static void fit_rows(void *user, int part, int n_parts)
+{
+    const Rows       *x = user;
+    const MiRounding *r = x->r;
+
+    for (int64_t k = r->out * r->groups * part / n_parts; k < r->out * r->groups * (part + 1) / n_parts; k++) {
+        const float *w = r->w + group_begin(r, k);
+        float        low = 0, high = 0;
+        for (int64_t i = 0; i < group_columns(r, k); i++) {
+            low = MIN(low, w[i]);
+            high = MAX(high, w[i]);
+        }
+        mi_grid_range(x->grid, low, high, &r->scales[k], &r->zeros[k]);
+    }
+}
+
+void mi_rounding_fit(MiRounding *r, const MiGrid *grid) { mi_on_processors(fit_rows, &(Rows){ r, grid }); }
+
+MI_ON_ANY_MACHINE
+static void nearest_codes(const float *w, int64_t n, float scale, float zero, float top, uint8_t *codes)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float code = rintf(w[i] / scale) + zero;
+        codes[i] = (uint8_t)(int)(code < 0 ? 0 : code > top ? top : code);
+    }
+}
+
+static void round_rows(void *user, int part, int n_parts)
+{
+    const Rows       *x = user;
+    const MiRounding *r = x->r;
+    const float       top = (float)((1 << x->grid->bits) - 1);
+
+    for (int64_t k = r->out * r->groups * part / n_parts; k < r->out * r->groups * (part + 1) / n_parts; k++)
+        nearest_codes(r->w + group_begin(r, k), group_columns(r, k), r->scales[k], r->zeros[k], top, r->codes + group_begin(r, k));
+}
+
+void mi_round_nearest(MiRounding *r, const MiGrid *grid) { mi_on_processors(round_rows, &(Rows){ r, grid }); }
 
 static uint8_t code_of(const MiGrid *grid, float w, float scale, uint8_t zero)
 {
@@ -65,36 +128,6 @@ static uint8_t code_of(const MiGrid *grid, float w, float scale, uint8_t zero)
 }
 
 static float value_of(uint8_t code, float scale, uint8_t zero) { return scale * (float)((int)code - (int)zero); }
-
-typedef struct {
-    MiRounding   *r;
-    const MiGrid *grid;
-} Rows;
-
-static void fit_rows(void *user, int part, int n_parts)
-{
-    const Rows       *x = user;
-    const MiRounding *r = x->r;
-    const int64_t     group = r->in / r->groups;
-
-    for (int64_t k = r->out * r->groups * part / n_parts; k < r->out * r->groups * (part + 1) / n_parts; k++)
-        fit(x->grid, r->w + k * group, group, &r->scales[k], &r->zeros[k]);
-}
-
-void mi_rounding_fit(MiRounding *r, const MiGrid *grid) { mi_on_processors(fit_rows, &(Rows){ r, grid }); }
-
-static void round_rows(void *user, int part, int n_parts)
-{
-    const Rows       *x = user;
-    const MiRounding *r = x->r;
-    const int64_t     group = r->in / r->groups;
-
-    for (int64_t k = r->out * r->groups * part / n_parts; k < r->out * r->groups * (part + 1) / n_parts; k++)
-        for (int64_t i = k * group; i < (k + 1) * group; i++)
-            r->codes[i] = code_of(x->grid, r->w[i], r->scales[k], r->zeros[k]);
-}
-
-void mi_round_nearest(MiRounding *r, const MiGrid *grid) { mi_on_processors(round_rows, &(Rows){ r, grid }); }
 
 /* ---- GPTQ ------------------------------------------------------------------------ */
 
@@ -113,13 +146,12 @@ static void round_block(void *user, int part, int n_parts)
 {
     const Gptq       *x = user;
     const MiRounding *r = x->r;
-    const int64_t     group = r->in / r->groups;
 
     for (int64_t o = r->out * part / n_parts; o < r->out * (part + 1) / n_parts; o++) {
         float *w = x->w + o * r->in;
         for (int64_t k = x->first; k < x->first + x->n; k++) {
             const float  *u = x->u + k * r->in;
-            const int64_t at = x->order[k], g = o * r->groups + at / group;
+            const int64_t at = x->order[k], g = o * r->groups + at / r->group;
             const uint8_t code = code_of(x->grid, w[k], r->scales[g], r->zeros[g]);
             const float   e = (w[k] - value_of(code, r->scales[g], r->zeros[g])) / u[k];
 
@@ -155,10 +187,8 @@ static bool factor(const float *h, int64_t n, float *u, int32_t *order)
     for (double damp = 0.01; damp < 1.5; damp *= 10) {
         for (int64_t i = 0; i < n; i++) {
             order[i] = keys[i].column;
-            for (int64_t j = i; j < n; j++) {
-                const int64_t a = MIN(keys[i].column, keys[j].column), b = MAX(keys[i].column, keys[j].column);
-                u[i * n + j] = h[a * n + b];
-            }
+            for (int64_t j = i; j < n; j++)
+                u[i * n + j] = h[keys[i].column * n + keys[j].column];
             u[i * n + i] += (float)(damp * mean) + (keys[i].key == 0 ? 1 : 0);
         }
         if (mi_inverse_factor(u, n))
@@ -192,58 +222,54 @@ bool mi_round_gptq(MiRounding *r, const MiGrid *grid, const float *hessian)
 
 /* ---- how good it is ----------------------------------------------------------------- */
 
+enum { SAMPLE = 64 /* rows or a few more, of the outputs: each costs in^2 */ };
+
 typedef struct {
     const MiRounding *r;
-    const float      *hessian;
-    double           *sums; /* [parts][4]: of differences, of weights; the same of outputs */
+    int64_t           step, sampled;
+    float            *off, *w;  /* [in][sampled] of those rows, or NULL */
+    double           *sums; /* [parts][2]: of differences, of weights */
 } Errors;
 
-/* d' H d, H's upper triangle. */
-static double form(const float *h, const float *d, int64_t n)
-{
-    double sum = 0;
-
-    for (int64_t i = 0; i < n; i++) {
-        double row = 0;
-        for (int64_t j = i + 1; j < n; j++)
-            row += (double)(h[i * n + j] * d[j]);
-        sum += (double)d[i] * (2 * row + (double)h[i * n + i] * (double)d[i]);
-    }
-    return sum;
-}
-
+/* Of the matrix as it was. */
 static void error_rows(void *user, int part, int n_parts)
 {
     const Errors     *x = user;
     const MiRounding *r = x->r;
-    const int64_t     group = r->in / r->groups;
-    /* Of the outputs 64 rows tell enough: each costs in^2. */
-    const int64_t     step = MAX(1, r->out / 64);
-    g_autofree float *d = g_try_new(float, (gsize)r->in);
-    double           *sums = x->sums + 4 * part;
+    double           *sums = x->sums + 2 * part;
 
-    for (int64_t o = part; d && o < r->out; o += n_parts) {
-        const float *w = r->w + o * r->in;
+    for (int64_t o = part; o < r->out; o += n_parts)
         for (int64_t i = 0; i < r->in; i++) {
-            const int64_t g = o * r->groups + i / group;
-            d[i] = value_of(r->codes[o * r->in + i], r->scales[g], r->zeros[g]) - w[i];
-            sums[0] += (double)d[i] * (double)d[i];
-            sums[1] += (double)w[i] * (double)w[i];
+            const int64_t g = o * r->groups + i / r->group, at = i * x->sampled + o / x->step;
+            const float   back = (r->rows ? r->rows[o] : 1) / (r->columns ? r->columns[i] : 1), w = r->w[o * r->in + i];
+            const float   d = (value_of(r->codes[o * r->in + i], r->scales[g], r->zeros[g]) - w) * back;
+            sums[0] += (double)d * (double)d;
+            sums[1] += (double)(w * back) * (double)(w * back);
+            if (x->off && o % x->step == 0) {
+                x->off[at] = d;
+                x->w[at] = w * back;
+            }
         }
-        if (x->hessian && o % step == 0) {
-            sums[2] += form(x->hessian, d, r->in);
-            sums[3] += form(x->hessian, w, r->in);
-        }
-    }
 }
 
 MiRoundingError mi_rounding_error(const MiRounding *r, const float *hessian)
 {
-    g_autofree double *sums = g_new0(double, 4 * MAX(g_get_num_processors(), 1));
-    double             s[4] = { 0 };
+    const guint        parts = MAX(g_get_num_processors(), 1);
+    const int64_t      step = mi_sampled_rows(r->out, SAMPLE), sampled = (r->out + step - 1) / step;
+    g_autofree double *sums = g_new0(double, 2 * parts);
+    g_autofree float  *off = hessian ? g_try_new(float, (gsize)(r->in * sampled)) : NULL;
+    g_autofree float  *w = hessian ? g_try_new(float, (gsize)(r->in * sampled)) : NULL;
+    double             s[2] = { 0 };
 
-    mi_on_processors(error_rows, &(Errors){ r, hessian, sums });
-    for (guint i = 0; i < 4 * MAX(g_get_num_processors(), 1); i++)
-        s[i % 4] += sums[i];
-    return (MiRoundingError){ s[1] > 0 ? sqrt(s[0] / s[1]) : 0, !hessian ? -1 : s[3] > 0 ? sqrt(MAX(s[2], 0) / s[3]) : 0 };
+    if (!off || !w)
+        hessian = NULL;
+    mi_on_processors(error_rows, &(Errors){ r, step, sampled, hessian ? off : NULL, w, sums });
+    for (guint i = 0; i < 2 * parts; i++)
+        s[i % 2] += sums[i];
+    MiRoundingError e = { s[1] > 0 ? sqrt(s[0] / s[1]) : 0, -1, -1 };
+    if (hessian) {
+        const double of = mi_quadratic(hessian, w, r->in, sampled), d = mi_quadratic(hessian, off, r->in, sampled);
+        e.outputs = of > 0 ? sqrt(MAX(d, 0) / of) : of < 0 ? -1 : 0;
+    }
+    return e;
 }

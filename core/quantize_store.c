@@ -12,11 +12,11 @@ typedef struct {
     char    storage[8];
     int64_t out, in, group;
     int32_t bits, symmetric;
-    double  weights, outputs; /* MiRoundingError */
-} Header; /* 64 bytes; what follows it is as `storage` says */
+    double  weights, outputs, nearest; /* MiRoundingError */
+} Header; /* 72 bytes; what follows it is as `storage` says */
 
-static const char magic[8] = "MIROUND1";
-G_STATIC_ASSERT(sizeof(Header) == 64);
+static const char magic[8] = "MIROUND2";
+G_STATIC_ASSERT(sizeof(Header) == 72);
 
 struct MiQuantized {
     const MiSource *from;
@@ -32,21 +32,36 @@ bool mi_quantizable(const MiWeight *w)
     return w->ndim == 2 && !w->companion && strstr(w->name, ".layers.") && g_str_has_suffix(w->name, ".weight");
 }
 
-char *mi_quantized_file(const char *folder, const char *name)
+char *mi_quantized_file(const char *folder, const char *name, const char *kind)
 {
-    g_autofree char *file = g_strconcat(name, ".rounded", NULL);
+    g_autofree char *file = g_strconcat(name, ".", kind, NULL);
     return g_build_filename(folder, g_strdelimit(file, "/\\", '_'), NULL);
+}
+
+bool mi_quantized_save(const char *folder, const char *name, const char *kind, const void *data, size_t bytes, GError **error)
+{
+    g_autofree char  *file = mi_quantized_file(folder, name, kind);
+    g_autoptr(GError) why = NULL;
+
+    if (g_file_set_contents(file, data, (gssize)bytes, &why))
+        return true;
+    g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s", why->message);
+    return false;
 }
 
 /* ---- layouts ----------------------------------------------------------------------- */
 
 static int64_t words(int64_t n, int bits) { return (n * bits + 31) / 32; }
 
-/* Bytes behind the header; 0: no such storage. */
+static int64_t groups_of(const MiGrid *g, int64_t in) { return g->group ? (in + g->group - 1) / g->group : 1; }
+
+/* Bytes behind the header. */
 static size_t payload(const char *storage, int64_t out, int64_t in, const MiGrid *g)
 {
-    const int64_t groups = g->group ? in / g->group : 1;
+    const int64_t groups = groups_of(g, in);
 
+    if (strcmp(storage, "gptq") == 0)
+        return (size_t)(words(in, g->bits) * out * 4 + groups * out * 2 + groups * words(out, g->bits) * 4);
     if (strcmp(storage, "q4_0") == 0 || strcmp(storage, "q8_0") == 0)
         return (size_t)(out * (in / 32)) * (strcmp(storage, "q4_0") == 0 ? 18 : 34);
     return (size_t)(out * words(in, g->bits) * 4 + out * groups * 2) + (g->symmetric ? 0 : (size_t)(words(out, g->bits) * groups * 4));
@@ -69,6 +84,26 @@ static void store_packed(const MiRounding *r, const MiGrid *grid, uint8_t *to)
                 (uint8_t)(r->zeros[o * r->groups + g] << (grid->bits == 4 && o % 2 ? 4 : 0));
 }
 
+/* GPTQ: words of codes down the columns of the matrix, f16 scales and words of zeros group by group.  In the older form, which
+ * everything reads, zeros are stored less 1; it has none for a zero of 0, so that asymmetric ones are stored in the newer. */
+static void store_across(const MiRounding *r, const MiGrid *grid, uint8_t *to)
+{
+    const int64_t     per = 32 / grid->bits;
+    uint8_t *const    scales = to + words(r->in, grid->bits) * r->out * 4, *const zeros = scales + r->groups * r->out * 2;
+    const int         less = grid->symmetric ? 1 : 0;
+
+    for (int64_t i = 0; i < r->in; i++)
+        for (int64_t o = 0; o < r->out; o++)
+            to[4 * (i / per * r->out + o) + i % per * grid->bits / 8] |=
+                (uint8_t)(r->codes[o * r->in + i] << (grid->bits == 4 && i % 2 ? 4 : 0));
+    for (int64_t g = 0; g < r->groups; g++)
+        for (int64_t o = 0; o < r->out; o++) {
+            mi_numbers_to(MI_F16, &r->scales[o * r->groups + g], 1, scales + 2 * (g * r->out + o));
+            zeros[4 * (g * words(r->out, grid->bits) + o / per) + o % per * grid->bits / 8] |=
+                (uint8_t)((r->zeros[o * r->groups + g] - less) << (grid->bits == 4 && o % 2 ? 4 : 0));
+        }
+}
+
 /* GGUF's: f16 scale, then 32 codes: of 4 bits those of the first half in the low nibbles; of 8 as signed. */
 static void store_blocks(const MiRounding *r, const MiGrid *grid, uint8_t *to)
 {
@@ -85,7 +120,7 @@ GBytes *mi_rounding_store(const MiRounding *r, const MiGrid *grid, const char *s
 {
     const size_t bytes = payload(storage, r->out, r->in, grid);
     Header       h = { .out = r->out, .in = r->in, .group = grid->group, .bits = grid->bits, .symmetric = grid->symmetric,
-                       .weights = e->weights, .outputs = e->outputs };
+                       .weights = e->weights, .outputs = e->outputs, .nearest = e->nearest };
     uint8_t     *data = g_try_malloc0(sizeof h + bytes);
 
     if (!data)
@@ -93,7 +128,7 @@ GBytes *mi_rounding_store(const MiRounding *r, const MiGrid *grid, const char *s
     memcpy(h.magic, magic, sizeof magic);
     g_strlcpy(h.storage, storage, sizeof h.storage);
     memcpy(data, &h, sizeof h);
-    (strcmp(storage, "ct") == 0 ? store_packed : store_blocks)(r, grid, data + sizeof h);
+    (strcmp(storage, "ct") == 0 ? store_packed : strcmp(storage, "gptq") == 0 ? store_across : store_blocks)(r, grid, data + sizeof h);
     return g_bytes_new_take(data, sizeof h + bytes);
 }
 
@@ -104,7 +139,7 @@ bool mi_stored_fits(const void *data, size_t bytes, const MiWeight *w, const MiG
     if (bytes < sizeof h)
         return false;
     memcpy(&h, data, sizeof h);
-    *e = (MiRoundingError){ h.weights, h.outputs };
+    *e = (MiRoundingError){ h.weights, h.outputs, h.nearest };
     return memcmp(h.magic, magic, sizeof magic) == 0 && strncmp(h.storage, storage, sizeof h.storage) == 0 && h.out == w->shape[0] &&
            h.in == w->shape[1] && h.group == grid->group && h.bits == grid->bits && h.symmetric == grid->symmetric &&
            bytes == sizeof h + payload(storage, h.out, h.in, grid);
@@ -112,25 +147,48 @@ bool mi_stored_fits(const void *data, size_t bytes, const MiWeight *w, const MiG
 
 /* ---- a model with them ----------------------------------------------------------------- */
 
+static void as_packed(MiQuant *q, const MiGrid *grid)
+{
+    const uint8_t *behind = (const uint8_t *)q->codes + q->out * words(q->in, grid->bits) * 4;
+
+    q->codes_as = MI_CODES_ALONG;
+    q->scales = behind;
+    q->scale_row = q->n_groups;
+    q->scale_group = 1;
+    q->zero = grid->symmetric ? 1 << (grid->bits - 1) : 0;
+    q->zeros_as = grid->symmetric ? MI_ZEROS_NONE : MI_ZEROS_DOWN;
+    q->zeros = grid->symmetric ? NULL : behind + q->out * q->n_groups * 2;
+}
+
+static void as_gptq(MiQuant *q, const MiGrid *grid)
+{
+    const uint8_t *behind = (const uint8_t *)q->codes + words(q->in, grid->bits) * q->out * 4;
+
+    q->codes_as = MI_CODES_ACROSS;
+    q->scales = behind;
+    q->scale_row = 1;
+    q->scale_group = q->out;
+    q->zero = grid->symmetric ? 1 : 0;
+    q->zeros_as = MI_ZEROS_ALONG;
+    q->zeros = behind + q->n_groups * q->out * 2;
+}
+
 /* w as what lies at `data`. */
 static void replace(MiWeight *w, MiQuant *q, const uint8_t *data, size_t bytes, const MiGrid *grid, const char *storage)
 {
-    const int64_t out = w->shape[0], in = w->shape[1], groups = grid->group ? in / grid->group : 1;
+    const int64_t out = w->shape[0], in = w->shape[1];
+    const bool    packed = strcmp(storage, "ct") == 0, gptq = strcmp(storage, "gptq") == 0;
 
     w->data = data;
     w->bytes = bytes;
-    w->format = strcmp(storage, "q4_0") == 0 ? "q4_0" : strcmp(storage, "q8_0") == 0 ? "q8_0" : grid->bits == 4 ? "ct_int4" : "ct_int8";
-    if (strcmp(storage, "ct") != 0)
+    w->quant = NULL;
+    w->format = gptq ? "gptq" : !packed ? storage : grid->bits == 4 ? "ct_int4" : "ct_int8";
+    if (!packed && !gptq)
         return;
-    *q = (MiQuant){ .codes_as = MI_CODES_ALONG, .bits = grid->bits, .out = out, .in = in, .codes = data, .n_groups = groups,
-                    .group_in = grid->group ? grid->group : in, .group_out = 1, .scales = data + out * words(in, grid->bits) * 4,
-                    .scale_dtype = MI_F16, .scale_row = groups, .scale_group = 1, .zero = 1 << (grid->bits - 1) };
-    if (!grid->symmetric) {
-        q->zeros_as = MI_ZEROS_DOWN;
-        q->zeros = (const uint8_t *)q->scales + out * groups * 2;
-        q->zero = 0;
-    }
-    w->bytes = (size_t)(out * words(in, grid->bits) * 4);
+    *q = (MiQuant){ .bits = grid->bits, .out = out, .in = in, .codes = data, .n_groups = groups_of(grid, in),
+                    .group_in = grid->group ? MIN(grid->group, in) : in, .group_out = 1, .scale_dtype = MI_F16 };
+    (packed ? as_packed : as_gptq)(q, grid);
+    w->bytes = (size_t)((const uint8_t *)q->scales - data);
     w->quant = q;
 }
 
@@ -177,6 +235,36 @@ static const MiFormat quantized = {
     .tokenizer = tokenizer, .decode = decode,
 };
 
+/* The i-th as the folder has it: a matrix must be there, a vector may. */
+static bool take_file(MiQuantized *m, size_t i, const char *folder, const MiGrid *grid, const char *storage, GError **error)
+{
+    MiWeight        *w = &m->at[i];
+    const bool       matrix = mi_quantizable(w);
+    g_autofree char *file = mi_quantized_file(folder, w->name, matrix ? "rounded" : "folded");
+    GMappedFile     *map = NULL;
+    MiRoundingError  e;
+
+    if (!matrix && (w->ndim != 1 || w->companion || !g_file_test(file, G_FILE_TEST_EXISTS)))
+        return true;
+    if (!(map = g_mapped_file_new(file, FALSE, error)))
+        return false;
+    g_ptr_array_add(m->files, map);
+    const uint8_t *data = (const uint8_t *)g_mapped_file_get_contents(map);
+    const size_t   bytes = g_mapped_file_get_length(map);
+    if (matrix ? !mi_stored_fits(data, bytes, w, grid, storage, &e) : bytes != (size_t)w->shape[0] * sizeof(float)) {
+        g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s: this is not what was written there", file);
+        return false;
+    }
+    if (matrix) {
+        replace(w, &m->quants[i], data + sizeof(Header), bytes - sizeof(Header), grid, storage);
+    } else {
+        w->format = "f32";
+        w->data = data;
+        w->bytes = bytes;
+    }
+    return true;
+}
+
 MiQuantized *mi_quantized_open(const MiSource *from, const char *folder, const MiGrid *grid, const char *storage, GError **error)
 {
     MiQuantized *m = g_new0(MiQuantized, 1);
@@ -189,23 +277,10 @@ MiQuantized *mi_quantized_open(const MiSource *from, const char *folder, const M
     m->source = (MiSource){ &quantized, m };
     for (size_t i = 0; i < m->n; i++) {
         from->vt->at(from->self, i, &m->at[i]);
-        if (!mi_quantizable(&m->at[i]))
-            continue;
-        g_autofree char *file = mi_quantized_file(folder, m->at[i].name);
-        GMappedFile     *map = g_mapped_file_new(file, FALSE, error);
-        MiRoundingError  e;
-        if (!map) {
+        if (!take_file(m, i, folder, grid, storage, error)) {
             mi_quantized_close(m);
             return NULL;
         }
-        g_ptr_array_add(m->files, map);
-        if (!mi_stored_fits(g_mapped_file_get_contents(map), g_mapped_file_get_length(map), &m->at[i], grid, storage, &e)) {
-            g_set_error(error, MI_ERROR, MI_ERROR_IO, "%s: this is not what was written there", file);
-            mi_quantized_close(m);
-            return NULL;
-        }
-        replace(&m->at[i], &m->quants[i], (const uint8_t *)g_mapped_file_get_contents(map) + sizeof(Header),
-                g_mapped_file_get_length(map) - sizeof(Header), grid, storage);
     }
     return m;
 }

@@ -1,6 +1,6 @@
 test_programs += tests/test_command_line tests/test_json_out
 test_scripts  += tests/batch_kill.sh tests/cmd_batch.sh tests/cmd_bench.sh tests/cmd_chat.sh tests/cmd_help.sh tests/cmd_model.sh tests/cmd_quantize.sh tests/docs.sh tests/dummy.sh tests/quickstart.sh
-EXTRA_DIST    += tests/cmd_chat.py tests/tap.sh
+EXTRA_DIST    += tests/cmd_chat.py tests/quantize.py tests/tap.sh
 tests_test_command_line_SOURCES  = tests/test_command_line.c $(TEST_COMMON)
 tests_test_command_line_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_command_line_LDADD    = $(TEST_LDADD)
@@ -9,7 +9,7 @@ tests_test_json_out_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_json_out_LDADD    = $(TEST_LDADD)
 
 test_programs += tests/test_quantize
-tests_test_quantize_SOURCES  = tests/test_quantize.c core/quantize_linalg.c core/quantize_round.c $(TEST_COMMON)
+tests_test_quantize_SOURCES  = tests/test_quantize.c core/quantize_awq.c core/quantize_linalg.c core/quantize_round.c $(TEST_COMMON)
 tests_test_quantize_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_quantize_LDADD    = $(TEST_LDADD)
 

@@ -1,7 +1,7 @@
 /* What `quantize` computes: the product and the factor of linear algebra, rounding, GPTQ beside the paper's own slow way. */
 #include "common.h"
 
-#include "quantize.h"
+#include "quantize_awq.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -46,7 +46,7 @@ static void multiplies(void **state)
     }
 }
 
-/* Sum of x x' of correlated rows, upper triangle; some inputs are much larger than others, one is always zero. */
+/* Sum of x x' of correlated rows; some inputs are much larger than others, one is always zero. */
 static float *hessian(int64_t n, int rows)
 {
     float *h = g_new0(float, n * n), *x = g_new(float, n);
@@ -56,7 +56,7 @@ static float *hessian(int64_t n, int rows)
         for (int64_t i = 0; i < n; i++)
             x[i] = i == 5 ? 0 : (uniform() + common) * (i % 7 == 0 ? 8.0f : 1.0f);
         for (int64_t i = 0; i < n; i++)
-            for (int64_t j = i; j < n; j++)
+            for (int64_t j = 0; j < n; j++)
                 h[i * n + j] += x[i] * x[j];
     }
     g_free(x);
@@ -97,8 +97,9 @@ static void factors(void **state)
 static MiRounding rounding(int64_t out, int64_t in, const MiGrid *g)
 {
     const int64_t groups = g->group ? in / g->group : 1;
-    return (MiRounding){ out, in, groups, floats(out * in), g_new0(uint8_t, out * in), g_new(float, out * groups),
-                         g_new(uint8_t, out * groups) };
+    return (MiRounding){ .out = out, .in = in, .group = g->group ? g->group : in, .groups = groups, .w = floats(out * in),
+                         .codes = g_new0(uint8_t, out * in), .scales = g_new(float, out * groups),
+                         .zeros = g_new(uint8_t, out * groups) };
 }
 
 static void rounds_to_the_nearest(void **state)
@@ -232,7 +233,7 @@ static void errors_are_what_they_say(void **state)
     mi_round_nearest(&r, &g);
     for (int t = 0; t < 50; t++)
         for (int i = 0; i < 64; i++)
-            for (int j = i; j < 64; j++)
+            for (int j = 0; j < 64; j++)
                 h[i * 64 + j] += x[t * 64 + i] * x[t * 64 + j];
     for (int o = 0; o < 3; o++) {
         double d[64];
@@ -258,5 +259,178 @@ static void errors_are_what_they_say(void **state)
     mi_rounding_free(&r);
 }
 
+/* ---- AWQ ----------------------------------------------------------------------------- */
+
+enum { AWQ_IN = 96, AWQ_ROWS = 120, HEADS = 3, DIM = 16 /* two heads share one of v */ };
+
+/* A source of matrices, [out][AWQ_IN] each. */
+static bool decode(void *self, const MiWeight *w, int64_t first, int64_t n, float *out, GError **error)
+{
+    (void)self;
+    (void)error;
+    memcpy(out, (const float *)w->data + first, (size_t)n * sizeof *out);
+    return true;
+}
+
+/* |X (Q(W s) / s - W)'|^2 / |X W'|^2, row by row of X. */
+static double slow_error(const float *x, const MiWeight *w, const float *s, const MiGrid *g)
+{
+    const float *m = w->data;
+    double       off = 0, all = 0;
+
+    for (int64_t o = 0; o < w->shape[0]; o++) {
+        double d[AWQ_IN];
+        for (int64_t k = 0; k < AWQ_IN; k += g->group) {
+            const int64_t end = MIN(k + g->group, AWQ_IN);
+            float         low = 0, high = 0, scale;
+            uint8_t       zero;
+            for (int64_t i = k; i < end; i++) {
+                low = MIN(low, m[o * AWQ_IN + i] * s[i]);
+                high = MAX(high, m[o * AWQ_IN + i] * s[i]);
+            }
+            mi_grid_range(g, low, high, &scale, &zero);
+            for (int64_t i = k; i < end; i++) {
+                const float code = CLAMP(rintf(m[o * AWQ_IN + i] * s[i] / scale) + (float)zero, 0, 15);
+                d[i] = (double)(scale * (code - (float)zero)) / (double)s[i] - (double)m[o * AWQ_IN + i];
+            }
+        }
+        for (int t = 0; t < AWQ_ROWS; t++) {
+            double a = 0, b = 0;
+            for (int i = 0; i < AWQ_IN; i++) {
+                a += d[i] * (double)x[t * AWQ_IN + i];
+                b += (double)m[o * AWQ_IN + i] * (double)x[t * AWQ_IN + i];
+            }
+            off += a * a;
+            all += b * b;
+        }
+    }
+    return off / all;
+}
+
+/* Rows of which some inputs are much larger; with their sums. */
+static float *inputs(float *hessian, float *magnitudes)
+{
+    float *x = floats(AWQ_ROWS * AWQ_IN);
+
+    for (int t = 0; t < AWQ_ROWS; t++)
+        for (int i = 0; i < AWQ_IN; i++)
+            x[t * AWQ_IN + i] *= i % 13 == 4 ? 20.0f : i % 5 == 0 ? 0.1f : 1.0f;
+    for (int t = 0; t < AWQ_ROWS; t++)
+        for (int i = 0; i < AWQ_IN; i++) {
+            magnitudes[i] += fabsf(x[t * AWQ_IN + i]);
+            for (int j = 0; j < AWQ_IN; j++)
+                hessian[i * AWQ_IN + j] += x[t * AWQ_IN + i] * x[t * AWQ_IN + j];
+        }
+    return x;
+}
+
+/* Every alpha tried with the inputs themselves: the one that is found is the best of them, and its scales are what they should. */
+static void searches_scales(void **state)
+{
+    static const MiGrid grids[] = { { 4, 32, true }, { 4, 64, false } };
+    const MiFormat      format = { .struct_size = sizeof format, .decode = decode };
+    const MiSource      source = { &format, NULL };
+
+    (void)state;
+    for (int shared = 0; shared < 2; shared++) {
+        const MiGrid     *g = &grids[shared];
+        const int64_t     n = shared ? HEADS * DIM : AWQ_IN;
+        g_autofree float *h = g_new0(float, AWQ_IN * AWQ_IN), *mean = g_new0(float, AWQ_IN), *x = inputs(h, mean);
+        g_autofree float *a = floats(40 * AWQ_IN), *b = floats(9 * AWQ_IN), *gain = floats(n), *scales = g_new(float, n);
+        MiWeight          m[2] = { { .name = "a", .ndim = 2, .shape = { 40, AWQ_IN }, .data = a, .source = &source },
+                                   { .name = "b", .ndim = 2, .shape = { 9, AWQ_IN }, .data = b, .source = &source } };
+        g_autoptr(GPtrArray) to = g_ptr_array_new();
+        const MiFold      fold = { &m[0], NULL, NULL, n, shared ? DIM : n, shared ? 2 : 1, to };
+        double            alpha = -1, best = 1e9, plain = 0, at[20];
+        g_ptr_array_add(to, &m[0]);
+        g_ptr_array_add(to, &m[1]);
+        gain[7] = 0;
+        assert_true(mi_fold_search(&fold, g, h, mean, shared ? NULL : gain, scales, &alpha, NULL));
+        for (int step = 0; step < 20; step++) {
+            double tied[AWQ_IN] = { 0 }, most = 0, least = 1e30;
+            float  s[AWQ_IN];
+            for (int i = 0; i < AWQ_IN; i++) /* heads 0 and 1 read v's first, 2 and 3 its second */
+                tied[shared ? i / DIM / 2 * DIM + i % DIM : i] += (double)mean[i];
+            for (int64_t c = 0; c < n; c++)
+                most = MAX(most, tied[c]), least = MIN(least, tied[c]);
+            for (int i = 0; i < AWQ_IN; i++) {
+                const int c = shared ? i / DIM / 2 * DIM + i % DIM : i;
+                s[i] = step ? (float)pow(tied[c] / sqrt(most * least), step / 20.0) : 1;
+                if (fabs(alpha - step / 20.0) < 1e-9 && !(fabsf(scales[c] - s[i]) <= s[i] / 128))
+                    fail_msg("scale %d is %g, not %g", c, (double)scales[c], (double)s[i]);
+            }
+            at[step] = slow_error(x, &m[0], s, g) + slow_error(x, &m[1], s, g);
+            best = MIN(best, at[step]);
+            plain = step ? plain : at[0];
+        }
+        if (!(at[(int)lrint(alpha * 20)] <= 1.03 * best)) /* scales move a little for the gain, sums are of f32 */
+            fail_msg("alpha %g has error %g, the best has %g", alpha, at[(int)lrint(alpha * 20)], best);
+        assert_true(alpha > 0 && best < 0.8 * plain);
+        for (int64_t c = 0; c < n && !shared; c++) {
+            const float stored = gain[c] / scales[c];
+            uint32_t    bits;
+            memcpy(&bits, &stored, sizeof bits);
+            assert_true(((bits + 2) & 0xffff) <= 4); /* a value of bf16, or next to it where the division rounds */
+        }
+    }
+}
+
+/* Every range tried, in f64, for each group with the inputs of its columns alone. */
+static void chooses_ranges(void **state)
+{
+    static const MiGrid grids[] = { { 4, 32, true }, { 4, 64, false }, { 4, 0, true } };
+
+    (void)state;
+    for (size_t k = 0; k < G_N_ELEMENTS(grids); k++) {
+        const MiGrid     *g = &grids[k];
+        const int64_t     group = g->group ? g->group : AWQ_IN, groups = (AWQ_IN + group - 1) / group;
+        g_autofree float *h = g_new0(float, AWQ_IN * AWQ_IN), *mean = g_new0(float, AWQ_IN), *x = inputs(h, mean);
+        g_autofree float *columns = g_new(float, AWQ_IN);
+        MiRounding        r = rounding(7, AWQ_IN, &(MiGrid){ g->bits, 32, true });
+        int               clipped = 0;
+        r.group = group;
+        r.groups = groups;
+        for (int i = 0; i < AWQ_IN; i++)
+            columns[i] = i % 13 == 4 ? 4 : 0.5f + (float)i / AWQ_IN;
+        for (int i = 0; i < 7 * AWQ_IN; i += 31)
+            r.w[i] *= 4; /* what it may pay to cut off */
+        mi_rounding_scale(&r, columns, NULL);
+        assert_true(mi_rounding_clip(&r, g, h));
+        for (int64_t o = 0; o < 7; o++)
+            for (int64_t q = 0; q < groups; q++) {
+                const int64_t first = q * group, end = MIN(first + group, AWQ_IN);
+                float         low = 0, high = 0, whole;
+                double        best = 1e30, got = -1;
+                for (int64_t i = first; i < end; i++)
+                    low = MIN(low, r.w[o * AWQ_IN + i]), high = MAX(high, r.w[o * AWQ_IN + i]);
+                for (int cut = 0; cut <= 10; cut++) {
+                    float   scale;
+                    uint8_t zero;
+                    double  e = 0;
+                    mi_grid_range(g, low * (1 - 0.05f * (float)cut), high * (1 - 0.05f * (float)cut), &scale, &zero);
+                    whole = cut ? whole : scale;
+                    for (int t = 0; t < AWQ_ROWS; t++) {
+                        double y = 0;
+                        for (int64_t i = first; i < end; i++) {
+                            const float w = r.w[o * AWQ_IN + i];
+                            y += ((double)scale * (double)(CLAMP(rintf(w / scale) + zero, 0, 15) - zero) - (double)w) *
+                                 (double)x[t * AWQ_IN + i] / (double)columns[i];
+                        }
+                        e += y * y;
+                    }
+                    best = MIN(best, e);
+                    if (scale == r.scales[o * groups + q] && zero == r.zeros[o * groups + q])
+                        got = got < 0 ? e : MIN(got, e);
+                }
+                clipped += r.scales[o * groups + q] < whole;
+                if (!(got >= 0 && got <= 1.001 * best))
+                    fail_msg("row %d, group %d: error %g, the best has %g", (int)o, (int)q, got, best);
+            }
+        assert_true(clipped > 0);
+        mi_rounding_free(&r);
+    }
+}
+
 TEST_MAIN(cmocka_unit_test(multiplies), cmocka_unit_test(factors), cmocka_unit_test(rounds_to_the_nearest),
-          cmocka_unit_test(gptq_is_the_papers), cmocka_unit_test(errors_are_what_they_say));
+          cmocka_unit_test(gptq_is_the_papers), cmocka_unit_test(errors_are_what_they_say), cmocka_unit_test(searches_scales),
+          cmocka_unit_test(chooses_ranges));

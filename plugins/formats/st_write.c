@@ -2,7 +2,7 @@
  *
  * Matrices have the dtype that is asked for; "keep" keeps f32, f16 and bf16, and blocks,
  * which the format does not know, become f16, but for what is quantised as compressed-tensors
- * packs it.  Vectors stay as exact as they are. */
+ * or GPTQ pack it.  Vectors stay as exact as they are. */
 #include "st_write.h"
 #include "st_quant.h"
 #include <miniinfer/plugin.h>
@@ -25,6 +25,7 @@ typedef struct {
     uint64_t     total;
     const char  *dtype; /* of the matrices, as torch calls it */
     char        *quant; /* quantization_config; NULL: nothing is quantised */
+    bool         gptq;  /* and it is GPTQ */
 } Plan;
 
 #ifndef SHARD_BYTES /* a test builds this with less */
@@ -87,7 +88,7 @@ static bool make_plan(Plan *p, const MiWriteSpec *spec, GError **error)
     }
     p->n_shards++;
     GError *why = NULL;
-    p->quant = keep ? mi_st_quant_config(from, &why) : NULL;
+    p->quant = keep ? mi_st_quant_config(from, &p->gptq, &why) : NULL;
     if (!why)
         return true;
     g_propagate_error(error, why);
@@ -214,6 +215,11 @@ bool mi_st_write(const char *path, const MiSource *from, const MiWriteSpec *spec
         if (p.n_shards > 1)
             write_index(&o, &p);
         mi_st_write_config(&o, &p.c, p.dtype, p.quant, t);
+        if (p.quant && p.gptq) { /* where AutoGPTQ looks for it */
+            mi_out_file(&o, "quantize_config.json");
+            mi_out_print(&o, "%s\n", p.quant);
+            mi_out_close(&o);
+        }
         if (t)
             mi_st_write_tokenizer(&o, t);
         ok = mi_out_end(&o, error);
