@@ -15,7 +15,7 @@ tests_gpu_samplers_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_samplers_LDADD    = $(gpu_ldadd)
 
 tests_gpu_linear_SOURCES  = tests/gpu_linear.c tests/gpu.h kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu \
-	kernels/cuda/gemv.cu kernels/cuda/skinny.cu kernels/cuda/quant_gemv.cu
+	kernels/cuda/gemv.cu kernels/cuda/skinny.cu kernels/cuda/quant_gemv.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h
 tests_gpu_linear_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_linear_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_linear_LDADD    = $(gpu_ldadd)
@@ -64,13 +64,14 @@ if MI_CUDA
 check_PROGRAMS += tests/gpu_fp8
 endif
 tests_gpu_fp8_SOURCES  = tests/gpu_fp8.c tests/gpu.h tests/scaled.h kernels/cuda/prefill.cu kernels/cuda/rows.cu kernels/cuda/fp8.cu \
-	kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu
+	kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/skinny.cu \
+	kernels/cuda/quant_gemv.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h
 tests_gpu_fp8_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_fp8_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_fp8_LDADD    = $(gpu_ldadd)
 
 tests_gpu_quant_SOURCES  = tests/gpu_quant.c tests/gpu.h kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu \
-	kernels/cuda/gemv.cu kernels/cuda/skinny.cu kernels/cuda/quant_gemv.cu kernels/cuda/quant_pack.cu kernels/cuda/quant_rows.cu kernels/cuda/read.cu
+	kernels/cuda/gemv.cu kernels/cuda/skinny.cu kernels/cuda/quant_gemv.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h kernels/cuda/quant_pack.cu kernels/cuda/quant_rows.cu kernels/cuda/read.cu
 tests_gpu_quant_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_quant_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_quant_LDADD    = $(gpu_ldadd)

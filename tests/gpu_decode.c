@@ -1,25 +1,7 @@
 /* gpu_decode.c - the weight-streaming kernels of decode steps against plain loops in
  * double; with MI_BENCH=1 what they and a whole step take.  MI_BENCH_LAYOUTS=file:
  * lines "0.5B gated.teams=4 down.flight=2" of layouts to time as well. */
-#include "gpu_decode_data.h"
-
-/* How the weights of a case are stored; bits 0: as they are. */
-static MiQuantForm form;
-
-/* Rows of w as the kernels read them; the host's become what they stand for. */
-static void *stored(const Array *w, int first, int rows, int in)
-{
-    char        *plain = (char *)w->device + (size_t)first * in * 2;
-    const size_t bytes = (size_t)rows * in * 4;
-
-    if (!form.bits)
-        return plain;
-    void *packed = upload(NULL, (size_t)mi_quant_bytes(form, rows, in)), *back = upload(NULL, bytes);
-    must(mi_cuda_quantise(NULL, form, plain, MI_BF16, rows, in, packed), "quantising");
-    must(mi_cuda_dequantise(NULL, form, packed, 0, rows, in, back, MI_F32), "dequantising");
-    download(w->host + (size_t)first * in, back, bytes);
-    return packed;
-}
+#include "gpu_decode_stored.h"
 
 /* ---- the slow and obvious way --------------------------------------------------------- */
 
@@ -112,7 +94,7 @@ static bool planned(const Case *c, MiGemvPlan *p)
     must(e, "planning");
     if (c->layout == 0)
         return true;
-    if (form.bits)
+    if (form.bits > 0)
         return planned_packed(c, p);
     if (c->rows > MI_GEMV_FEW_ROWS)
         return planned_many(c, p);
@@ -142,16 +124,17 @@ static double plain(const Case *c, const MiGemvPlan *p)
     const Array    bias = random_f32((size_t)c->out, 0, 1), res = random_bf16((size_t)c->rows * c->out, 0, 1);
     const size_t   n = (size_t)c->rows * c->out;
     const bool     residual = c->kind == MI_GEMV_RESIDUAL;
-    void          *y = upload(NULL, n * 4), *wd = stored(&w, 0, c->out, c->in);
+    void          *y = upload(NULL, n * 4), *wd = stored(&w, 0, c->out, c->in, 0);
+    const MiGemvPlan own = with_scales(p);
     const MiDType  type = f32 && !residual ? MI_F32 : MI_BF16;
     const MiTensor tx = tensor(x.device, MI_BF16, c->rows, c->in), ty = tensor(y, type, c->rows, c->out);
 
     if (residual)
-        must(mi_cuda_gemv_residual(NULL, p, tx, wd, has_bias ? bias.device : NULL,
+        must(mi_cuda_gemv_residual(NULL, &own, tx, wd, has_bias ? bias.device : NULL,
                                    tensor(res.device, MI_BF16, c->rows, c->out), ty),
              "residual");
     else
-        must(mi_cuda_gemv(NULL, p, tx, wd, has_bias ? bias.device : NULL, ty), "plain");
+        must(mi_cuda_gemv(NULL, &own, tx, wd, has_bias ? bias.device : NULL, ty), "plain");
     double *wide = widened(&x), *want = product(wide, &w, has_bias ? bias.host : NULL, c->rows, c->in, c->out);
     for (size_t i = 0; i < n && residual; i++)
         want[i] += res.host[i];
@@ -166,9 +149,10 @@ static double gated(const Case *c, const MiGemvPlan *p)
     const Array  x = random_bf16((size_t)c->rows * c->in, 0.1f, 2), gain = random_f32((size_t)c->in, 1, 0.5f);
     const Array  g = random_bf16((size_t)c->out * c->in, 0, 0.1f), u = random_bf16((size_t)c->out * c->in, 0, 0.1f);
     const size_t n = (size_t)c->rows * c->out;
-    void        *y = upload(NULL, n * 2), *gd = stored(&g, 0, c->out, c->in), *ud = stored(&u, 0, c->out, c->in);
+    void        *y = upload(NULL, n * 2), *gd = stored(&g, 0, c->out, c->in, 0), *ud = stored(&u, 0, c->out, c->in, 1);
+    const MiGemvPlan own = with_scales(p);
 
-    must(mi_cuda_gemv_gated(NULL, p, tensor(x.device, MI_BF16, c->rows, c->in), (MiGemvNorm){gain.device, 1e-5f, 0.25f},
+    must(mi_cuda_gemv_gated(NULL, &own, tensor(x.device, MI_BF16, c->rows, c->in), (MiGemvNorm){gain.device, 1e-5f, 0.25f},
                             gd, ud, tensor(y, MI_BF16, c->rows, c->out)),
          "gated");
     double *nx = normed(&x, &gain, c->rows, c->in, 1e-5, 0.25), *a = product(nx, &g, NULL, c->rows, c->in, c->out);
@@ -197,10 +181,11 @@ static double head(const Case *c, const MiGemvPlan *p)
     }
     void *y = upload(NULL, n * 4), *best = upload(NULL, (size_t)c->rows * p->grid * sizeof(MiCandidate));
     void *rows = upload(pick, sizeof pick), *slot = upload(slots, sizeof slots), *d = upload(drawn, sizeof drawn),
-         *t = upload(NULL, sizeof tokens_out);
+         *t = upload(NULL, sizeof tokens_out), *wd = stored(&w, 0, c->out, c->in, 0);
+    const MiGemvPlan own = with_scales(p);
 
-    must(mi_cuda_gemv_head(NULL, p, tensor(x.device, MI_BF16, tokens, c->in), rows, (MiGemvNorm){gain.device, 1e-5f, 0},
-                           stored(&w, 0, c->out, c->in), tensor(y, MI_F32, c->rows, c->out), best),
+    must(mi_cuda_gemv_head(NULL, &own, tensor(x.device, MI_BF16, tokens, c->in), rows, (MiGemvNorm){gain.device, 1e-5f, 0},
+                           wd, tensor(y, MI_F32, c->rows, c->out), best),
          "head");
     must(mi_cuda_gemv_pick(NULL, best, p->grid, c->rows, t, d, slot), "pick");
     double *nx = normed(&x, &gain, tokens, c->in, 1e-5, 0), *all = product(nx, &w, NULL, tokens, c->in, c->out);
@@ -246,7 +231,6 @@ static double qkv(const Case *c, const MiGemvPlan *p, int dim, int turns, bool i
         slots[i] = i % 11 == 9 ? -1 : i + 1; /* 20 would be 21 */
     }
     MiGemvQkv     q = {
-            .w = {stored(&w, 0, nq, c->in), stored(&w, nq, nk, c->in), stored(&w, nq + nk, nk, c->in)},
             .freqs = freqs.device,
             .positions = upload(positions, sizeof positions),
             .n_heads = HEADS,
@@ -271,9 +255,12 @@ static double qkv(const Case *c, const MiGemvPlan *p, int dim, int turns, bool i
                    .max_blocks = 1,
                    .slots = upload(slots, sizeof slots)},
     };
+    for (int i = 0; i < 3; i++)
+        q.w[i] = stored(&w, i == 0 ? 0 : i == 1 ? nq : nq + nk, i ? nk : nq, c->in, i);
+    const MiGemvPlan own = with_scales(p);
     for (int i = 0; i < 3 && has_bias; i++)
         q.bias[i] = (const float *)bias.device + (i == 0 ? 0 : i == 1 ? nq : nq + nk);
-    must(mi_cuda_gemv_qkv(NULL, p, tensor(x.device, MI_BF16, rows, c->in), (MiGemvNorm){gain.device, 1e-5f, 0}, &q),
+    must(mi_cuda_gemv_qkv(NULL, &own, tensor(x.device, MI_BF16, rows, c->in), (MiGemvNorm){gain.device, 1e-5f, 0}, &q),
          "qkv");
 
     double *nx = normed(&x, &gain, rows, c->in, 1e-5, 0),
@@ -333,10 +320,10 @@ static void one(Case c, const int *heads)
         error = c.kind == MI_GEMV_GATED ? gated(&c, &p) : c.kind == MI_GEMV_HEAD ? head(&c, &p) : plain(&c, &p);
     char how[32] = "";
     if (form.bits)
-        snprintf(how, sizeof how, " int%d g%d%s", form.bits, form.group, form.zeros ? " zeros" : "");
+        snprintf(how, sizeof how, " %s%d g%d%s", form.bits < 0 ? "fp" : "int", abs(form.bits), form.group, form.zeros ? " zeros" : "");
     snprintf(what, sizeof what, "%s%s%s, %d rows of %d, %d out, %d blocks, %d x %d warps, %s%d stages of %d rows",
              kinds[c.kind], how, c.norm_dim ? " with normed heads" : "", c.rows, c.in, c.out, p.grid, p.teams, p.team,
-             p.direct ? "direct, " : "", p.stages, form.bits ? p.slice : p.stage_rows);
+             p.direct ? "direct, " : "", p.stages, form.bits > 0 ? p.slice : p.stage_rows);
     check(error < (c.kind == MI_GEMV_GATED ? 8e-3 : 4e-3), what, error); /* gated: a product of two that round x */
     free_all();
 }
@@ -392,6 +379,32 @@ static void compare_packed(void)
                 form = forms[(turn + 2) % 6];
                 one((Case){MI_GEMV_HEAD, rows, in, 301, layout, 0}, NULL);
                 one((Case){MI_GEMV_QKV, rows, in, (HEADS + 2 * KV_HEADS) * h[0], layout, 0}, h);
+            }
+    form = (MiQuantForm){0};
+}
+
+/* The same with weights of E4M3, which bf16 holds exactly. */
+static void compare_e4m3(void)
+{
+    static const int ins[] = {64, 144, 576, 896, 1552, 3584, 4864, 18944}, counts[] = {1, 2, 3, 4};
+    static const int heads[][4] = {{64, 64, 0, 1}, {128, 128, 0, 0}, {8, 8, 0, 0}, {80, 32, 1, 0}, {96, 32, 0, 1}};
+    int              turn = 0;
+
+    for (size_t i = 0; i < sizeof ins / sizeof *ins; i += quick ? 3 : 1)
+        for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick ? 3 : 1)
+            for (int layout = 0; layout < N_LAYOUTS - 1; layout++, turn++) {
+                const int in = ins[i], rows = counts[n], *h = heads[turn % 5];
+                form = (MiQuantForm){.bits = MI_QUANT_E4M3, .group = turn % 2 ? 128 : 0};
+                one((Case){MI_GEMV_PLAIN, rows, in, in > 4000 ? 37 : 331, layout, 0}, NULL);
+                one((Case){MI_GEMV_RESIDUAL, rows, in, in > 4000 ? 40 : 200, layout, 0}, NULL);
+                if (in > 4096)
+                    continue;
+                form.group = turn % 2 ? 0 : 128;
+                one((Case){MI_GEMV_GATED, rows, in, 151, layout, 0}, NULL);
+                one((Case){MI_GEMV_HEAD, rows, in, 301, layout, 0}, NULL);
+                one((Case){MI_GEMV_QKV, rows, in, (HEADS + 2 * KV_HEADS) * h[0], layout, 0}, h);
+                if (rows == 1 && layout == 0)
+                    one((Case){MI_GEMV_QKV, 1, in, (HEADS + 2 * KV_HEADS) * h[0], 0, h[0]}, h);
             }
     form = (MiQuantForm){0};
 }
@@ -515,13 +528,16 @@ int main(int argc, char **argv)
         return 0;
     }
     quick = getenv("MI_QUICK") != NULL;
-    if (argc > 1 && strcmp(argv[1], "--packed") == 0) {
-        compare_packed();
+    if (argc > 1 && (strcmp(argv[1], "--packed") == 0 || strcmp(argv[1], "--e4m3") == 0)) {
+        if (strcmp(argv[1], "--packed") == 0)
+            compare_packed();
+        compare_e4m3();
         printf("%d passed, %d failed\n", passed, failed);
         return failed > 0;
     }
     compare();
     compare_packed();
+    compare_e4m3();
     if (quick) {
         check(chain(1, 2, &distinct) != 0, "a chain of two steps", 0);
         check(chain(19, 2, &distinct) != 0, "a chain of two steps of 19 rows", 0);

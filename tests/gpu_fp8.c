@@ -5,6 +5,7 @@
 
 #include <cuda/fp8.h>
 #include <cuda/gemm.h>
+#include <cuda/gemv.h>
 #include <cuda/ops.h>
 #include <cuda/prefill.h>
 
@@ -227,60 +228,189 @@ static double product(const float *x, const float *w, const float *bias, int64_t
     return sum;
 }
 
-static void linears(void)
-{
-    static const struct { int rows, in, out; MiDType t, y; } cases[] = {
-        { 1, 896, 1152, MI_BF16, MI_BF16 }, { 3, 4864, 896, MI_BF16, MI_BF16 }, { 4, 528, 35, MI_F16, MI_F32 },
-        { 5, 896, 1152, MI_BF16, MI_BF16 }, { 37, 1536, 256, MI_BF16, MI_F32 }, { 130, 512, 896, MI_F16, MI_F16 },
-    };
+enum { SIDE = 128 }; /* of a block */
 
-    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-        const int64_t     rows = cases[i].rows, in = cases[i].in, out = cases[i].out;
-        g_autofree float *x = noise(rows * in, 5), *w = noise(out * in, 6), *bias = noise(out, 7);
-        const MiTensor    xd = matrix(x, cases[i].t, rows, in, x), wd = matrix(w, cases[i].t, out, in, w);
-        uint8_t          *wc = upload(w, (size_t)(out * in)), *xc = upload(x, (size_t)(rows * in));
-        float            *ws = upload(w, (size_t)out * 4), *xs = upload(x, (size_t)rows * 4), *bd = upload(bias, (size_t)out * 4);
-        const size_t      bytes = (size_t)(rows * out) * mi_dtype_size(cases[i].y);
-        MiTensor          y = { gpu_alloc(bytes), cases[i].y, 2, { rows, out }, { out, 1 } };
-        const bool        few = rows <= MI_FP8_FEW_ROWS;
-        int64_t           wrong = 0;
-        gpu_must(cudaMemset(y.data, 0xff, bytes), "poisoning");
+/* Any codes, a scale for each block; w: what they stand for. */
+static void stored_blocks(int64_t out, int64_t in, float *w, uint8_t **codes, float **scales)
+{
+    const int64_t       across = (in + SIDE - 1) / SIDE, down = (out + SIDE - 1) / SIDE;
+    g_autofree uint8_t *c = g_malloc((size_t)(out * in));
+    g_autofree float   *s = g_new(float, across * down);
+    uint64_t            seed = 77;
+
+    for (int64_t i = 0; i < across * down; i++)
+        s[i] = 1e-3f * (1.5f + gpu_random(&seed));
+    for (int64_t i = 0; i < out * in; i++) {
+        const int code = (int)(128 * (1 + gpu_random(&seed))) & 0xff;
+        c[i] = (uint8_t)((code & 0x7f) == 0x7f ? 0x40 : code);
+        w[i] = (float)scaled_code(MI_F8, c[i]) * s[i / in / SIDE * across + i % in / SIDE];
+    }
+    *codes = upload(c, (size_t)(out * in)), *scales = upload(s, (size_t)(across * down) * 4);
+}
+
+typedef struct {
+    int     rows, in, out;
+    MiDType t, y;
+} Case;
+
+/* Through the plugin; rows of x that are few multiply as they are. */
+static void linear(const Case *k, bool blocks)
+{
+    const int64_t      rows = k->rows, in = k->in, out = k->out;
+    const MiQuantForm  form = { .bits = MI_QUANT_E4M3, .group = blocks ? SIDE : 0 };
+    const char *const  layout = blocks ? "fp8.blocks" : "fp8";
+    const MiLinear    *vt = gpu_feature("linear_fp8_cuda.so", MI_KIND_LINEAR, blocks ? "fp8_blocks" : "fp8");
+    g_autofree float  *x = noise(rows * in, 5), *w = noise(out * in, 6), *bias = noise(out, 7);
+    const MiTensor     xd = matrix(x, k->t, rows, in, x);
+    uint8_t           *wc, *xc = upload(x, (size_t)(rows * in));
+    float             *ws, *xs = upload(x, (size_t)rows * 4), *bd = upload(bias, (size_t)out * 4);
+    const size_t       bytes = (size_t)(rows * out) * mi_dtype_size(k->y);
+    const MiTensor     y = { gpu_alloc(bytes), k->y, 2, { rows, out }, { out, 1 } };
+    const bool         few = rows <= 4 && k->t == MI_BF16, plain = !few && (blocks || out % 16), rounds = !few && !plain;
+    int64_t            wrong = 0;
+
+    gpu_must(cudaMemset(y.data, 0xff, bytes), "poisoning");
+    if (blocks) {
+        stored_blocks(out, in, w, &wc, &ws);
+    } else {
+        const MiTensor wd = matrix(w, k->t, out, in, w);
+        wc = upload(w, (size_t)(out * in)), ws = upload(w, (size_t)out * 4);
         gpu_must(mi_cuda_fp8_rows(NULL, wd, wc, ws), "rounding");
-        gpu_must(mi_cuda_fp8_rows(NULL, xd, xc, xs), "rounding");
         gpu_must(cudaDeviceSynchronize(), "rounding");
-        g_autofree uint8_t *codes = download(wc, (size_t)(out * in)), *x_codes = download(xc, (size_t)(rows * in));
-        g_autofree float   *scales = download(ws, (size_t)out * 4), *x_scales = download(xs, (size_t)rows * 4);
+        g_autofree uint8_t *codes = download(wc, (size_t)(out * in));
+        g_autofree float   *scales = download(ws, (size_t)out * 4);
         for (int64_t o = 0; o < out; o++)
             wrong += round_row(w + o * in, in, codes + o * in, scales[o]);
-        for (int64_t r = 0; r < rows && !few; r++) /* a few rows multiply as they are */
-            wrong += round_row(x + r * in, in, x_codes + r * in, x_scales[r]);
-        gpu_check(wrong == 0, "%d rows and %d of %d as E4M3: %d codes are wrong", (int)rows, (int)out, (int)in, (int)wrong);
-        if (few) {
-            gpu_must(mi_cuda_fp8_gemv(NULL, xd, wc, ws, bd, y), "gemv");
-        } else {
-            MiGemm *g;
-            void   *room = gpu_alloc(MI_GEMM_WORKSPACE);
-            int     status = mi_cuda_gemm_new(&g, out, in, in, out, MI_F8, cases[i].y);
-            status = status ? status : mi_cuda_gemm_scaled(g, NULL, xc, xs, wc, ws, NULL, y.data, rows, room);
-            gpu_must(mi_cuda_add_bias(NULL, y, bd), "bias");
-            gpu_must(cudaDeviceSynchronize(), "product");
-            if (!gpu_check(status == 0, "cuBLASLt has the product: %s", status ? mi_cuda_gemm_error(status) : "yes"))
-                continue;
-            mi_cuda_gemm_free(g);
-            cudaFree(room);
-        }
-        gpu_must(cudaDeviceSynchronize(), "product");
-        g_autofree void  *host = download(y.data, bytes);
-        g_autofree float *got = g_new(float, rows * out), *want = g_new(float, rows * out);
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t o = 0; o < out; o++) {
-                got[r * out + o] = gpu_get(host, r * out + o, cases[i].y);
-                want[r * out + o] = (float)product(x, w, bias, in, r, o);
-            }
-        const double e = gpu_error(got, want, rows * out), most = cases[i].y == MI_BF16 ? 4e-3 : few ? 1e-3 : 2e-3;
-        gpu_check(e < most, "linear of E4M3, %d rows, %d to %d, to %s: %.1e", (int)rows, (int)in, (int)out, gpu_dtype(cases[i].y), e);
-        cudaFree(xd.data), cudaFree(wd.data), cudaFree(wc), cudaFree(xc), cudaFree(ws), cudaFree(xs), cudaFree(bd), cudaFree(y.data);
+        cudaFree(wd.data);
     }
+    for (int64_t i = 0; i < out * in && plain; i++)
+        w[i] = gpu_rounded(w[i], k->t);
+    if (rounds) {
+        gpu_must(mi_cuda_fp8_rows(NULL, xd, xc, xs), "rounding");
+        gpu_must(cudaDeviceSynchronize(), "rounding");
+        g_autofree uint8_t *codes = download(xc, (size_t)(rows * in));
+        g_autofree float   *scales = download(xs, (size_t)rows * 4);
+        for (int64_t r = 0; r < rows; r++)
+            wrong += round_row(x + r * in, in, codes + r * in, scales[r]);
+    }
+    gpu_check(wrong == 0, "%d rows and %d of %d as E4M3: %d codes are wrong", k->rows, k->out, k->in, (int)wrong);
+
+    const MiWeight  stored = { .name = "w", .format = "fp8", .ndim = 2, .shape = { out, in } };
+    const MiNode    node = { .op = "linear", .n_in = 1, .n_out = 1, .weight = { &stored } };
+    const MiOperand operands[MI_MAX_WEIGHTS] = {
+        { .tensor = { wc, MI_F8, 2, { out, in }, { 0 } }, .layout = layout, .scales = ws, .ext = &form },
+        { .tensor = { bd, MI_F32, 1, { out }, { 1 } }, .layout = "plain" },
+    };
+    const MiArgs at = { .node = &node, .in = &xd, .out = &y, .weight = operands };
+    MiCall       call = { .shape = { .n_tokens = k->rows, .n_out = k->rows }, .at = &at, .n = 1 };
+    gpu_card.dtype = k->t;
+    const bool ran = gpu_run(vt->op, &gpu_card, &call, NULL);
+    g_autofree void  *host = download(y.data, bytes);
+    g_autofree float *got = g_new(float, rows * out), *want = g_new(float, rows * out);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t o = 0; o < out; o++) {
+            got[r * out + o] = gpu_get(host, r * out + o, k->y);
+            want[r * out + o] = (float)product(x, w, bias, in, r, o);
+        }
+    const double e = gpu_error(got, want, rows * out), most = k->y == MI_BF16 ? 4e-3 : few ? 1e-3 : 2e-3;
+    gpu_check(ran && e < most, "linear of E4M3%s, %d rows of %s, %d to %d, to %s: %.1e", blocks ? " in blocks" : "", k->rows,
+              gpu_dtype(k->t), k->in, k->out, gpu_dtype(k->y), e);
+    void *all[] = { xd.data, y.data, wc, ws, xc, xs, bd };
+    for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
+        cudaFree(all[i]);
+}
+
+static void linears(void)
+{
+    static const Case cases[] = {
+        { 1, 896, 1152, MI_BF16, MI_BF16 }, { 3, 4864, 896, MI_BF16, MI_BF16 }, { 4, 528, 35, MI_F16, MI_F32 },
+        { 5, 896, 1152, MI_BF16, MI_BF16 }, { 37, 1536, 256, MI_BF16, MI_F32 }, { 130, 512, 896, MI_F16, MI_F16 },
+        { 9, 144, 4112, MI_BF16, MI_BF16 }, { 2, 3600, 300, MI_BF16, MI_F32 }, { 6, 272, 333, MI_BF16, MI_F32 }, { 9, 8192, 4111, MI_BF16, MI_BF16 },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
+        for (int blocks = 0; blocks < 2; blocks++)
+            linear(&cases[i], blocks);
+}
+
+/* Rows as an rmsnorm and as a gate give them: each code the nearest number or its neighbour, since both round on their way. */
+static void rows_on_their_way(void)
+{
+    static const int sizes[] = { 64, 896, 3584, 18944, 24592 };
+
+    for (size_t k = 0; k < 2 * G_N_ELEMENTS(sizes); k++) {
+        const bool        gated = k % 2;
+        const int64_t     rows = 5, n = sizes[k / 2], of_x = gated ? 2 * n : n;
+        g_autofree float *x = noise(rows * of_x, 15 + k), *gain = noise(n, 16), *want = g_new(float, n);
+        const MiTensor    xd = matrix(x, MI_BF16, rows, of_x, x);
+        uint8_t          *cd = gpu_alloc((size_t)(rows * n));
+        float            *sd = gpu_alloc((size_t)rows * 4), *gd = upload(gain, (size_t)n * 4);
+        double            off = 0, norm = 0, most = 0;
+        gpu_must(gated ? mi_cuda_fp8_gated_rows(NULL, xd, cd, sd) : mi_cuda_fp8_norm_rows(NULL, xd, gd, 1e-5f, 0.25f, cd, sd), "rounding");
+        gpu_must(cudaDeviceSynchronize(), "rounding");
+        g_autofree uint8_t *codes = download(cd, (size_t)(rows * n));
+        g_autofree float   *scales = download(sd, (size_t)rows * 4);
+        for (int64_t r = 0; r < rows; r++) {
+            const float *row = x + r * of_x;
+            double       squares = 0, largest = 0;
+            for (int64_t i = 0; i < n; i++)
+                squares += (double)row[i] * row[i];
+            for (int64_t i = 0; i < n; i++) {
+                want[i] = gated ? row[i] / (1 + expf(-row[i])) * row[n + i] : row[i] / sqrtf((float)(squares / (double)n) + 1e-5f) * (0.25f + gain[i]);
+                largest = fmax(largest, fabs(want[i]));
+            }
+            most = fmax(most, fabs(largest / 448 / scales[r] - 1));
+            for (int64_t i = 0; i < n; i++) {
+                const double got = scaled_code(MI_F8, codes[r * n + i]) * scales[r];
+                const double best = scaled_nearest(MI_F8, want[i] / scales[r]) * scales[r];
+                off += (got - best) * (got - best), norm += best * best;
+            }
+        }
+        gpu_check(most < (gated ? 8e-3 : 1e-5) && sqrt(off / norm) < (gated ? 2e-2 : 2e-3), "%d rows of %d, %s: scales within %.1e, codes %.1e",
+                  (int)rows, (int)n, gated ? "gated" : "normed", most, sqrt(off / norm));
+        cudaFree(xd.data), cudaFree(cd), cudaFree(sd), cudaFree(gd);
+    }
+}
+
+/* What is no number, a matrix with rows of nothing and one scale. */
+static void stored(void)
+{
+    enum { ROWS_OF = 300, N = 272, DOWN = 3, ACROSS = 3 };
+    g_autofree uint8_t *codes = g_malloc0(ROWS_OF * N);
+    g_autofree float   *ones = g_new(float, ROWS_OF);
+    int                 wrong = 0;
+
+    for (int i = 0; i < ROWS_OF; i++)
+        ones[i] = 2;
+    codes[7 * N + 270] = 0xff, codes[131 * N + 5] = 0x7f, codes[299 * N] = 0x7e;
+    uint8_t *cd = upload(codes, ROWS_OF * N);
+    float   *of_rows = upload(ones, ROWS_OF * 4), *of_blocks = upload(ones, DOWN * ACROSS * 4);
+    gpu_must(mi_cuda_fp8_check(NULL, cd, ROWS_OF, N, 1, of_rows), "checking");
+    gpu_must(mi_cuda_fp8_check(NULL, cd, ROWS_OF, N, MI_FP8_BLOCK, of_blocks), "checking");
+    gpu_must(cudaDeviceSynchronize(), "checking");
+    g_autofree float *r = download(of_rows, ROWS_OF * 4), *b = download(of_blocks, DOWN * ACROSS * 4);
+    for (int i = 0; i < ROWS_OF; i++)
+        wrong += i == 7 || i == 131 ? !isnan(r[i]) : r[i] != 2;
+    for (int i = 0; i < DOWN * ACROSS; i++)
+        wrong += i == 2 || i == 3 ? !isnan(b[i]) : b[i] != 2;
+    gpu_check(wrong == 0, "codes that are no numbers: %d scales are wrong", wrong);
+
+    g_autofree float *x = noise(ROWS_OF * N, 21);
+    float             largest = 0;
+    for (int i = 0; i < ROWS_OF * N; i++) {
+        x[i] = i / N % 3 ? x[i] * 1e-3f : 0;
+        largest = fmaxf(largest, fabsf(gpu_rounded(x[i], MI_BF16)));
+    }
+    const MiTensor xd = matrix(x, MI_BF16, ROWS_OF, N, x);
+    gpu_must(mi_cuda_fp8_measure(NULL, xd, of_rows), "measuring"), gpu_must(mi_cuda_fp8_even(NULL, of_rows, ROWS_OF), "measuring");
+    gpu_must(mi_cuda_fp8_rows_by(NULL, xd, cd, of_rows), "rounding"), gpu_must(cudaDeviceSynchronize(), "rounding");
+    g_autofree float   *s = download(of_rows, ROWS_OF * 4);
+    g_autofree uint8_t *c = download(cd, ROWS_OF * N);
+    wrong = 0;
+    for (int i = 0; i < ROWS_OF * N; i++)
+        wrong += s[i / N] != largest / 448 || scaled_code(MI_F8, c[i]) != scaled_nearest(MI_F8, (double)(x[i] * (1 / s[i / N])));
+    gpu_check(wrong == 0, "one scale for a matrix: %d elements are wrong", wrong);
+    cudaFree(cd), cudaFree(of_rows), cudaFree(of_blocks), cudaFree(xd.data);
 }
 
 /* MI_BENCH: TFLOP/s of a large product; TB/s of one row's. */
@@ -312,16 +442,23 @@ static void timings(void)
     gpu_must(cudaEventRecord(to, NULL), "event"), gpu_must(cudaEventSynchronize(to), "event");
     gpu_must(cudaEventElapsedTime(&ms, from, to), "event");
     printf("# fp8, 8192 cubed: %.0f TFLOP/s\n", 2.0 * N * N * N * RUNS / ms * 1e-9);
-    MiTensor row = xd, out = { y, MI_BF16, 2, { 1, N }, { N, 1 } };
-    row.shape[0] = 1;
-    for (int i = -2; i < 40; i++) {
-        if (i == 0)
-            gpu_must(cudaEventRecord(from, NULL), "event");
-        gpu_must(mi_cuda_fp8_gemv(NULL, row, w[i & 3], scales, NULL, out), "gemv");
-    }
-    gpu_must(cudaEventRecord(to, NULL), "event"), gpu_must(cudaEventSynchronize(to), "event");
-    gpu_must(cudaEventElapsedTime(&ms, from, to), "event");
-    printf("# fp8, one row of 8192 squared: %.1f us, %.2f TB/s\n", ms / 40 * 1e3, (double)N * N / (ms / 40) * 1e-9);
+    for (int rows = 1; rows <= MI_GEMV_FEW_ROWS; rows *= 4)
+        for (int group = 0; group <= SIDE; group += SIDE) {
+            MiTensor   some = xd, out = { y, MI_BF16, 2, { rows, N }, { N, 1 } };
+            MiGemvPlan plan = { .kind = MI_GEMV_PLAIN, .dtype = MI_BF16, .rows = rows, .in = N, .out = N,
+                                .form = { .bits = MI_QUANT_E4M3, .group = group }, .scales = { scales } };
+            some.shape[0] = rows;
+            gpu_must(mi_cuda_gemv_plan(&plan), "planning");
+            for (int i = -2; i < 40; i++) {
+                if (i == 0)
+                    gpu_must(cudaEventRecord(from, NULL), "event");
+                gpu_must(mi_cuda_gemv(NULL, &plan, some, w[i & 3], NULL, out), "gemv");
+            }
+            gpu_must(cudaEventRecord(to, NULL), "event"), gpu_must(cudaEventSynchronize(to), "event");
+            gpu_must(cudaEventElapsedTime(&ms, from, to), "event");
+            printf("# fp8%s, %d rows of 8192 squared: %.1f us, %.2f TB/s\n", group ? " in blocks" : "", rows, ms / 40 * 1e3,
+                   (double)N * N / (ms / 40) * 1e-9);
+        }
     mi_cuda_gemm_free(g);
 }
 
@@ -331,6 +468,9 @@ int main(void)
         return 0;
     appends();
     turns();
+    gpu_open();
+    stored();
+    rows_on_their_way();
     linears();
     if (g_getenv("MI_BENCH"))
         timings();

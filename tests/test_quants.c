@@ -301,7 +301,7 @@ static void reads_every_layout(void **state)
         { "bytes, zeros", "ct_int8", CT_CONFIG("8", "null"), CT_BYTES_ZEROS, 8, 13, 37, 37, 1, false },
         { "bytes, groups, zeros", "ct_int8", CT_CONFIG("8", "10"), CT_BYTES_ZEROS, 8, 13, 37, 10, 1, false },
         { "bytes, of the matrix, zeros", "ct_int8", CT_CONFIG("8", "null"), CT_BYTES_ZEROS, 8, 13, 37, 37, 13, false },
-        { "fp8, blocks", "fp8", "\"quant_method\":\"fp8\",\"weight_block_size\":[16,24]", FP8, 8, 41, 61, 24, 16, false },
+        { "fp8, blocks", "fp8_groups", "\"quant_method\":\"fp8\",\"weight_block_size\":[16,24]", FP8, 8, 41, 61, 24, 16, false },
         { "fp8, of the matrix", "fp8", "\"quant_method\":\"fp8\"", FP8, 8, 13, 37, 37, 13, false },
         { "fp8, rows", "fp8", "\"quant_method\":\"fp8\"", FP8, 8, 13, 37, 37, 1, false },
     };

@@ -7,7 +7,7 @@
 
 enum { TILE = 8 }; /* rows */
 
-const char *const mi_quant_formats[] = { "gptq", "awq", "ct_int4", "ct_int8", "fp8", NULL };
+const char *const mi_quant_formats[] = { "gptq", "awq", "ct_int4", "ct_int8", "fp8", "fp8_blocks", "fp8_groups", NULL };
 
 static const int awq_place[8] = { 0, 4, 1, 5, 2, 6, 3, 7 };
 

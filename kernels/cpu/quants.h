@@ -5,7 +5,7 @@
 
 #include <miniinfer/quant.h>
 
-/* "gptq", "awq", "ct_int4", "ct_int8", "fp8"; NULL ends them. */
+/* "gptq", "awq", "ct_int4", "ct_int8", "fp8", "fp8_blocks", "fp8_groups"; NULL ends them. */
 extern const char *const mi_quant_formats[];
 
 /* Rows [row, row + n) of the codes, one byte each, [n][in]: of signed ones 128 more, so that all

@@ -6,196 +6,249 @@
 namespace
 {
 
-constexpr int THREADS = 256, WARPS = THREADS / 32, LARGEST = 448;
-
-/* ---- rows to codes ------------------------------------------------------------------ */
+constexpr int LARGEST = 448, THREADS = 256;
 
 __device__ __forceinline__ float larger(float a, float b) { return b > a || isnan(b) ? b : a; } /* no number stays none */
 
-/* A block a row; given: of the scales, which are there already. */
-template <typename T>
-__global__ void __launch_bounds__(THREADS) quantise(const T *x, int64_t stride, int n, uint8_t *codes, float *scales, bool given)
+__device__ __forceinline__ float largest_of_block(float v, float *shared)
 {
-    __shared__ float shared[32];
-    const int64_t    row = blockIdx.x;
-    const T         *from = x + row * stride;
-    float            largest = 0, scale;
+#pragma unroll
+    for (int o = 16; o; o >>= 1)
+        v = larger(v, __shfl_xor_sync(~0u, v, o));
+    if (threadIdx.x % 32 == 0)
+        shared[threadIdx.x / 32] = v;
+    __syncthreads();
+    v = shared[0];
+    for (int i = 1; i < (int)blockDim.x / 32; i++)
+        v = larger(v, shared[i]);
+    return v;
+}
+
+/* ---- rows to codes ------------------------------------------------------------------ */
+
+enum Of { AS_IT_IS, NORMED, GATED };
+constexpr int KEEP = 5; /* eights of a row that a thread has in registers */
+
+struct Source {
+    const void  *x;
+    int64_t      stride;
+    int          n;
+    const float *gain;
+    float        eps, offset;
+};
+
+/* Eight elements of a row; of NORMED before they are multiplied by 1 / rms. */
+template <typename T, int OF> struct Row {
+    const Source &a;
+    const T      *x;
+
+    __device__ __forceinline__ void load(int at, float *v) const
+    {
+        const Eight<T> e = load_eight(x + at, 8, true);
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            v[k] = to_float(e.at[k]);
+        if (OF == GATED) {
+            const Eight<T> u = load_eight(x + a.n + at, 8, true);
+#pragma unroll
+            for (int k = 0; k < 8; k++) /* rounded as the separate operations are */
+                v[k] = to_float(from_float<T>(to_float(from_float<T>(__fdividef(v[k], 1 + __expf(-v[k])))) * to_float(u.at[k])));
+        }
+    }
+    __device__ __forceinline__ void scale(int at, float *v) const
+    {
+        if (OF != NORMED)
+            return;
+        const Eight<float> g = load_eight(a.gain + at, 8, true);
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            v[k] *= a.offset + g.at[k];
+    }
+};
+
+/* A block a row; given: of the scales, which are there already; codes NULL: the scales only, 0 of nothing. */
+template <typename T, int OF>
+__global__ void __launch_bounds__(512) quantise(const Source a, uint8_t *codes, float *scales, bool given)
+{
+    __shared__ float   shared[2][32];
+    const int64_t      row = blockIdx.x;
+    const int          step = blockDim.x * 8, first = threadIdx.x * 8;
+    const Row<T, OF>   r = {a, (const T *)a.x + row * a.stride};
+    float              v[KEEP][8], most = 0, squares = 0;
 
     let_successor_start();
     wait_for_predecessor();
-    if (given) {
-        scale = scales[row];
-    } else {
-        for (int i = threadIdx.x * 8; i < n; i += THREADS * 8) {
-            const Eight<T> v = load_eight(from + i, 8, true);
-#pragma unroll
-            for (int k = 0; k < 8; k++)
-                largest = larger(largest, fabsf(to_float(v.at[k])));
-        }
-#pragma unroll
-        for (int o = 16; o; o >>= 1)
-            largest = larger(largest, __shfl_xor_sync(~0u, largest, o));
-        if (threadIdx.x % 32 == 0)
-            shared[threadIdx.x / 32] = largest;
-        __syncthreads();
-        for (int i = 0; i < WARPS; i++)
-            largest = larger(largest, shared[i]);
-        scale = largest < 0x1p-100f ? 1 : __fdiv_rn(largest, LARGEST);
-        if (threadIdx.x == 0)
-            scales[row] = scale;
-    }
-    const float by = __fdiv_rn(1, scale);
-    for (int i = threadIdx.x * 8; i < n; i += THREADS * 8) {
-        const Eight<T> v = load_eight(from + i, 8, true);
-        uint8_t        c[8];
+    auto look = [&](int at, float *of) {
+        r.load(at, of);
 #pragma unroll
         for (int k = 0; k < 8; k++)
-            c[k] = code_of(to_float(v.at[k]) * by, true);
-        *(uint2 *)(codes + row * n + i) = *(const uint2 *)c;
+            squares = fmaf(of[k], of[k], squares);
+        r.scale(at, of);
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            most = larger(most, fabsf(of[k]));
+    };
+#pragma unroll
+    for (int i = 0; i < KEEP; i++)
+        if (first + i * step < a.n)
+            look(first + i * step, v[i]);
+    for (int at = first + KEEP * step; at < a.n; at += step) {
+        float more[8];
+        look(at, more);
+    }
+    float scale, by;
+    if (given) {
+        scale = scales[row];
+        by = __fdiv_rn(1, scale);
+    } else {
+        most = largest_of_block(most, shared[0]);
+        const float norm = OF == NORMED ? rsqrtf(block_sum(squares, shared[1]) / a.n + a.eps) : 1;
+        most *= norm;
+        scale = most < 0x1p-100f && codes ? 1 : __fdiv_rn(most, LARGEST);
+        by = __fdiv_rn(1, scale) * norm;
+        if (threadIdx.x == 0)
+            scales[row] = scale;
+        if (!codes)
+            return;
+    }
+    auto write = [&](int at, const float *of) {
+        uint8_t c[8];
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            c[k] = code_of(of[k] * by, true);
+        *(uint2 *)(codes + row * a.n + at) = *(const uint2 *)c;
+    };
+#pragma unroll
+    for (int i = 0; i < KEEP; i++)
+        if (first + i * step < a.n)
+            write(first + i * step, v[i]);
+    for (int at = first + KEEP * step; at < a.n; at += step) {
+        float more[8];
+        r.load(at, more);
+        r.scale(at, more);
+        write(at, more);
     }
 }
+
+template <int OF> int rows_to_codes(void *stream, const MiTensor &x, Source a, uint8_t *codes, float *scales, bool given)
+{
+    a.x = x.data, a.stride = x.stride[0], a.n = (int)(OF == GATED ? x.shape[1] / 2 : x.shape[1]);
+    if (x.ndim != 2 || x.shape[1] > INT32_MAX || a.n % 16 || !aligned_tensor(&x) || ((uintptr_t)codes | (uintptr_t)a.gain) % 16)
+        return cudaErrorNotSupported;
+    if (!x.shape[0])
+        return 0;
+    const int eights = a.n / 8, each = eights <= 1024 ? 2 : KEEP, threads = ((eights + each - 1) / each + 31) / 32 * 32;
+    return by_dtype(x.dtype, [&](auto zero) {
+        return mi_launch(quantise<decltype(zero), OF>, dim3((unsigned)x.shape[0]), dim3(threads < 512 ? threads : 512), 0, stream, a,
+                         codes, scales, given);
+    });
+}
+
+/* ---- what a stored matrix is ----------------------------------------------------------- */
 
 /* By one block. */
 __global__ void __launch_bounds__(THREADS) even(float *scales, int64_t rows)
 {
     __shared__ float shared[32];
-    float            largest = 0;
+    float            most = 0;
 
-    let_successor_start();
-    wait_for_predecessor();
     for (int64_t i = threadIdx.x; i < rows; i += THREADS)
-        largest = larger(largest, scales[i]);
-    largest = block_max(largest, shared);
+        most = larger(most, scales[i]);
+    most = largest_of_block(most, shared);
     for (int64_t i = threadIdx.x; i < rows; i += THREADS)
-        scales[i] = largest;
+        scales[i] = most < 0x1p-100f ? 1 : most;
 }
 
-int rows_to_codes(void *stream, const MiTensor *x, uint8_t *codes, float *scales, bool given)
+/* A block a row. */
+__global__ void __launch_bounds__(THREADS) check(const uint8_t *codes, int64_t n, int block, int64_t across, float *scales)
 {
-    if (x->shape[1] % 16 || !aligned_tensor(x) || (uintptr_t)codes % 16)
-        return cudaErrorNotSupported;
-    if (!x->shape[0])
-        return 0;
-    return by_dtype(x->dtype, [&](auto zero) {
-        using T = decltype(zero);
-        return mi_launch(quantise<T>, dim3((unsigned)x->shape[0]), THREADS, 0, stream, (const T *)x->data, x->stride[0],
-                         (int)x->shape[1], codes, scales, given);
-    });
-}
+    const int64_t row = blockIdx.x;
 
-/* ---- few rows ------------------------------------------------------------------------ */
-
-constexpr int EACH = 16, OF_WARP = 2; /* columns of a load; rows of W that a warp has */
-
-struct Few {
-    const void    *x;
-    const uint8_t *codes;
-    const float   *scales, *bias;
-    void          *y;
-    int64_t        x_stride, y_stride;
-    int            rows, in, out;
-    bool           y_f32;
-};
-
-__device__ __forceinline__ void ahead(const void *p)
-{
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-}
-
-/* M: rows of x.  Lanes share the columns, each takes 16 of every 512. */
-template <typename T, int M> __global__ void __launch_bounds__(THREADS) few(const Few a)
-{
-    const int      lane = threadIdx.x % 32, first = (blockIdx.x * WARPS + threadIdx.x / 32) * OF_WARP;
-    const int      n = min(OF_WARP, a.out - first);
-    const uint8_t *w = a.codes + (int64_t)first * a.in;
-    float          sum[OF_WARP][M] = {};
-
-    let_successor_start();
-    for (int64_t at = lane * 128; at < (int64_t)n * a.in; at += 32 * 128)
-        ahead(w + at);
-    wait_for_predecessor();
-    if (n <= 0)
-        return;
-#pragma unroll 4
-    for (int c = lane * EACH; c < a.in; c += 32 * EACH) {
-        uint4 v[OF_WARP];
-#pragma unroll
-        for (int r = 0; r < OF_WARP; r++)
-            v[r] = __ldcs((const uint4 *)(w + (int64_t)min(r, n - 1) * a.in + c));
-        float x[M][EACH];
-#pragma unroll
-        for (int m = 0; m < M; m++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const Eight<T> e = load_eight((const T *)a.x + min(m, a.rows - 1) * a.x_stride + c + h * 8, 8, true);
-#pragma unroll
-                for (int k = 0; k < 8; k++)
-                    x[m][h * 8 + k] = to_float(e.at[k]);
-            }
-#pragma unroll
-        for (int r = 0; r < OF_WARP; r++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                unsigned low, high;
-                halves<F8>(((const unsigned *)&v[r])[i], low, high);
-                const float2 p = __half22float2(*(const __half2 *)&low), q = __half22float2(*(const __half2 *)&high);
-#pragma unroll
-                for (int m = 0; m < M; m++) {
-                    sum[r][m] = fmaf(p.x, x[m][4 * i], sum[r][m]);
-                    sum[r][m] = fmaf(p.y, x[m][4 * i + 1], sum[r][m]);
-                    sum[r][m] = fmaf(q.x, x[m][4 * i + 2], sum[r][m]);
-                    sum[r][m] = fmaf(q.y, x[m][4 * i + 3], sum[r][m]);
-                }
-            }
+    for (int64_t i = threadIdx.x * 4; i < n; i += THREADS * 4) {
+        const unsigned four = *(const unsigned *)(codes + row * n + i) & 0x7f7f7f7fu;
+        if ((four + 0x01010101u) & 0x80808080u)
+            scales[row / block * across + (block > 1 ? i / block : 0)] = __int_as_float(0x7fc00000);
     }
-#pragma unroll
-    for (int r = 0; r < OF_WARP; r++)
-#pragma unroll
-        for (int m = 0; m < M; m++) {
-            const float s = warp_sum(sum[r][m]);
-            if (lane != 0 || r >= n || m >= a.rows)
-                continue;
-            const float y = s * a.scales[first + r] + (a.bias ? a.bias[first + r] : 0);
-            if (a.y_f32)
-                ((float *)a.y)[m * a.y_stride + first + r] = y;
-            else
-                ((T *)a.y)[m * a.y_stride + first + r] = from_float<T>(y);
-        }
 }
 
-template <typename T> int launch(void *stream, const Few &a)
+/* Eight elements a thread. */
+template <typename T>
+__global__ void __launch_bounds__(THREADS) plain(const uint8_t *codes, const float *scales, int block, int64_t eights, int n, T *dst)
 {
-    const dim3 grid((unsigned)((a.out + WARPS * OF_WARP - 1) / (WARPS * OF_WARP)));
-    return a.rows == 1 ? mi_launch(few<T, 1>, grid, THREADS, 0, stream, a) : mi_launch(few<T, 4>, grid, THREADS, 0, stream, a);
+    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+
+    let_successor_start();
+    wait_for_predecessor();
+    if (i >= eights)
+        return;
+    const int      per_row = n / 8, row = (int)(i / per_row), column = (int)(i % per_row) * 8;
+    const float    scale = scales[block > 1 ? row / block * ((n + block - 1) / block) + column / block : row];
+    const uint2    c = ((const uint2 *)codes)[i];
+    const uint8_t *code = (const uint8_t *)&c;
+    Eight<T>       y;
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+        y.at[k] = from_float<T>(number(F8{code[k]}) * scale);
+    *(Eight<T> *)(dst + i * 8) = y;
 }
 
 } // namespace
 
 extern "C" int mi_cuda_fp8_rows(void *stream, MiTensor x, uint8_t *codes, float *scales)
 {
-    return rows_to_codes(stream, &x, codes, scales, false);
+    return rows_to_codes<AS_IT_IS>(stream, x, Source(), codes, scales, false);
+}
+
+extern "C" int mi_cuda_fp8_norm_rows(void *stream, MiTensor x, const float *gain, float eps, float offset, uint8_t *codes,
+                                     float *scales)
+{
+    Source a = {};
+
+    a.gain = gain, a.eps = eps, a.offset = offset;
+    return rows_to_codes<NORMED>(stream, x, a, codes, scales, false);
+}
+
+extern "C" int mi_cuda_fp8_gated_rows(void *stream, MiTensor x, uint8_t *codes, float *scales)
+{
+    return rows_to_codes<GATED>(stream, x, Source(), codes, scales, false);
+}
+
+extern "C" int mi_cuda_fp8_measure(void *stream, MiTensor x, float *scales)
+{
+    return rows_to_codes<AS_IT_IS>(stream, x, Source(), NULL, scales, false);
 }
 
 extern "C" int mi_cuda_fp8_rows_by(void *stream, MiTensor x, uint8_t *codes, const float *scales)
 {
-    return rows_to_codes(stream, &x, codes, (float *)scales, true);
+    return rows_to_codes<AS_IT_IS>(stream, x, Source(), codes, (float *)scales, true);
 }
 
 extern "C" int mi_cuda_fp8_even(void *stream, float *scales, int64_t n)
 {
-    return mi_launch(even, dim3(1), THREADS, 0, stream, scales, n);
+    even<<<1, THREADS, 0, (cudaStream_t)stream>>>(scales, n);
+    return cudaGetLastError();
 }
 
-extern "C" int mi_cuda_fp8_gemv(void *stream, MiTensor x, const uint8_t *codes, const float *scales, const float *bias, MiTensor y)
+extern "C" int mi_cuda_fp8_check(void *stream, const uint8_t *codes, int64_t rows, int64_t n, int block, float *scales)
 {
-    Few a = {x.data, codes, scales, bias, y.data, x.stride[0], y.stride[0], (int)x.shape[0], (int)x.shape[1], (int)y.shape[1],
-             y.dtype == MI_F32};
+    if (rows < 1 || rows > INT32_MAX || n % 16)
+        return cudaErrorInvalidValue;
+    check<<<(unsigned)rows, THREADS, 0, (cudaStream_t)stream>>>(codes, n, block, block > 1 ? (n + block - 1) / block : 1, scales);
+    return cudaGetLastError();
+}
 
-    if (x.shape[0] > MI_FP8_FEW_ROWS || x.shape[1] % EACH || !aligned_tensor(&x) || (y.dtype != MI_F32 && y.dtype != x.dtype))
-        return cudaErrorNotSupported;
-    if (!a.rows || !a.out)
+extern "C" int mi_cuda_fp8_plain(void *stream, const uint8_t *codes, const float *scales, int block, int64_t first,
+                                 int64_t rows, int64_t n, void *dst, MiDType dtype)
+{
+    const int64_t eights = rows * (n / 8), across = block > 1 ? (n + block - 1) / block : 1;
+
+    if (first % block || n % 16 || eights / THREADS >= INT32_MAX)
+        return cudaErrorInvalidValue;
+    if (!eights)
         return 0;
-    return x.dtype == MI_BF16  ? launch<bf16>(stream, a)
-           : x.dtype == MI_F16 ? launch<__half>(stream, a)
-                               : (int)cudaErrorNotSupported;
+    return by_dtype(dtype, [&](auto zero) {
+        using T = decltype(zero);
+        return mi_launch(plain<T>, dim3((unsigned)((eights + THREADS - 1) / THREADS)), dim3(THREADS), 0, stream, codes + first * n,
+                         scales + first / block * across, block, eights, (int)n, (T *)dst);
+    });
 }

@@ -1,6 +1,10 @@
-/* fp8.h - linears of E4M3: rows of numbers with a scale each, and a product of few rows.
+/* fp8.h - matrices of E4M3 as they lie on a card, made and read back there, and rows of activations made so.
  *
- * A row's scale is its largest magnitude / 448; an element is code * scale.  Each launcher returns 0 or the cudaError_t. */
+ * Codes are plain rows, [rows][n], n a multiple of 16, 16-byte aligned.  An element is code * scale, f32: a row has one, or
+ * each 128 x 128 of a matrix, [ceil(rows / 128)][ceil(n / 128)].  MiOperand.scales of the layouts "fp8" and "fp8.blocks"
+ * are these, and its ext a MiQuantForm.  A scale that is made is the largest magnitude / 448.
+ *
+ * Each launcher returns 0 or the cudaError_t. */
 #ifndef KERNELS_CUDA_FP8_H
 #define KERNELS_CUDA_FP8_H
 
@@ -10,17 +14,26 @@
 extern "C" {
 #endif
 
-/* ENQUEUE.  x: [rows, n] of f32, f16 or bf16, n a multiple of 16; codes: [rows][n], 16-byte aligned; scales: [rows]. */
-int mi_cuda_fp8_rows(void *stream, MiTensor x, uint8_t *codes, float *scales);
-/* The same by scales that are there already. */
-int mi_cuda_fp8_rows_by(void *stream, MiTensor x, uint8_t *codes, const float *scales);
-/* All of n scales become the largest of them. */
-int mi_cuda_fp8_even(void *stream, float *scales, int64_t n);
+enum { MI_FP8_BLOCK = 128 };
 
-enum { MI_FP8_FEW_ROWS = 4 };
-/* ENQUEUE.  y = x W' + bias for at most MI_FP8_FEW_ROWS rows of bf16 or f16, read at the memory's speed; codes and scales of
- * W and bias are read before the grid dependency is waited for.  y: of x's dtype or f32; bias: f32 or NULL. */
-int mi_cuda_fp8_gemv(void *stream, MiTensor x, const uint8_t *codes, const float *scales, const float *bias, MiTensor y);
+/* ENQUEUE.  x: [rows, n] of f32, f16 or bf16; scales: [rows]. */
+int mi_cuda_fp8_rows(void *stream, MiTensor x, uint8_t *codes, float *scales);
+/* The same of rmsnorm(x) = x / rms(x) * (offset + gain); gain: [n]. */
+int mi_cuda_fp8_norm_rows(void *stream, MiTensor x, const float *gain, float eps, float offset, uint8_t *codes, float *scales);
+/* The same of silu(g) * u, x: [rows, 2 n], g before u. */
+int mi_cuda_fp8_gated_rows(void *stream, MiTensor x, uint8_t *codes, float *scales);
+
+/* LOAD.  The scales alone, 0 where there is nothing; then the codes by scales that are there already. */
+int mi_cuda_fp8_measure(void *stream, MiTensor x, float *scales);
+int mi_cuda_fp8_rows_by(void *stream, MiTensor x, uint8_t *codes, const float *scales);
+/* All of n measured scales become the largest of them. */
+int mi_cuda_fp8_even(void *stream, float *scales, int64_t n);
+/* Codes that are no numbers make their scale none: products take any code for a number.  block: 1, or MI_FP8_BLOCK. */
+int mi_cuda_fp8_check(void *stream, const uint8_t *codes, int64_t rows, int64_t n, int block, float *scales);
+
+/* ENQUEUE.  Rows first, a multiple of 128, to first + rows of a matrix as [rows][n] of dtype. */
+int mi_cuda_fp8_plain(void *stream, const uint8_t *codes, const float *scales, int block, int64_t first, int64_t rows, int64_t n,
+                      void *dst, MiDType dtype);
 
 #ifdef __cplusplus
 }

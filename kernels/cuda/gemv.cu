@@ -1,5 +1,6 @@
 /* gemv.cu - how the kernel of gemv.cuh is laid out, and its launchers. */
 #include "gemv.cuh"
+#include "fp8_gemv.h"
 #include "quant_gemv.h"
 #include "skinny.h"
 
@@ -24,10 +25,17 @@ static int most_tiles(const MiGemvPlan *p) { return paired(p) ? most_units(p) : 
 
 static int most_rows(const MiGemvPlan *p) { return paired(p) ? 2 * most_units(p) : most_units(p); }
 
-/* Rows of x that the chosen instantiation computes. */
-static int width(const MiGemvPlan *p) { return p->rows > 2 ? 4 : p->rows; }
+static bool is_e4m3(const MiGemvPlan *p) { return p->form.bits == MI_QUANT_E4M3; }
 
-static int stage_bytes(const MiGemvPlan *p) { return (p->stage_rows * p->in * 2 + 127) / 128 * 128; }
+/* As quant.h has them: quant_gemv.cu's. */
+static bool in_records(const MiGemvPlan *p) { return p->form.bits && !is_e4m3(p); }
+
+/* Rows of x that the chosen instantiation computes. */
+static int width(const MiGemvPlan *p) { return p->rows > 2 || (p->rows > 1 && is_e4m3(p)) ? 4 : p->rows; }
+
+static int row_bytes(const MiGemvPlan *p) { return is_e4m3(p) ? p->in : p->in * 2; }
+
+static int stage_bytes(const MiGemvPlan *p) { return (p->stage_rows * row_bytes(p) + 127) / 128 * 128; }
 
 /* That a block goes through. */
 static int stages_of(const MiGemvPlan *p) { return (most_rows(p) + p->stage_rows - 1) / p->stage_rows; }
@@ -49,7 +57,7 @@ static bool late(const MiGemvPlan *p)
 
 /* Behind the ring: where each part begins, and the end of all. */
 typedef struct {
-    int xs, known, parts, end;
+    int xs, known, factors, parts, end;
 } Regions;
 
 static Regions regions_of(const MiGemvPlan *p)
@@ -60,32 +68,34 @@ static Regions regions_of(const MiGemvPlan *p)
 
     r.xs = HEADER + (p->direct ? 0 : p->stages * stage_bytes(p));
     r.known = r.xs + (normed(p) ? m * p->in * 2 : 0);
-    r.parts =
+    r.factors =
         r.known + (late(p) || p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_HEAD ? 0 : most * m * (int)sizeof(float4));
+    r.parts = r.factors + (is_e4m3(p) && !p->form.group && !late(p) ? (most + 1) / 2 * 2 * (int)sizeof(float2) : 0);
     r.end = r.parts + (parts > found ? parts : found);
     return r;
 }
 
 /* The kernel for a plan; NULL: there is none. */
-typedef void (*Kernel)(Args);
 
 template <int KIND> static Kernel kernel_of(const MiGemvPlan *p)
 {
     if constexpr (KIND == MI_GEMV_RESIDUAL || KIND == MI_GEMV_QKV)
         if (p->direct)
-            return late(p) ? gemv<bf16, KIND, 1, false, true> : NULL;
+            return late(p) ? gemv<bf16, AS_X, KIND, 1, false, true> : NULL;
     if (p->direct)
         return NULL;
     if constexpr (KIND == MI_GEMV_RESIDUAL || KIND == MI_GEMV_QKV || KIND == MI_GEMV_GATED)
         if (late(p))
-            return gemv<bf16, KIND, 1, true, true>;
-    return width(p) == 1   ? gemv<bf16, KIND, 1, true, false>
-           : width(p) == 2 ? gemv<bf16, KIND, 2, true, false>
-                           : gemv<bf16, KIND, 4, true, false>;
+            return gemv<bf16, AS_X, KIND, 1, true, true>;
+    return width(p) == 1   ? gemv<bf16, AS_X, KIND, 1, true, false>
+           : width(p) == 2 ? gemv<bf16, AS_X, KIND, 2, true, false>
+                           : gemv<bf16, AS_X, KIND, 4, true, false>;
 }
 
 static Kernel kernel_for(const MiGemvPlan *p)
 {
+    if (is_e4m3(p))
+        return mi_fp8::kernel_for(p, width(p), late(p));
     switch (p->kind) {
     case MI_GEMV_PLAIN:
         return kernel_of<MI_GEMV_PLAIN>(p);
@@ -103,7 +113,7 @@ static Kernel kernel_for(const MiGemvPlan *p)
 
 extern "C" int mi_cuda_gemv_lay_out(MiGemvPlan *p)
 {
-    if (p->form.bits)
+    if (in_records(p))
         return mi_quant::lay_out(p);
     if (p->rows > MI_GEMV_FEW_ROWS)
         return mi_skinny::lay_out(p);
@@ -133,7 +143,7 @@ extern "C" int mi_cuda_gemv_lay_out(MiGemvPlan *p)
  * while the other ends. */
 static void choose_ring(MiGemvPlan *p, int sms, int most, int64_t bytes)
 {
-    const int row = p->in * 2, per_sm = row > 24 << 10 || bytes < 6 << 20 ? 1 : 2;
+    const int row = row_bytes(p), per_sm = p->in > 12 << 10 || bytes < 6 << 20 ? 1 : 2;
     const int blocks = per_sm * sms, each = (units_of(p) + blocks - 1) / blocks;
 
     p->stage_rows = 1;
@@ -172,15 +182,17 @@ static void choose_ring(MiGemvPlan *p, int sms, int most, int64_t bytes)
 extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
 {
     const int     steps = (p->in + 8 * STEP_CHUNKS - 1) / (8 * STEP_CHUNKS);
-    const int64_t bytes = (int64_t)p->out * p->in * (p->kind == MI_GEMV_GATED ? 4 : 2);
+    const int64_t bytes = (int64_t)p->out * row_bytes(p) * (p->kind == MI_GEMV_GATED ? 2 : 1);
     int           device, major, sms, most;
 
     if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ||
         cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device) ||
         cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
         return cudaGetLastError();
-    if (p->form.bits)
+    if (in_records(p))
         return major != 9 ? (int)cudaErrorNotSupported : mi_quant::plan(p, sms, most);
+    if (is_e4m3(p) && (p->rows > MI_GEMV_FEW_ROWS || p->in % 16 || (p->form.group && p->form.group != BLOCK)))
+        return cudaErrorNotSupported;
     if (p->rows > MI_GEMV_FEW_ROWS)
         return major != 9 || p->dtype != MI_BF16 || p->in < 8 || p->in % 8 || p->rows > MI_GEMV_MAX_ROWS || p->out < 1 ||
                        p->norm_dim
@@ -198,7 +210,7 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
     p->ahead = p->pace = 0;
     p->cluster = p->split = 1;
     /* Registers hold the weights of small matrices beside everything else; o takes more time to end than q, k and v. */
-    p->direct = p->rows == 1 && !p->norm_dim &&
+    p->direct = p->rows == 1 && !p->norm_dim && !is_e4m3(p) &&
                 ((p->kind == MI_GEMV_QKV && bytes < 8 << 20) || (p->kind == MI_GEMV_RESIDUAL && bytes < 3 << 20));
     if (!p->direct) {
         if (bytes < 6 << 20 && p->teams > 1)
@@ -230,7 +242,7 @@ static Args args_of(const MiGemvPlan *p, const MiTensor *x, const MiTensor *y, b
     Args a = {};
 
     const Regions r = regions_of(p);
-    const int     row = p->in * 2;
+    const int     row = row_bytes(p);
     const bool    split = p->kind == MI_GEMV_GATED || (p->kind == MI_GEMV_QKV && !interleaved);
     a.out = p->out;
     a.chunks = p->in / 8;
@@ -255,7 +267,11 @@ static Args args_of(const MiGemvPlan *p, const MiTensor *x, const MiTensor *y, b
     a.second = !a.stage_tiles ? a.stage_bytes : split ? a.stage_tiles * row : row;
     a.xs = r.xs;
     a.known = r.known;
+    a.factors = r.factors;
     a.parts = r.parts;
+    for (int i = 0; i < 3; i++)
+        a.scales[i] = p->scales[i];
+    a.across = (p->in + BLOCK - 1) / BLOCK;
     a.x = (const char *)x->data;
     a.x_stride = x->stride[0];
     a.y = (char *)y->data;
@@ -276,7 +292,7 @@ static int start(void *stream, const MiGemvPlan *p, const Args &a)
 {
     if (a.rows < 1 || a.rows > p->rows)
         return a.rows ? cudaErrorInvalidValue : cudaSuccess;
-    if (p->form.bits)
+    if (in_records(p))
         return mi_quant::start(stream, p, a);
     if (p->rows > MI_GEMV_FEW_ROWS)
         return mi_skinny::start(stream, p, a);

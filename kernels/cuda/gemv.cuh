@@ -15,6 +15,8 @@
  * tensor core's work, which is idle here, instead of 16 instructions on 8 elements
  * of each row, and needs neither conversions nor registers for f32 copies of x.
  *
+ * E4M3 becomes bf16 on its way from the ring to the registers, two elements in three instructions.
+ *
  * A step is a chain of five kernels over and over, each as short as starting it:
  * code is kept small, since the kernels push each other out of the instruction
  * caches, and what can be computed on the host is. */
@@ -31,8 +33,8 @@ namespace mi_gemv
 /* ---- the kernel ---------------------------------------------------------------------- */
 
 /* A tile's steps times x: D[g][g] of both rows and each row of x, in the lanes where it is; weight(i, s): of row i. */
-template <typename T, int M, typename W>
-__device__ __forceinline__ void multiply(W weight, const uint4 (*x)[STEPS], float *sums, int g)
+template <typename T, int M, typename F>
+__device__ __forceinline__ void multiply(F weight, const uint4 (*x)[STEPS], float *sums, int g)
 {
     constexpr int CHAINS = M == 1 ? 2 : 1; /* a chain of dependent mma is slow */
     float         d[M][CHAINS][4] = {};
@@ -56,13 +58,34 @@ __device__ __forceinline__ void multiply(W weight, const uint4 (*x)[STEPS], floa
         }
 }
 
+/* The same where each step of a row has a scale of its own. */
+template <typename T, int M, typename F>
+__device__ __forceinline__ void multiply_blocks(F weight, const float (*scale)[STEPS], const uint4 (*x)[STEPS], float *sums, int g)
+{
+#pragma unroll
+    for (int k = 0; k < 2 * M; k++)
+        sums[k] = 0;
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+        const uint4 p = weight(0, s), q = weight(1, s);
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            float d[4] = {};
+            mma<T>(d, p.x, q.x, p.y, q.y, x[m][s].x, x[m][s].y);
+            mma<T>(d, p.z, q.z, p.w, q.w, x[m][s].z, x[m][s].w);
+            sums[2 * m] = fmaf(g % 2 ? d[1] : d[0], scale[0][s], sums[2 * m]);
+            sums[2 * m + 1] = fmaf(g % 2 ? d[3] : d[2], scale[1][s], sums[2 * m + 1]);
+        }
+    }
+}
+
 /* Registers: some cold values are spilt.  48 and 72 for one row let more kernels of the chain be on an SM at once, and
  * their prefetches disturb each other: 0.477 instead of 0.434 ms a step of the 0.5B shape on an H100. */
 template <int M, bool RING> constexpr int REGISTERS = M > 2 ? 96 : M == 1 && RING ? 64 : 80;
 
-/* RING: weights through the ring; else a tile a team, straight into registers.  LATE: the sums of a tile stay spread
+/* W: a Storage.  RING: weights through the ring; else a tile a team, straight into registers.  LATE: the sums of a tile stay spread
  * over lanes until its end: shorter than shuffles where a block has few tiles, and only for one row. */
-template <typename T, int KIND, int M, bool RING, bool LATE>
+template <typename T, int W, int KIND, int M, bool RING, bool LATE>
 __global__ void __maxnreg__((REGISTERS<M, RING>)) gemv(const __grid_constant__ Args a)
 {
     extern __shared__ __align__(128) char smem[];
@@ -98,6 +121,7 @@ __global__ void __maxnreg__((REGISTERS<M, RING>)) gemv(const __grid_constant__ A
         }
     }
     float4 gain[GAINS][2] = {}, ahead = {0, 0, 1, 0};
+    float2 factors = {1, 1};
     int    row[M];
     Target target = {};
 #pragma unroll
@@ -115,6 +139,7 @@ __global__ void __maxnreg__((REGISTERS<M, RING>)) gemv(const __grid_constant__ A
     const bool two = PAIRED<KIND> || item / M * 2 + 1 < t.rows;
     if (LATE && item < items) {
         ahead = look_up<KIND>(a, unit, 0, two);
+        factors = factors_of<W, KIND>(a, unit, two);
         if (KIND == MI_GEMV_QKV)
             target = target_of<T>(a, unit, 0);
     } else if (!LATE && KIND != MI_GEMV_GATED && KIND != MI_GEMV_HEAD) {
@@ -122,6 +147,11 @@ __global__ void __maxnreg__((REGISTERS<M, RING>)) gemv(const __grid_constant__ A
         for (int i = tid; i < items; i += a.warps * 32)
             ((float4 *)(smem + a.known))[i] =
                 look_up<KIND>(a, unit_of<KIND>(t, i / M), i % M, PAIRED<KIND> || i / M * 2 + 1 < t.rows);
+    }
+    if constexpr (W == OF_ROWS && !LATE) {
+#pragma unroll 1
+        for (int i = tid; i < t.n; i += a.warps * 32)
+            ((float2 *)(smem + a.factors))[i] = factors_of<W, KIND>(a, unit_of<KIND>(t, i), PAIRED<KIND> || i * 2 + 1 < t.rows);
     }
     if constexpr (RING)
         __syncthreads();
@@ -143,6 +173,8 @@ __global__ void __maxnreg__((REGISTERS<M, RING>)) gemv(const __grid_constant__ A
                 NORMED<KIND> ? ((const uint4 *)(smem + a.xs))[m * a.chunks + chunk[s]] : load_x(a, row[m], chunk[s]);
             if ((s * a.team + part) * STEP_CHUNKS + lane >= a.chunks)
                 x[m][s] = {0, 0, 0, 0};
+            if constexpr (W != AS_X)
+                x[m][s] = {larger(x[m][s].x), larger(x[m][s].y), larger(x[m][s].z), larger(x[m][s].w)};
         }
 
     const bool     half = a.stage_tiles == 0, diagonal = lane % 4 == g / 2;
@@ -157,11 +189,24 @@ __global__ void __maxnreg__((REGISTERS<M, RING>)) gemv(const __grid_constant__ A
             const unsigned at = first + slot * a.stage_bytes;
             const bool     more = half && 2 * i + 1 < t.rows; /* the second row is in the next stage */
             const unsigned second = !half || more ? a.second : 0;
+            const auto     weight = [&](int r, int s) { return load_eight_of<W>(at + (r ? second : 0), chunk[s]); };
+            float          scale[2][STEPS];
+            if constexpr (W == OF_BLOCKS) {
+                const Scales b = scales_of<KIND>(a, unit_of<KIND>(t, i), PAIRED<KIND> || 2 * i + 1 < t.rows, BLOCK, a.across);
+#pragma unroll
+                for (int s = 0; s < STEPS; s++) {
+                    scale[0][s] = b.first[chunk[s] / (BLOCK / 8)];
+                    scale[1][s] = b.second[chunk[s] / (BLOCK / 8)];
+                }
+            }
             barrier_wait(full, phase);
             if (more)
                 barrier_wait(full + 1, phase);
-            multiply<T, M>([&](int r, int s) { return load_shared(at + (r ? second : 0) + chunk[s] * 16); }, x, sums,
-                           g);
+            if constexpr (W == OF_BLOCKS) {
+                multiply_blocks<T, M>(weight, scale, x, sums, g);
+            } else {
+                multiply<T, M>(weight, x, sums, g);
+            }
             __syncwarp();
             if (lane == 0) {
                 barrier_arrive(full + MAX_STAGES);
@@ -205,20 +250,20 @@ __global__ void __maxnreg__((REGISTERS<M, RING>)) gemv(const __grid_constant__ A
             y0 += __shfl_xor_sync(~0u, y0, o);
             y1 += __shfl_xor_sync(~0u, y1, o);
         }
-        y0 = y0 * scale + ahead.x;
-        y1 = y1 * scale + ahead.y;
+        y0 = y0 * scale * factors.x + ahead.x;
+        y1 = y1 * scale * factors.y + ahead.y;
         if (KIND == MI_GEMV_QKV && a.cluster)
             norm_head(a, unit, item < items, smem, y0, y1);
         if (item < items && lane % SPREAD == 0)
             end_tile<T, KIND>(a, unit, 0, two, y0, y1, ahead, residual, target);
     } else {
-        end_summed<T, KIND, M>(a, t, smem, residual);
+        end_summed<T, KIND, M, W>(a, t, smem, residual);
     }
 }
 
 #else
 
-template <typename T, int KIND, int M, bool RING, bool LATE> __global__ void gemv(const __grid_constant__ Args a)
+template <typename T, int W, int KIND, int M, bool RING, bool LATE> __global__ void gemv(const __grid_constant__ Args a)
 {
     (void)a;
 }

@@ -2,7 +2,8 @@
  * a decode step does before and after it.
  *
  * W is plain row-major [out][in] of x's dtype, 16-byte aligned, in a multiple of 8; or as
- * quant.h has it, for up to FEW rows, whole eights of rows where two are paired.
+ * quant.h has it, for up to FEW rows, whole eights of rows where two are paired; or E4M3 as fp8.h
+ * has it, for up to FEW rows, in a multiple of 16.
  * A launcher enqueues one kernel and returns 0 or the cudaError_t.  Weights, gains,
  * biases and the step's metadata are read before the grid dependency is waited for:
  * no kernel may write them.  Everything else is read and written after it.
@@ -59,6 +60,7 @@ typedef struct {
     int32_t smem;       /* bytes a block */
     /* ---- a caller's, beyond a few rows: what to fetch while the kernels before this one run */
     MiGemvLater later[MI_GEMV_LATER];
+    const float *scales[3]; /* a caller's, of E4M3: those of each w of the launcher */
 } MiGemvPlan;
 
 /* LOAD.  cudaErrorNotSupported: not on this card, or not this shape. */

@@ -35,6 +35,33 @@ template <int KIND> __device__ __forceinline__ float4 look_up(const Args &a, int
     return p;
 }
 
+/* Which scales are those of a tile's two rows; per: rows that share one. */
+struct Scales {
+    const float *first, *second;
+};
+
+template <int KIND> __device__ __forceinline__ Scales scales_of(const Args &a, int unit, bool two, int per, int across)
+{
+    if (KIND == MI_GEMV_GATED)
+        return {a.scales[0] + unit / per * across, a.scales[1] + unit / per * across};
+    if (KIND == MI_GEMV_QKV) {
+        const Pair   e = pair_of(a, unit);
+        const int    row = e.head * a.head_dim;
+        const float *s = a.scales[e.part];
+        return {s + (row + e.first) / per * across, s + (row + e.second) / per * across};
+    }
+    return {a.scales[0] + unit / per * across, a.scales[0] + (unit + two) / per * across};
+}
+
+/* What sums of E4M3 are to be multiplied with. */
+template <int W, int KIND> __device__ __forceinline__ float2 factors_of(const Args &a, int unit, bool two)
+{
+    if (W != OF_ROWS)
+        return {W == AS_X ? 1 : SMALLER, W == AS_X ? 1 : SMALLER};
+    const Scales s = scales_of<KIND>(a, unit, two, 1, 1);
+    return {*s.first * SMALLER, *s.second * SMALLER};
+}
+
 /* Where the two elements of a pair go: offsets into q, or into k and v; below 0: nowhere. */
 struct Target {
     void   *to;
@@ -184,7 +211,7 @@ template <int M> __device__ __forceinline__ void end_best(const Args &a, float v
 }
 
 /* All tiles of the block, their sums already added over the lanes: parts [n][M][2][team]. */
-template <typename T, int KIND, int M>
+template <typename T, int KIND, int M, int W = AS_X>
 __device__ __forceinline__ void end_summed(const Args &a, Share t, char *smem, float2 residual)
 {
     const int     tid = threadIdx.x;
@@ -207,6 +234,11 @@ __device__ __forceinline__ void end_summed(const Args &a, Share t, char *smem, f
             y1 += parts[(2 * i + 1) * a.team + k];
         }
         const float4 p = KIND == MI_GEMV_GATED || KIND == MI_GEMV_HEAD ? float4{0, 0, 1, 0} : ahead[i];
+        if (W != AS_X) {
+            const float2 f = W == OF_ROWS ? ((const float2 *)(smem + a.factors))[i / M] : float2{SMALLER, SMALLER};
+            y0 *= f.x;
+            y1 *= f.y;
+        }
         y0 = y0 * scale + p.x;
         y1 = y1 * scale + p.y;
         end_tile<T, KIND>(a, unit, m, two, y0, y1, p, i == tid ? residual : residual_of<T, KIND>(a, unit, m, two),

@@ -40,8 +40,14 @@ struct Args {
     int32_t        xs, known, parts;   /* where in shared memory */
     int32_t        n_heads, n_kv_heads, head_dim, rope_dim;
     uint32_t       half_magic; /* high 32 bits of i * magic = i / (head_dim / 2) */
+    const float   *scales[3];  /* of E4M3 */
+    int32_t        across, factors; /* scales of 128 rows; where in shared memory those of rows are */
     bool           interleaved, y_f32;
 };
+
+/* How W is stored: as x; E4M3 with a scale for each row, or for each 128 x 128 of it. */
+enum Storage { AS_X, OF_ROWS, OF_BLOCKS };
+constexpr int BLOCK = 128;
 
 /* A tile is two rows that belong together; else any two that follow each other. */
 template <int KIND> constexpr bool PAIRED = KIND == MI_GEMV_GATED || KIND == MI_GEMV_QKV;
@@ -112,6 +118,35 @@ __device__ __forceinline__ uint4 load_shared(unsigned at)
     uint4 v;
     asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at));
     return v;
+}
+
+/* The bits of two E4M3 at their place in bf16: 2^-120 of what they are; x is made 2^60 times as large, so that nothing
+ * comes near the ends of the range, and the rest is in the factors of the sums.  A code that is no number is 480 here:
+ * who packs makes its scale none. */
+constexpr unsigned LARGER = 0x5d805d80; /* bf16, twice: 2^60 */
+constexpr float    SMALLER = 0x1p60f;
+
+template <int PAIR> __device__ __forceinline__ unsigned widened(unsigned codes)
+{
+    unsigned two; /* their signs above them */
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(two) : "r"(codes), "n"(PAIR ? 0xb3a2 : 0x9180));
+    return two << 4 & 0x87f087f0u;
+}
+
+/* Eight elements of W. */
+template <int W> __device__ __forceinline__ uint4 load_eight_of(unsigned row, int chunk)
+{
+    if (W == AS_X)
+        return load_shared(row + chunk * 16);
+    unsigned u, v;
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(u), "=r"(v) : "r"(row + chunk * 8));
+    return {widened<0>(u), widened<1>(u), widened<0>(v), widened<1>(v)};
+}
+
+__device__ __forceinline__ unsigned larger(unsigned two)
+{
+    asm("mul.rn.bf16x2 %0, %0, %1;" : "+r"(two) : "r"(LARGER));
+    return two;
 }
 
 template <typename T>

@@ -27,12 +27,12 @@ extern "C" {
 #endif
 
 typedef struct {
-    int32_t bits;  /* 4, 8; 0: plain numbers */
-    int32_t group; /* columns that share a scale: 32, 64, 128; 0: a row does (8 bit) */
+    int32_t bits;  /* 4, 8; MI_QUANT_E4M3: no records, but as fp8.h has it; 0: plain numbers */
+    int32_t group; /* columns that share a scale: 32, 64, 128; 0: a row does (8 bit, E4M3) */
     bool    zeros, minima;
 } MiQuantForm;
 
-enum { MI_QUANT_ROWS = 8, MI_QUANT_COLUMNS = 128 };
+enum { MI_QUANT_ROWS = 8, MI_QUANT_COLUMNS = 128, MI_QUANT_E4M3 = -8 };
 
 static inline int32_t mi_quant_groups(MiQuantForm f) { return f.group ? MI_QUANT_COLUMNS / f.group : 0; }
 

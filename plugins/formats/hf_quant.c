@@ -389,11 +389,19 @@ static void mark_companions(const Reader *r)
     }
 }
 
+/* By what has a scale: the matrix or a row; 128 x 128; anything else. */
+static const char *format_of_f8(const MiQuant *q)
+{
+    return q->n_groups == 1 && (q->group_out == 1 || q->group_out == q->out) ? "fp8"
+           : q->group_in == 128 && q->group_out == 128                        ? "fp8_blocks"
+                                                                              : "fp8_groups";
+}
+
 static const char *format_name(const Reader *r)
 {
     return r->method == METHOD_GPTQ             ? "gptq"
            : r->method == METHOD_AWQ            ? "awq"
-           : r->q.codes_as == MI_CODES_F8       ? "fp8"
+           : r->q.codes_as == MI_CODES_F8       ? format_of_f8(&r->q)
            : r->q.bits == 4                     ? "ct_int4"
                                                 : "ct_int8";
 }

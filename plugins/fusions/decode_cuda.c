@@ -2,7 +2,7 @@
  * them, for NVIDIA cards from Hopper on.
  *
  * Up to MI_GEMV_MAX_ROWS rows of bf16 and weights of layout "plain", up to MI_GEMV_FEW_ROWS and weights
- * of "int8" and "int4"; a bucket of more rows, another dtype or another card takes the fusions of
+ * of "int8", "int4" and E4M3; a bucket of more rows, another dtype or another card takes the fusions of
  * prefill_cuda.c or the operations. */
 #include <cuda/gemv.h>
 #include <cuda/ops.h>
@@ -12,7 +12,7 @@
 
 #include "left_cuda.h"
 
-static const char *const layouts[] = {"plain", "int8", "int4", NULL}, *const plain[] = {"plain", NULL};
+static const char *const layouts[] = {"plain", "int8", "int4", "fp8", "fp8.blocks", NULL}, *const plain[] = {"plain", NULL};
 
 /* ---- what all of them share ------------------------------------------------------ */
 
@@ -43,6 +43,8 @@ static MiQuantForm form_of(const MiArgs *linear)
     const char *layout = linear->weight[0].layout;
     return strcmp(layout, "int8") == 0   ? (MiQuantForm){.bits = 8}
            : strcmp(layout, "int4") == 0 ? (MiQuantForm){.bits = 4, .group = 32, .zeros = true}
+           : strcmp(layout, "fp8") == 0  ? (MiQuantForm){.bits = MI_QUANT_E4M3}
+           : strcmp(layout, "fp8.blocks") == 0 ? (MiQuantForm){.bits = MI_QUANT_E4M3, .group = 128}
                                          : (MiQuantForm){0};
 }
 
@@ -59,6 +61,8 @@ static bool settle(MiGemvPlan *p, const MiArgs *linear, int n, GError **error)
             g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "its weights are not all of one form");
             return false;
         }
+    for (int i = 0; i < n; i++)
+        p->scales[i] = linear[i].weight[0].scales;
     return !p->form.bits || launched(mi_cuda_gemv_form(p, linear->weight[0].ext), error);
 }
 
@@ -142,7 +146,7 @@ static bool qkv_fits(const MiArgs *at, const MiArgs *rope)
            rope[0].node->in[1].id == rope[1].node->in[1].id && same_layout(&at[Q], &at[K]) &&
            same_layout(&at[Q], &at[V]) &&
            mi_cuda_gemv_qkv_takes((int32_t)q->shape[2], r->dim, r->style == MI_ROPE_INTERLEAVED,
-                                  form_of(&at[Q]).bits) &&
+                                  form_of(&at[Q]).bits > 0) &&
            possible(qkv_plan(at, rope));
 }
 

@@ -18,7 +18,7 @@ if MI_CUDA
 plugins += plugins/fusion_decode_cuda.so
 endif
 plugins_fusion_decode_cuda_so_SOURCES  = plugins/fusions/decode_cuda.c plugins/fusions/left_cuda.h kernels/cuda/gemv.cu kernels/cuda/gemv.cuh \
-	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h kernels/cuda/quant_gemv.cu \
+	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h kernels/cuda/quant_gemv.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h \
 	kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv.h kernels/cuda/quant.h kernels/cuda/skinny.cu \
 	kernels/cuda/skinny.cuh kernels/cuda/skinny_parts.cuh kernels/cuda/skinny.h kernels/cuda/rows.cu kernels/cuda/ops.h
 plugins_fusion_decode_cuda_so_CPPFLAGS = $(kernel_cppflags)
@@ -42,3 +42,13 @@ plugins_fusion_layer_cuda_so_SOURCES  = plugins/fusions/layer_cuda.c plugins/fus
 plugins_fusion_layer_cuda_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_layer_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_layer_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
+
+if MI_CUDA
+plugins += plugins/fusion_fp8_cuda.so
+endif
+plugins_fusion_fp8_cuda_so_SOURCES  = plugins/fusions/fp8_cuda.c kernels/cuda/fp8.cu kernels/cuda/fp8.h kernels/cuda/gemm.c \
+	kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h kernels/cuda/gemm_bias.cu kernels/cuda/prefill.cu \
+	kernels/cuda/prefill.h
+plugins_fusion_fp8_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
+plugins_fusion_fp8_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_fusion_fp8_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)

@@ -21,7 +21,7 @@ static const MiOption option_table[] = {
     MI_OPTION_END,
 };
 
-static const char *const formats[] = { "f32", "f16", "bf16", "gptq", "awq", "ct_int4", "ct_int8", "fp8", NULL };
+static const char *const formats[] = { "f32", "f16", "bf16", "gptq", "awq", "ct_int4", "ct_int8", "fp8", "fp8_blocks", "fp8_groups", NULL };
 static const MiDType     dtypes[] = { MI_F32, MI_F16, MI_BF16 };
 enum { N_PLAIN = 3 };
 

@@ -14,7 +14,7 @@
 
 static const char *const formats[] = {
     "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs",
-    "gptq", "awq", "ct_int4", "ct_int8", "fp8", NULL,
+    "gptq", "awq", "ct_int4", "ct_int8", "fp8", "fp8_blocks", "fp8_groups", NULL,
 };
 
 /* ---- load ------------------------------------------------------------------- */

@@ -1,0 +1,267 @@
+/* fp8_cuda.c - the products of a layer whose weights are E4M3 with a scale for each row, x rounded to it as well, with what
+ * comes before and after them: an rmsnorm, or the gate, gives its rows as E4M3 at once.
+ *
+ * Taken for more rows than decode_cuda.c's kernels are made for; bf16 and f16. */
+#include <cuda/fp8.h>
+#include <cuda/gemm.h>
+#include <cuda/gemv.h>
+#include <cuda/prefill.h>
+#include <cuda/refused.h>
+#include <cuda_runtime_api.h>
+#include <miniinfer/plugin.h>
+
+enum { MIN_ROWS = MI_GEMV_FEW_ROWS + 1, MULTIPLE = 16 /* of a side of W in a product of cuBLASLt's */ };
+
+static const char *const layouts[] = { "fp8", NULL };
+
+/* Products one after the other; where in the workspace their codes and scales of x, and what lies between them, begin. */
+typedef struct {
+    MiGemm *gemm[2];
+    size_t  codes[2], scales[2], joined, end;
+} State;
+
+static void release(void *state)
+{
+    State *s = state;
+    for (int i = 0; i < 2; i++)
+        mi_cuda_gemm_free(s->gemm[i]);
+    g_free(s);
+}
+
+static bool cuda_ok(int e, const char *what, GError **error)
+{
+    if (e)
+        g_set_error(error, MI_ERROR, mi_cuda_refused(e) ? MI_ERROR_UNSUPPORTED : MI_ERROR_DEVICE, "%s: %s", what,
+                    cudaGetErrorString((cudaError_t)e));
+    return e == 0;
+}
+
+static bool status_ok(int status, const char *what, GError **error)
+{
+    if (status)
+        g_set_error(error, MI_ERROR, MI_ERROR_DEVICE, "%s: cuBLASLt: %s", what, mi_cuda_gemm_error(status));
+    return status == 0;
+}
+
+static size_t take(State *s, size_t bytes)
+{
+    const size_t at = s->end;
+
+    s->end += (bytes + 255) / 256 * 256;
+    return at;
+}
+
+/* Product k: of x with n linears' rows as one. */
+static bool add_product(State *s, int k, const MiArgs *linears, int n, int64_t rows, int64_t y_stride, MiDType dtype, GError **error)
+{
+    const int64_t in = linears->weight[0].tensor.shape[1];
+    int64_t       out = 0;
+
+    for (int i = 0; i < n; i++)
+        out += linears[i].weight[0].tensor.shape[0];
+    s->codes[k] = take(s, (size_t)(rows * in));
+    s->scales[k] = take(s, (size_t)rows * sizeof(float));
+    if (!y_stride)
+        s->joined = take(s, (size_t)(rows * out) * mi_dtype_size(dtype));
+    return status_ok(mi_cuda_gemm_new(&s->gemm[k], out, in, in, y_stride ? y_stride : out, MI_F8, dtype), "preparing", error);
+}
+
+static bool product(const State *s, int k, MiContext *ctx, const MiCall *call, const MiArgs *linear, const void *residual, void *y,
+                    GError **error)
+{
+    char            *room = call->workspace;
+    const MiOperand *w = &linear->weight[0];
+
+    return status_ok(mi_cuda_gemm_scaled(s->gemm[k], ctx->stream, room + s->codes[k], (const float *)(void *)(room + s->scales[k]),
+                                         w->tensor.data, w->scales, residual, y, call->at[0].in[0].shape[0], room), "product", error);
+}
+
+/* The rows of a product's x, as an rmsnorm, a gate or nobody changes them. */
+static bool round_normed(const State *s, MiContext *ctx, const MiCall *call, const MiArgs *norm, GError **error)
+{
+    const MiNorm *n = norm->node->attr;
+    char         *room = call->workspace;
+
+    return cuda_ok(mi_cuda_fp8_norm_rows(ctx->stream, norm->in[0], norm->weight[0].tensor.data, n->eps, n->offset,
+                                         (uint8_t *)room + s->codes[0], (float *)(void *)(room + s->scales[0])), "rounding", error);
+}
+
+static State *state_new(void)
+{
+    State *s = g_new0(State, 1);
+    s->end = MI_GEMM_WORKSPACE;
+    return s;
+}
+
+static bool prepared(State *s, bool ok, void **state, size_t *workspace)
+{
+    if (!ok) {
+        release(s);
+        return false;
+    }
+    *state = s;
+    *workspace = s->end;
+    return true;
+}
+
+/* cuBLASLt has a product with it. */
+static bool fits(const MiArgs *linear)
+{
+    const int64_t *side = linear->node->weight[0]->shape;
+    return side[0] % MULTIPLE == 0 && side[1] % MULTIPLE == 0;
+}
+
+/* Rows one after the other, which 16-byte loads can read. */
+static bool even_rows(const MiTensor *x)
+{
+    return x->ndim == 2 && (x->dtype == MI_BF16 || x->dtype == MI_F16) && x->stride[1] == 1 && x->stride[0] % 8 == 0;
+}
+
+/* ---- norm, q, k, v, rope, append ------------------------------------------------- */
+
+enum { QKV_NORM, Q, K, V, TURN_Q, TURN_K, APPEND };
+static const MiPattern qkv_pattern[] = {
+    [QKV_NORM] = { "rmsnorm", { 0 } },
+    [Q] = { "linear", { 1 + QKV_NORM } },
+    [K] = { "linear", { 1 + QKV_NORM } },
+    [V] = { "linear", { 1 + QKV_NORM } },
+    [TURN_Q] = { "rope", { 1 + Q } },
+    [TURN_K] = { "rope", { 1 + K } },
+    [APPEND] = { "kv_append", { 1 + TURN_K, 1 + V } },
+    { NULL, { 0 } },
+};
+
+static bool qkv_match(const MiArgs *at, MiShape shape)
+{
+    const MiTensor *heads = &at[TURN_Q].out[0];
+
+    return shape.n_tokens >= MIN_ROWS && even_rows(&at[QKV_NORM].in[0]) && fits(&at[Q]) && fits(&at[K]) && fits(&at[V]) && heads->ndim == 3 && heads->shape[2] % 4 == 0 &&
+           heads->shape[2] <= 512 && at[TURN_Q].node->in[1].id == at[TURN_K].node->in[1].id &&
+           heads->stride[0] == heads->shape[1] * heads->shape[2];
+}
+
+static bool qkv_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    const MiTensor *x = &call->at[QKV_NORM].in[0];
+    State          *s = state_new();
+
+    (void)ctx;
+    return prepared(s, add_product(s, 0, &call->at[Q], 3, x->shape[0], 0, x->dtype, error), state, workspace);
+}
+
+static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    const State    *s = state;
+    const MiArgs   *at = call->at;
+    const MiRotate *r = at[TURN_Q].node->attr;
+    const MiTensor *q = &at[TURN_Q].out[0];
+    void           *joined = (char *)call->workspace + s->joined;
+    const MiRopeAppend a = {
+        .joined = joined, .freqs = at[TURN_Q].in[1].data, .positions = call->batch->positions, .q = q->data,
+        .bias = { at[Q].weight[1].tensor.data, at[K].weight[1].tensor.data, at[V].weight[1].tensor.data },
+        .dtype = q->dtype, .rows = (int32_t)q->shape[0], .n_heads = (int32_t)q->shape[1],
+        .n_kv_heads = at[APPEND].kv->n_kv_heads, .head_dim = (int32_t)q->shape[2], .rotated = r->dim,
+        .interleaved = r->style == MI_ROPE_INTERLEAVED, .magnitude = r->magnitude,
+    };
+
+    return round_normed(s, ctx, call, &at[QKV_NORM], error) && product(s, 0, ctx, call, &at[Q], NULL, joined, error) &&
+           cuda_ok(mi_cuda_rope_append(ctx->stream, a, *at[APPEND].kv), "turning heads", error);
+}
+
+/* ---- norm, gate, up, silu, mul, down, add ------------------------------------------ */
+
+enum { MLP_NORM, GATE, UP, SILU, MUL, DOWN, LAST };
+static const MiPattern mlp_pattern[] = {
+    [MLP_NORM] = { "rmsnorm", { 0 } },     [GATE] = { "linear", { 1 + MLP_NORM } }, [UP] = { "linear", { 1 + MLP_NORM } },
+    [SILU] = { "silu", { 1 + GATE } },     [MUL] = { "mul", { 1 + SILU, 1 + UP } }, [DOWN] = { "linear", { 1 + MUL } },
+    [LAST] = { "add", { 0, 1 + DOWN } },   { NULL, { 0 } },
+};
+
+static bool has_bias(const MiArgs *linear) { return linear->node->weight[1] != NULL; }
+
+static bool mlp_match(const MiArgs *at, MiShape shape)
+{
+    const MiTensor *y = &at[LAST].out[0];
+
+    return shape.n_tokens >= MIN_ROWS && even_rows(&at[MLP_NORM].in[0]) && y->ndim == 2 && y->dtype == at[MLP_NORM].in[0].dtype &&
+           at[LAST].in[0].stride[0] == y->stride[0] && !has_bias(&at[GATE]) && !has_bias(&at[UP]) && !has_bias(&at[DOWN]) &&
+           fits(&at[GATE]) && fits(&at[UP]) && fits(&at[DOWN]);
+}
+
+static bool mlp_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    const MiTensor *x = &call->at[MLP_NORM].in[0];
+    State          *s = state_new();
+
+    (void)ctx;
+    return prepared(s, add_product(s, 0, &call->at[GATE], 2, x->shape[0], 0, x->dtype, error) &&
+                           add_product(s, 1, &call->at[DOWN], 1, x->shape[0], call->at[LAST].out[0].stride[0], x->dtype, error),
+                    state, workspace);
+}
+
+static bool mlp_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    const State   *s = state;
+    const MiArgs  *at = call->at;
+    char          *room = call->workspace;
+    const int64_t  rows = at[MLP_NORM].in[0].shape[0], two = 2 * at[DOWN].weight[0].tensor.shape[1];
+    const MiTensor joined = { room + s->joined, at[MLP_NORM].in[0].dtype, 2, { rows, two }, { two, 1 } };
+
+    return round_normed(s, ctx, call, &at[MLP_NORM], error) && product(s, 0, ctx, call, &at[GATE], NULL, joined.data, error) &&
+           cuda_ok(mi_cuda_fp8_gated_rows(ctx->stream, joined, (uint8_t *)room + s->codes[1], (float *)(void *)(room + s->scales[1])),
+                   "gating", error) &&
+           product(s, 1, ctx, call, &at[DOWN], at[LAST].in[0].data, at[LAST].out[0].data, error);
+}
+
+/* ---- residual + linear ---------------------------------------------------------------- */
+
+static const MiPattern residual_pattern[] = { { "linear", { 0 } }, { "add", { 0, 1 } }, { NULL, { 0 } } };
+
+static bool residual_match(const MiArgs *at, MiShape shape)
+{
+    const MiTensor *y = &at[1].out[0], *x = &at[0].in[0];
+
+    return shape.n_tokens >= MIN_ROWS && (x->dtype == MI_BF16 || x->dtype == MI_F16) && y->dtype == x->dtype && !has_bias(&at[0]) && fits(&at[0]) &&
+           at[1].in[0].stride[0] == y->stride[0] && x->stride[0] == at[0].node->weight[0]->shape[1];
+}
+
+static bool residual_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    const MiTensor *y = &call->at[1].out[0];
+    State          *s = state_new();
+
+    (void)ctx;
+    return prepared(s, add_product(s, 0, call->at, 1, y->shape[0], y->stride[0], y->dtype, error), state, workspace);
+}
+
+static bool residual_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    const State   *s = state;
+    const MiArgs  *at = call->at;
+    char          *room = call->workspace;
+    const int64_t  in = at[0].weight[0].tensor.shape[1];
+    const MiTensor x = { at[0].in[0].data, at[0].in[0].dtype, 2, { at[0].in[0].shape[0], in }, { in, 1 } }; /* heads are columns */
+
+    return cuda_ok(mi_cuda_fp8_rows(ctx->stream, x, (uint8_t *)room + s->codes[0], (float *)(void *)(room + s->scales[0])), "rounding",
+                   error) &&
+           product(s, 0, ctx, call, &at[0], at[1].in[0].data, at[1].out[0].data, error);
+}
+
+static const MiOp qkv_op = { .struct_size = sizeof qkv_op, .prepare = qkv_prepare, .run = qkv_run, .release = release };
+static const MiOp mlp_op = { .struct_size = sizeof mlp_op, .prepare = mlp_prepare, .run = mlp_run, .release = release };
+static const MiOp residual_op = {
+    .struct_size = sizeof residual_op, .prepare = residual_prepare, .run = residual_run, .release = release,
+};
+
+static const MiFusion qkv = {
+    .struct_size = sizeof qkv, .pattern = qkv_pattern, .layouts = layouts, .match = qkv_match, .op = &qkv_op, .scales = true,
+};
+static const MiFusion mlp = {
+    .struct_size = sizeof mlp, .pattern = mlp_pattern, .layouts = layouts, .match = mlp_match, .op = &mlp_op,
+};
+static const MiFusion residual = {
+    .struct_size = sizeof residual, .pattern = residual_pattern, .layouts = layouts, .match = residual_match, .op = &residual_op,
+};
+
+MI_PLUGIN("fp8_products", "0.1", "A layer's products of E4M3 with their neighbours", MI_FEATURE_FUSION("fp8_qkv", "cuda", &qkv, NULL),
+          MI_FEATURE_FUSION("fp8_mlp", "cuda", &mlp, NULL), MI_FEATURE_FUSION("fp8_residual", "cuda", &residual, NULL));
