@@ -7,7 +7,7 @@
 #include <cpu/encode.h>
 
 typedef struct { const char *group, *activations, *scales, *isa; bool symmetric; } Int8;        /* options of the plugins */
-typedef struct { const char *group, *activations, *scales, *head, *isa; bool symmetric; } Int4;
+typedef struct { const char *group, *activations, *scales, *isa; bool symmetric; } Int4;
 
 typedef struct { const char *linear; const void *options; int group; bool symmetric; const char *activations; } Case;
 
@@ -158,9 +158,9 @@ static void int8_is_the_sum_of_its_products(void **state)
     for (size_t a = 0; a < G_N_ELEMENTS(activations); a++)
         for (int s = 0; s < 2; s++)
             for (size_t i = 0; i < G_N_ELEMENTS(shapes); i++)
-                for (int g = 0; g < 3; g++) {
-                    Int8       o = { (const char *[]){ "row", "128", "32" }[g], activations[a], i % 2 ? "fit" : "range", NULL, s == 0 };
-                    const Case c = { "int8", &o, (const int[]){ 0, 128, 32 }[g], s == 0, activations[a] };
+                for (int g = 0; g < 4; g++) {
+                    Int8       o = { (const char *[]){ "row", "128", "64", "32" }[g], activations[a], i % 2 ? "fit" : "range", NULL, s == 0 };
+                    const Case c = { "int8", &o, (const int[]){ 0, 128, 64, 32 }[g], s == 0, activations[a] };
                     check(vt, &c, &o, &o.isa, shapes[i].format, shapes[i].out, shapes[i].in, shapes[i].rows);
                 }
     mi_registry_free(r);
@@ -178,7 +178,7 @@ static void int4_is_the_sum_of_its_products(void **state)
             for (int s = 0; s < 2; s++)
                 for (size_t i = 0; i < G_N_ELEMENTS(shapes); i++) {
                     char       name[8];
-                    Int4       o = { name, activations[a], i % 2 ? "fit" : "range", "int8", NULL, s == 0 };
+                    Int4       o = { name, activations[a], i % 2 ? "fit" : "range", NULL, s == 0 };
                     const Case c = { "int4", &o, groups[g], s == 0, activations[a] };
                     g_snprintf(name, sizeof name, "%d", groups[g]);
                     check(vt, &c, &o, &o.isa, shapes[i].format, shapes[i].out, shapes[i].in, shapes[i].rows);
@@ -213,7 +213,7 @@ static double packed_loss(const MiLinear *vt, const float *w, int64_t out, int64
     double         sum = 0;
     Device         d;
     MiContext      ctx = test_context(&d, 2);
-    Packed         p = test_pack(vt, &ctx, &stored, 1, &(Int4){ "64", "auto", scales, "int8", "auto", symmetric });
+    Packed         p = test_pack(vt, &ctx, &stored, 1, &(Int4){ "64", "auto", scales, "auto", symmetric });
 
     for (int64_t o = 0; o < out; o++) {
         for (int64_t k = 0; k < in; k++)
@@ -314,7 +314,7 @@ static void refuses_what_does_not_fit(void **state)
     (void)state;
     refused(vt, w, 2, NULL, "not its width");
     refused(vt, w, 1, &(Int8){ "row", "auto", "fit", "mmx", true }, "[linear.int8] isa = mmx");
-    refused(int4, w, 1, &(Int4){ "64", "auto", "fit", "int8", "mmx", true }, "[linear.int4] isa = mmx");
+    refused(int4, w, 1, &(Int4){ "64", "auto", "fit", "mmx", true }, "[linear.int4] isa = mmx");
     w[1].shape[1] = 31;
     refused(vt, &w[1], 1, NULL, "multiple of 32");
     w[1].shape[1] = 32, w[1].bytes--;

@@ -2,7 +2,7 @@
 #include "linear.h"
 #include "scaled.h"
 
-typedef struct { const char *scale; } Options; /* of the plugin */
+typedef struct { const char *scale, *activations; } Options; /* of the plugin */
 
 /* Rows and columns that share a scale. */
 static void model(const char *scale, const float *w, int64_t rows, int64_t in, float *out)
@@ -38,11 +38,11 @@ static void products_are_those_of_the_nearest_numbers(void **state)
     const int64_t            in = 288, out[2] = { 203, 37 }, n = 19;
     MiRegistry              *r = load(NULL);
     const MiLinear          *vt = test_linear(r, "fp8");
-    g_autofree float        *x = test_floats(n * in, 5), *bias = test_floats(out[0], 6);
+    g_autofree float        *x = test_floats(n * in, 5), *rounded = g_new(float, n * in), *bias = test_floats(out[0], 6);
 
     (void)state;
-    for (int i = 0; i < 9; i++) {
-        const char *scale = scales[i / 3];
+    for (int i = 0; i < 18; i++) {
+        const char *scale = scales[i / 3 % 3];
         MiWeight    w[2];
         float      *plain[2], *y[2], *b[2] = { bias, NULL };
         Device      d;
@@ -59,7 +59,10 @@ static void products_are_those_of_the_nearest_numbers(void **state)
             mi_block_format(stored[i % 3])->decode(w[k].data, plain[k], out[k] * in);
             model(scale, plain[k], out[k], in, plain[k]);
         }
-        Packed p = test_pack(vt, &ctx, w, 2, &(Options){ scale });
+        Packed p = test_pack(vt, &ctx, w, 2, &(Options){ scale, i < 9 ? "none" : "fp8" });
+        memcpy(rounded, x, (size_t)(n * in) * sizeof *x);
+        for (int64_t row = 0; row < n && i >= 9; row++) /* as a matrix of one row */
+            model("tensor", x + row * in, 1, in, rounded + row * in);
         test_bind(&bound, &p, x, n, y, b);
         test_run(&bound, &p);
         for (int k = 0; k < 2; k++)
@@ -67,11 +70,11 @@ static void products_are_those_of_the_nearest_numbers(void **state)
                 for (int64_t o = 0; o < out[k]; o++) {
                     double sum = b[k] ? (double)b[k][o] : 0, size = fabs(sum) + 1e-3;
                     for (int64_t c = 0; c < in; c++) {
-                        sum += (double)x[row * in + c] * (double)plain[k][o * in + c];
-                        size += fabs((double)x[row * in + c] * (double)plain[k][o * in + c]);
+                        sum += (double)rounded[row * in + c] * (double)plain[k][o * in + c];
+                        size += fabs((double)rounded[row * in + c] * (double)plain[k][o * in + c]);
                     }
                     if (!(fabs(sum - (double)y[k][row * out[k] + o]) <= 2e-6 * size))
-                        fail_msg("%s, %s, part %d: row %d out %d: %g, wanted %g", scale, stored[i % 3], k, (int)row, (int)o,
+                        fail_msg("%s, %s, x %s, part %d: row %d out %d: %g, wanted %g", scale, stored[i % 3], i < 9 ? "as it is" : "rounded", k, (int)row, (int)o,
                                  (double)y[k][row * out[k] + o], sum);
                 }
         test_unbind(&bound, &p);

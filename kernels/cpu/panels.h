@@ -70,6 +70,8 @@ typedef enum {
     X(uint4_128, 4, 0, false, 0, MI_SCALE_GM128)   \
     X(int8_32, 8, 0, false, 128, MI_SCALE_G32)     \
     X(uint8_32, 8, 0, false, 128, MI_SCALE_GM32)   \
+    X(int8_64, 8, 0, false, 128, MI_SCALE_G64)     \
+    X(uint8_64, 8, 0, false, 128, MI_SCALE_GM64)   \
     X(int8_128, 8, 0, false, 128, MI_SCALE_G128)   \
     X(uint8_128, 8, 0, false, 128, MI_SCALE_GM128) \
     X(int8_row, 8, 0, false, 128, MI_SCALE_ROW)    \

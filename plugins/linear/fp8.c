@@ -1,8 +1,8 @@
 /* fp8.c - projections as E4M3, rounded while loading; products in f32.
  *
- * A scale for each row, for all of a matrix, or for each block of 128 x 128.  Weights alone are rounded; a few rows at a
- * time become f32 again, for as many rows of x as there are.  Slower than formats with integer products: for checkpoints of
- * this kind, and as the yardstick of the one on cards. */
+ * A scale for each row, for all of a matrix, or for each block of 128 x 128.  x is rounded only if asked for, a scale for each
+ * of its rows, as cards do; a few rows of W at a time become f32 again, for as many rows of x as there are.  Slower than formats
+ * with integer products: for checkpoints of this kind, and as the yardstick of the one on cards. */
 #include "fp8.h"
 #include <cpu/dense.h>
 #include <cpu/scaled.h>
@@ -15,22 +15,31 @@ static const char *const formats[] = {
     "gptq", "awq", "ct_int4", "ct_int8", "fp8", "fp8_blocks", "fp8_groups", NULL,
 };
 
+typedef struct {
+    const char *scale, *activations;
+} Options;
+static const Options defaults = { "channel", "none" };
+
 static const MiOption options_table[] = {
-    MI_CHOICE(Fp8Options, scale, "channel", "channel, tensor, block", "what has one: a row, a matrix, or a block of 128 x 128"),
+    MI_CHOICE(Options, scale, "channel", "channel, tensor, block", "what has one: a row, a matrix, or a block of 128 x 128"),
+    MI_CHOICE(Options, activations, "none", "none, fp8",
+              "what x is rounded to: none, nothing; fp8: E4M3 with a scale for each row, as a card does for many rows"),
     MI_OPTION_END,
 };
 
-/* Rows and columns that share a scale; 0: all of them. */
+/* Rows and columns that share a scale, 0: all of them; whether x is rounded, too. */
 typedef struct {
     int64_t rows, columns;
+    bool    narrow;
 } Form;
-
-static const Form channel = { 1, 0 }, tensor = { 0, 0 }, block = { FP8_BLOCK, FP8_BLOCK };
 
 static const Form *form_of(const void *options)
 {
-    const Fp8Options *o = options;
-    return !o || strcmp(o->scale, "channel") == 0 ? &channel : strcmp(o->scale, "tensor") == 0 ? &tensor : &block;
+    static const Form forms[2][3] = { { { 1, 0, false }, { 0, 0, false }, { FP8_BLOCK, FP8_BLOCK, false } },
+                                      { { 1, 0, true }, { 0, 0, true }, { FP8_BLOCK, FP8_BLOCK, true } } };
+    const Options    *o = options ? options : &defaults;
+    const int         scale = strcmp(o->scale, "channel") == 0 ? 0 : strcmp(o->scale, "tensor") == 0 ? 1 : 2;
+    return &forms[strcmp(o->activations, "fp8") == 0][scale];
 }
 
 static int64_t across(const Form *f, int64_t in) { return f->columns ? (in + f->columns - 1) / f->columns : 1; }
@@ -157,11 +166,14 @@ typedef struct {
     const MiDenseIsa *isa;
     float             value[256]; /* of a code */
     int64_t           in;         /* the most */
+    size_t            slabs;      /* bytes of the workspace before x, rounded */
 } State;
 
 typedef struct {
     const State  *state;
     const MiCall *call;
+    const float  *x; /* all parts' */
+    int64_t       x_stride;
 } Work;
 
 static void count_threads(void *arg, int i, int n)
@@ -187,8 +199,25 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     for (int i = 0; i < call->n; i++)
         s->in = MAX(s->in, call->at[i].weight[0].tensor.shape[1]);
     on_all_threads(ctx, count_threads, &threads);
-    *workspace = (size_t)threads * SLAB * (size_t)s->in * sizeof(float);
+    s->slabs = (size_t)threads * SLAB * (size_t)s->in * sizeof(float);
+    *workspace = s->slabs + (size_t)call->at[0].in[0].shape[0] * (size_t)s->in * sizeof(float); /* who rounds is not known yet */
     return true;
+}
+
+/* The numbers that E4M3 with a scale for each row makes of x, in f32. */
+static void narrow_rows(void *arg, int part, int n_parts)
+{
+    const Work     *work = arg;
+    const MiTensor *x = &work->call->at[0].in[0];
+    const int64_t   in = work->x_stride, rows = x->shape[0];
+
+    for (int64_t r = rows * part / n_parts; r < rows * (part + 1) / n_parts; r++) {
+        const float *from = (const float *)x->data + r * x->stride[0];
+        float       *to = (float *)(uintptr_t)work->x + r * in;
+        const float  largest = mi_largest(from, NULL, in), scale = largest < 0x1p-100f ? 1 : largest / 448;
+        for (int64_t c = 0; c < in; c++)
+            to[c] = work->state->value[mi_f32_to_e4m3(from[c] / scale)] * scale;
+    }
 }
 
 /* A thread takes slabs of rows of W. */
@@ -199,7 +228,7 @@ static void slabs(void *arg, int part, int n_parts)
     for (int i = 0; i < work->call->n; i++) {
         const MiArgs    *a = &work->call->at[i];
         const MiOperand *w = &a->weight[0];
-        const MiTensor  *x = &a->in[0], *y = &a->out[0];
+        const MiTensor  *y = &a->out[0];
         const float     *bias = a->weight[1].tensor.data;
         const int64_t    in = w->tensor.shape[1], rows = w->tensor.shape[0], n = (rows + SLAB - 1) / SLAB;
         float           *plain = (float *)work->call->workspace + part * SLAB * work->state->in;
@@ -214,7 +243,7 @@ static void slabs(void *arg, int part, int n_parts)
                         plain[r * in + c] = work->state->value[codes[c]] * scale;
                 }
             work->state->isa->run[MI_DENSE_F32](&(MiDenseCall){
-                .w = plain, .x = x->data, .x_stride = x->stride[0], .in = in, .out = some, .rows = x->shape[0],
+                .w = plain, .x = work->x, .x_stride = work->x_stride, .in = in, .out = some, .rows = a->in[0].shape[0],
                 .y = (float *)y->data + first, .y_stride = y->stride[0], .bias = bias ? bias + first : NULL });
         }
     }
@@ -222,9 +251,16 @@ static void slabs(void *arg, int part, int n_parts)
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
-    Work work = { state, call };
+    const MiTensor *x = &call->at[0].in[0];
+    const State    *s = state;
+    Work            work = { s, call, x->data, x->stride[0] };
 
     (void)error;
+    if (((const Form *)call->at[0].weight[0].ext)->narrow) {
+        work.x = (const float *)(void *)((char *)call->workspace + s->slabs);
+        work.x_stride = call->at[0].weight[0].tensor.shape[1];
+        on_all_threads(ctx, narrow_rows, &work);
+    }
     on_all_threads(ctx, slabs, &work);
     return true;
 }

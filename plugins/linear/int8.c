@@ -1,4 +1,4 @@
-/* int8.c - projections with weights of 8 bits, a scale for 32 or 128 columns or a whole row of W, encoded while loading.
+/* int8.c - projections with weights of 8 bits, a scale for 32, 64 or 128 columns or a whole row of W, encoded while loading.
  *
  * Takes plain weights, and block formats by decoding them.  f32 in and out; panel_op.c runs them. */
 #include "encoded.h"
@@ -11,7 +11,7 @@ typedef struct {
 static const Options defaults = { "128", "auto", "fit", "auto", true };
 
 static const MiOption option_table[] = {
-    MI_CHOICE(Options, group, "128", "128, 32, row", "columns that share a scale"),
+    MI_CHOICE(Options, group, "128", "128, 64, 32, row", "columns that share a scale"),
     MI_ACTIVATIONS(Options),
     MI_OPTION(Options, symmetric, "true", 0, 0, "false: with a zero point, so that a range need not be centred on zero"),
     MI_SCALES(Options),
