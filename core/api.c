@@ -200,7 +200,7 @@ Miniinfer *miniinfer_open(const char *file, const MiniinferPair *settings, Minii
 
 static const char *dtype_name(MiDType t)
 {
-    return t == MI_F32 ? "fp32" : t == MI_F16 ? "fp16" : t == MI_BF16 ? "bf16" : "fp8";
+    return t == MI_F32 ? "fp32" : t == MI_F16 ? "fp16" : t == MI_BF16 ? "bf16" : t == MI_I8 ? "int8" : "fp8";
 }
 
 static void describe(Miniinfer *mi)

@@ -111,7 +111,7 @@ static bool answer(MiSession *s, const Whole *w, MiAnswer *a, GError **error)
 }
 
 /* At the first token that differs: how much less likely the reference found the tested side's. */
-static void judge(Whole *w, const MiAnswer *tested, const MiAnswer *reference, MiDType dtype)
+static void judge(Whole *w, const MiAnswer *tested, const MiAnswer *reference, bool exact)
 {
     const guint n = MIN(tested->ids->len, reference->ids->len);
 
@@ -119,7 +119,7 @@ static void judge(Whole *w, const MiAnswer *tested, const MiAnswer *reference, M
     while (w->agreed < (int)n &&
            g_array_index(tested->ids, int32_t, w->agreed) == g_array_index(reference->ids, int32_t, w->agreed))
         w->agreed++;
-    w->gap_tolerated = dtype == MI_F32 ? 0.05 : 0.25;
+    w->gap_tolerated = exact ? 0.05 : 0.25;
     if (w->agreed == (int)n)
         return;
     w->gap = INFINITY;
@@ -142,7 +142,7 @@ static bool whole(MiSession *tested, MiSession *reference, Whole *w, GError **er
     mi_answer_init(&b);
     ok = !w->tokens || (answer(reference, w, &b, error) && answer(tested, w, &a, error));
     if (ok && w->tokens && !mi_interrupted())
-        judge(w, &a, &b, tested->assembly->dtype);
+        judge(w, &a, &b, tested->assembly->dtype == MI_F32 && !mi_dtype_scaled(tested->assembly->kv_dtype));
     mi_answer_clear(&a);
     mi_answer_clear(&b);
     mi_engine_stop(g_steal_pointer(&tested->engine));
@@ -245,7 +245,8 @@ static void print_tokens(const Whole *w)
 
 static void print_side(const char *what, const MiAssembly *a)
 {
-    static const char *const names[] = { [MI_F32] = "f32", [MI_F16] = "f16", [MI_BF16] = "bf16", [MI_F8] = "f8" };
+    static const char *const names[] = { [MI_F32] = "f32", [MI_F16] = "f16", [MI_BF16] = "bf16", [MI_F8] = "f8",
+                                         [MI_I8] = "i8" };
 
     printf("%-10s %s, %s, attention %s, cache %s of %s\n", what, a->backend->name, names[a->dtype], a->attention->name,
            a->cache->name, names[a->kv_dtype]);

@@ -69,7 +69,16 @@ void mi_compare_tokens(const float *got, const float *want, const float *logits,
     }
 }
 
-double mi_tolerated(MiDType t) { return t == MI_BF16 ? 1.5 * 0x1p-8 : t == MI_F16 ? 1.5 * 0x1p-11 : 5e-5; }
+double mi_tolerated(MiDType t)
+{
+    switch (t) {
+    case MI_BF16: return 1.5 * 0x1p-8;
+    case MI_F16: return 1.5 * 0x1p-11;
+    case MI_F8: return 1.5 * 0x1p-4;
+    case MI_I8: return 1.5 * 0x1p-6; /* of rows whose largest element is four times their root mean square */
+    default: return 5e-5;
+    }
+}
 
 double mi_compare_worst(const MiDifference *d, const MiAllowed *a)
 {

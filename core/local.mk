@@ -46,7 +46,7 @@ core_libcore_a_SOURCES = \
 	core/side.c core/side.h \
 	core/spread.c core/spread.h \
 	core/usage.c core/usage.h \
-	core/allow.c core/verify.c core/verify.h core/verify_step.h \
+	core/allow.c core/verify.c core/verify_cache.c core/verify.h core/verify_step.h \
 	core/tuned.c core/tuned.h \
 	core/weights.c core/weights.h \
 	core/session.c core/session.h \

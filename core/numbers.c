@@ -1,5 +1,6 @@
 #include "numbers.h"
 
+#include <math.h>
 #include <string.h>
 
 static uint16_t bf16_of(float x)
@@ -82,4 +83,59 @@ float mi_number_as(MiDType dtype, float x)
     mi_numbers_to(dtype, &x, 1, &half);
     mi_numbers_from(dtype, &half, 1, &x);
     return x;
+}
+
+/* ---- with scales ------------------------------------------------------------------- */
+
+/* Steps are of an eighth of the power of two below, down to 2^-9. */
+static uint8_t f8_of(float x)
+{
+    const float a = fminf(fabsf(x), 448);
+    const int   e = a < 0x1p-6f ? -6 : ilogbf(a), code = isnan(x) ? 0x7f : (e + 6) * 8 + (int)nearbyintf(ldexpf(a, 3 - e));
+
+    return (uint8_t)(code | (signbit(x) ? 0x80 : 0));
+}
+
+static float of_f8(uint8_t code)
+{
+    const int   e = code >> 3 & 15 ? code >> 3 & 15 : 1, fraction = code & 7;
+    const float a = (code & 0x7f) == 0x7f ? NAN : ldexpf((float)((code >> 3 & 15 ? 8 : 0) + fraction), e - 10);
+
+    return code & 0x80 ? -a : a;
+}
+
+static uint16_t scale_of(float largest, float most)
+{
+    const float exact = largest / most;
+    uint32_t    u;
+
+    if (!(largest < INFINITY))
+        return 0x7fc0;
+    if (largest < 0x1p-100f)
+        return 0x3f80;
+    memcpy(&u, &exact, sizeof u);
+    return (uint16_t)((u + 0xffff) >> 16);
+}
+
+uint16_t mi_scaled_to(MiDType dtype, const float *x, const float *shift, int64_t n, uint8_t *codes)
+{
+    float largest = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        const float a = fabsf(shift ? x[i] - shift[i] : x[i]);
+        largest = a > largest || isnan(a) ? a : largest;
+    }
+    const uint16_t scale = scale_of(largest, dtype == MI_F8 ? 448 : 127);
+    const float    by = 1 / of_bits((uint32_t)scale << 16);
+    for (int64_t i = 0; i < n; i++) {
+        const float y = (shift ? x[i] - shift[i] : x[i]) * by;
+        codes[i] = dtype == MI_F8 ? f8_of(y) : (uint8_t)(int8_t)(isnan(y) ? 0 : nearbyintf(fminf(fmaxf(y, -127), 127)));
+    }
+    return scale;
+}
+
+void mi_scaled_from(MiDType dtype, const uint8_t *codes, uint16_t scale, int64_t n, float *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (dtype == MI_F8 ? of_f8(codes[i]) : (float)(int8_t)codes[i]) * of_bits((uint32_t)scale << 16);
 }

@@ -9,4 +9,9 @@ void  mi_numbers_to(MiDType, const float *x, int64_t n, void *out);
 void  mi_numbers_from(MiDType, const void *x, int64_t n, float *out);
 float mi_number_as(MiDType, float x); /* rounded to it */
 
+/* MI_F8 (E4M3) and MI_I8 that share a scale, a bf16, by which the largest is no more than the largest number; 1 for zeros.
+ * Of x - shift, or of x where that is NULL. */
+uint16_t mi_scaled_to(MiDType, const float *x, const float *shift, int64_t n, uint8_t *codes);
+void     mi_scaled_from(MiDType, const uint8_t *codes, uint16_t scale, int64_t n, float *out);
+
 #endif

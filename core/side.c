@@ -32,7 +32,11 @@ bool mi_side_open(MiSide *s, MiAssembly *a, GError **error)
 
     *s = (MiSide){ .a = a, .seqs = g_ptr_array_new(), .plain = g_hash_table_new(NULL, NULL),
                    .spare = g_hash_table_new(NULL, NULL) };
-    return (s->runner = mi_runner_new(a, error)) && ctx->backend->event_new(ctx->device, &s->event, error);
+    if (!mi_context_load_begin(&a->ctx, error)) /* what is uploaded need not outlive the call only while a model loads */
+        return false;
+    s->runner = mi_runner_new(a, error);
+    return mi_context_load_end(&a->ctx, s->runner ? error : NULL) && s->runner &&
+           ctx->backend->event_new(ctx->device, &s->event, error);
 }
 
 void mi_side_close(MiSide *s)

@@ -32,8 +32,7 @@ void mi_verify_clear(MiVerify *v)
 static const MiRecording *program(const Step *s) { return s->tested.schedule->program; }
 static int32_t root(const MiRecording *r, MiVal v) { return mi_recording_value(r, v)->base.id; }
 
-/* As the tested side's nodes take it. */
-static float rounded(const MiVerify *v, int32_t id, float x)
+float mi_verify_rounded(const MiVerify *v, int32_t id, float x)
 {
     const Step *s = v->step;
 
@@ -41,13 +40,22 @@ static float rounded(const MiVerify *v, int32_t id, float x)
     return s->cached[id] ? mi_number_as(v->reference->a->kv_dtype, mi_number_as(v->tested->a->kv_dtype, x)) : x;
 }
 
-float *mi_verify_given(const MiVerify *v, int32_t id, int64_t n)
+/* For the tested side, whose cache rounds itself what shares a scale: twice would not be the same. */
+static float *fed(const MiVerify *v, int32_t id, int64_t n)
 {
     const float *want = v->step->want[id];
     float       *x = g_new(float, n);
 
     for (int64_t i = 0; i < n; i++)
-        x[i] = rounded(v, id, want[i]);
+        x[i] = mi_verify_rounded(v, id, want[i]);
+    return x;
+}
+
+float *mi_verify_given(const MiVerify *v, int32_t id, int64_t n)
+{
+    float *x = fed(v, id, n);
+
+    mi_verify_as_cached(v, id, x);
     return x;
 }
 
@@ -113,7 +121,7 @@ static bool feed(MiVerify *v, const MiPlaced *p, const MiRun *run, const MiRun *
             const int64_t n = mi_side_elements(p, in, v->step->shape);
             if (n <= 0 || mi_verify_made_by(maker, in.id) || !v->step->want[in.id])
                 continue;
-            g_autofree float *x = mi_verify_given(v, in.id, n);
+            g_autofree float *x = fed(v, in.id, n);
             if (!mi_side_write(v->tested, p, in, x, n, error))
                 return false;
         }
@@ -150,71 +158,6 @@ static bool compare_with(MiVerify *v, const MiPlaced *p, const MiRun *run, MiVal
     if (!mi_side_read(v->tested, p, out, got, n, error))
         return false;
     compare_values(v, run, out, got, want, n, d);
-    return true;
-}
-
-/* ---- what a run wrote to the cache ------------------------------------------------------------- */
-
-/* The rows of one input of an append, and where the cache has them: compared, or, where d is NULL, the reference's
- * take their place. */
-static bool rows_of_side(MiVerify *v, const MiArgs *a, MiVal in, void *cache, const int32_t *slots, MiDifference *d,
-                         GError **error)
-{
-    const MiKvView   *kv = a->kv;
-    const MiValue    *value = mi_recording_value(program(v->step), in);
-    const float      *base = v->step->want[value->base.id];
-    const size_t      heads = (size_t)kv->n_kv_heads, n = (size_t)v->step->shape.n_tokens * heads;
-    const size_t      size = mi_dtype_size(kv->dtype), dim = (size_t)kv->head_dim;
-    g_autofree void **rows = g_new0(void *, n);
-    g_autofree float *got = g_new(float, n * dim), *want = g_new(float, n * dim);
-    const void       *at;
-
-    if (!base)
-        return true;
-    for (size_t i = 0; i < n; i++) {
-        const int64_t slot = slots[i / heads], head = (int64_t)(i % heads);
-        const int64_t to = slot / kv->block_size * kv->stride_block + slot % kv->block_size * kv->stride_token + head * kv->stride_head;
-        const float  *row = base + (int64_t)(i / heads) * value->row + value->offset + head * value->stride[0];
-        rows[i] = slot < 0 && !d ? NULL : (char *)cache + (size_t)MAX(to, 0) * size;
-        for (size_t k = 0; k < dim; k++)
-            want[i * dim + k] = rounded(v, value->base.id, row[(int64_t)k * value->stride[1]]);
-    }
-    if (!d) {
-        g_autofree char *stored = g_malloc(n * dim * size);
-        mi_numbers_to(kv->dtype, want, (int64_t)(n * dim), stored);
-        return mi_side_scatter(v->tested, rows, n, dim * size, stored, error);
-    }
-    if (!(at = mi_side_gather(v->tested, (const void *const *)rows, n, dim * size, error)))
-        return false;
-    mi_numbers_from(kv->dtype, at, (int64_t)(n * dim), got);
-    mi_compare(got, want, (int64_t)(n / heads), (int64_t)(heads * dim), false, d);
-    return true;
-}
-
-/* Layouts that MiKvView describes whole; others are seen through attention alone. */
-static bool rows_of_cache(MiVerify *v, const MiArgs *a, MiDifference *d, GError **error)
-{
-    const MiKvView     *kv = a->kv;
-    const size_t        rows = (size_t)v->step->shape.n_tokens;
-    const void         *at;
-
-    if (!kv || !kv->k || !kv->slots || kv->scales || kv->ext || kv->block_size <= 0 ||
-        (kv->dtype != MI_F32 && kv->dtype != MI_F16 && kv->dtype != MI_BF16))
-        return true;
-    if (!(at = mi_side_gather(v->tested, (const void *const[]){ kv->slots }, 1, rows * sizeof(int32_t), error)))
-        return false;
-    g_autofree int32_t *slots = g_memdup2(at, rows * sizeof(int32_t));
-    return rows_of_side(v, a, a->node->in[0], kv->k, slots, d, error) &&
-           rows_of_side(v, a, a->node->in[1], kv->v, slots, d, error);
-}
-
-/* Attention, like every other node, is run from the reference's values: what a run rounds on its way to a key, scores
- * of a hundred would make visible there. */
-static bool settle_cache(MiVerify *v, const MiRun *run, GError **error)
-{
-    for (int k = 0; k < run->call.n; k++)
-        if (strcmp(run->call.at[k].node->op, "kv_append") == 0 && !rows_of_cache(v, &run->call.at[k], NULL, error))
-            return false;
     return true;
 }
 
@@ -367,17 +310,15 @@ static bool check_run(MiVerify *v, guint i, GError **error)
     if (!feed(v, p, run, run, error) || !mi_side_run(v->tested, p, i, error))
         return false;
     if (!l)
-        return settle_cache(v, run, error);
+        return mi_verify_cache(v, run, NULL, error);
     for (int k = 0; k < run->call.n; k++) {
         const MiArgs *a = &run->call.at[k];
         for (int o = 0; o < a->node->n_out; o++)
             if (!compare_with(v, p, run, a->node->out[o], &values, error))
                 return false;
-        if (strcmp(a->node->op, "kv_append") == 0 && !rows_of_cache(v, a, &cache, error))
-            return false;
     }
-    if ((run->fused && !replaced(v, run, &nodes, error)) || !settle_cache(v, run, error) ||
-        !mi_verify_allowed(v, run, &allowed, error))
+    if (!mi_verify_cache(v, run, &cache, error) || (run->fused && !replaced(v, run, &nodes, error)) ||
+        !mi_verify_cache(v, run, NULL, error) || !mi_verify_allowed(v, run, &allowed, error))
         return false;
     l->steps++;
     l->tolerance = MAX(l->tolerance, allowed.tolerance + 4 * allowed.disturbed.l2);
@@ -411,7 +352,7 @@ static bool same_programs(const MiRecording *a, const MiRecording *b, GError **e
     return same;
 }
 
-static void look_ahead(MiVerify *v)
+static bool look_ahead(MiVerify *v, GError **error)
 {
     Step              *s = v->step;
     const MiRecording *r = program(s);
@@ -433,6 +374,7 @@ static void look_ahead(MiVerify *v)
     g_hash_table_iter_init(&it, r->outputs);
     while (g_hash_table_iter_next(&it, NULL, &id))
         s->last[root(r, (MiVal){ GPOINTER_TO_INT(id) })] = (int)s->tested.schedule->runs->len;
+    return mi_verify_find_scaled(v, error);
 }
 
 static void forget(Step *s, const MiRun *run, int i)
@@ -484,9 +426,9 @@ static bool both(void *user, MiSchedule *tested, GError **error)
     for (guint i = 0; i < n; i++)
         s.last[i] = -1;
     s.done = g_new0(bool, tested->program->nodes->len);
+    s.scaled = g_array_new(FALSE, TRUE, sizeof(MiScaledRows));
     v->step = &s;
-    look_ahead(v);
-    const bool ok = all_runs(v, error);
+    const bool ok = look_ahead(v, error) && all_runs(v, error);
     v->step = NULL;
     for (guint i = 0; i < n; i++)
         g_free(s.want[i]);
@@ -494,6 +436,9 @@ static bool both(void *user, MiSchedule *tested, GError **error)
     g_free(s.cached);
     g_free(s.last);
     g_free(s.done);
+    for (guint i = 0; i < s.scaled->len; i++)
+        g_free(g_array_index(s.scaled, MiScaledRows, i).shift);
+    g_array_unref(s.scaled);
     return ok;
 }
 

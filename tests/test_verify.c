@@ -2,7 +2,9 @@
 #include "common.h"
 #include "compare.h"
 #include "engine.h"
+#include "numbers.h"
 #include "remote.h"
+#include "scaled.h"
 #include "verify.h"
 
 #include <math.h>
@@ -17,7 +19,7 @@ typedef struct {
 } Pair;
 
 /* An engine loads the weights; what follows runs by hand. */
-static MiAssembly *assemble(Pair *p, int i, const char *path, const char *device)
+static MiAssembly *assemble(Pair *p, int i, const char *path, const char *device, const char *kv_dtype)
 {
     g_autoptr(GError) error = NULL;
     MiConfig         *c = p->config[i] = mi_config_new();
@@ -25,8 +27,7 @@ static MiAssembly *assemble(Pair *p, int i, const char *path, const char *device
     assert_true(mi_config_set(c, "model.path", path, &error) && mi_config_set(c, "engine.linear", "reference", &error) &&
                 mi_config_set(c, "engine.device", device, &error) && mi_config_set(c, "engine.max_seqs", "3", &error) &&
                 mi_config_set(c, "engine.prefill_step", "9", &error));
-    if (i)
-        assert_true(mi_config_set(c, "engine.dtype", "fp32", &error));
+    assert_true(i ? mi_config_set(c, "engine.dtype", "fp32", &error) : mi_config_set(c, "engine.kv_dtype", kv_dtype, &error));
     MiAssembly *a = mi_assembly_new(p->registry, c, &error);
     MiEngine   *e = a ? mi_engine_start(a, NULL, NULL, &error) : NULL;
     if (!e)
@@ -35,7 +36,7 @@ static MiAssembly *assemble(Pair *p, int i, const char *path, const char *device
     return a;
 }
 
-static void pair_run(Pair *p, const char *const *extra, const char *pattern)
+static void pair_run_kv(Pair *p, const char *const *extra, const char *pattern, const char *kv_dtype)
 {
     static const int32_t ids[] = { 3, 14, 15, 92, 65, 35, 89, 79 };
     const MiParam        params[] = { { "seed", "1" }, { NULL, NULL } };
@@ -47,8 +48,8 @@ static void pair_run(Pair *p, const char *const *extra, const char *pattern)
     close(fd);
     *p = (Pair){ .registry = load(extra) };
     remote_add(p->registry);
-    p->assembly[0] = assemble(p, 0, path, "remote");
-    p->assembly[1] = assemble(p, 1, path, "cpu");
+    p->assembly[0] = assemble(p, 0, path, "remote", kv_dtype);
+    p->assembly[1] = assemble(p, 1, path, "cpu", "auto");
     unlink(path);
     mi_verify_init(&p->verify, &p->side[0], &p->side[1], pattern);
     for (int i = 0; i < 2; i++) {
@@ -62,6 +63,8 @@ static void pair_run(Pair *p, const char *const *extra, const char *pattern)
         if (!mi_verify_step(&p->verify, &error))
             fail_msg("%s", error->message);
 }
+
+static void pair_run(Pair *p, const char *const *extra, const char *pattern) { pair_run_kv(p, extra, pattern, "auto"); }
 
 static void pair_clear(Pair *p)
 {
@@ -98,6 +101,70 @@ static void all_is_right(void **state)
         assert_memory_equal(a->pub.tokens, b->pub.tokens, (size_t)a->n_known * sizeof *a->pub.tokens);
     }
     pair_clear(&p);
+}
+
+/* Attention on both sides reads what the scales of the tested side's cache leave of keys and values. */
+static void a_cache_with_scales_is_no_mistake(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = { "fp8", "int8" };
+
+    for (size_t k = 0; k < 2; k++) {
+        Pair p;
+        int  cached = 0, attended = 0;
+        pair_run_kv(&p, (const char *const[]){ "tests/plugins/tiny.so", NULL }, NULL, kinds[k]);
+        assert_true(mi_dtype_scaled(p.assembly[0]->kv_dtype) && !mi_dtype_scaled(p.assembly[1]->kv_dtype));
+        for (guint i = 0; i < p.verify.lines->len; i++) {
+            const MiVerified *l = p.verify.lines->pdata[i];
+            const bool        attention = strstr(l->label, ": attention") != NULL;
+            if (!(l->worst <= 1))
+                fail_msg("%s, %s: %g of what is allowed", kinds[k], l->label, l->worst);
+            if (attention)
+                assert_true(l->tolerance < 1e-3); /* of f32, not of 8 bits */
+            cached += l->cache_worst >= 0 && l->cache_worst < 0.01; /* the very codes */
+            attended += attention;
+        }
+        assert_int_equal(cached, p.assembly[0]->n_layers);
+        assert_int_equal(attended, p.assembly[0]->n_layers);
+        pair_clear(&p);
+    }
+}
+
+/* Against the definition of E4M3; vectors of zeros, of next to nothing, one element that is far larger, no numbers. */
+static void numbers_with_scales_are_the_nearest(void **state)
+{
+    (void)state;
+    enum { DIM = 48 };
+    float    x[DIM], shift[DIM], back[DIM], want[DIM];
+    uint8_t  codes[DIM];
+    uint32_t seed = 1;
+
+    for (int round = 0; round < 2000; round++) {
+        const MiDType t = round % 2 ? MI_I8 : MI_F8;
+        const bool    shifted = round % 3 == 0;
+        for (int i = 0; i < DIM; i++) {
+            seed = seed * 1664525 + 1013904223;
+            shift[i] = (float)(seed >> 20 & 15);
+            const float y = round % 7 == 0 ? 0 : ldexpf((float)(int32_t)(seed ^ seed << 13) * 0x1p-31f, (int)(seed >> 24) % (1 + round % 30));
+            x[i] = shifted ? shift[i] + y : y;
+            want[i] = shifted ? x[i] - shift[i] : x[i];
+        }
+        scaled_round(t, want, DIM, want);
+        const uint16_t scale = mi_scaled_to(t, x, shifted ? shift : NULL, DIM, codes);
+        mi_scaled_from(t, codes, scale, DIM, back);
+        for (int i = 0; i < DIM; i++)
+            if (back[i] != want[i])
+                fail_msg("round %d: %g became %g, wanted %g", round, (double)x[i], (double)back[i], (double)want[i]);
+    }
+    for (int i = 0; i < 256; i++) {
+        codes[0] = (uint8_t)i;
+        mi_scaled_from(MI_F8, codes, 0x3f80, 1, back);
+        const double by_definition = scaled_code(MI_F8, i);
+        assert_true(isnan(by_definition) ? isnan(back[0]) : (double)back[0] == by_definition);
+    }
+    x[3] = NAN;
+    mi_scaled_from(MI_F8, codes, mi_scaled_to(MI_F8, x, NULL, DIM, codes), DIM, back);
+    assert_true(isnan(back[0]) && isnan(back[3]));
 }
 
 /* Both mistakes, nothing else, and whose they are. */
@@ -219,7 +286,8 @@ static void drawn_tokens_are_judged_by_their_logits(void **state)
     }
 }
 
-TEST_MAIN(cmocka_unit_test(all_is_right), cmocka_unit_test(mistakes_are_named), cmocka_unit_test(some_nodes_only),
+TEST_MAIN(cmocka_unit_test(all_is_right), cmocka_unit_test(a_cache_with_scales_is_no_mistake),
+          cmocka_unit_test(numbers_with_scales_are_the_nearest), cmocka_unit_test(mistakes_are_named), cmocka_unit_test(some_nodes_only),
           cmocka_unit_test(one_column_of_thousands_shows), cmocka_unit_test(rounding_passes_and_twice_of_it_does_not),
           cmocka_unit_test(rows_count_alone),
           cmocka_unit_test(drawn_tokens_are_judged_by_their_logits));
