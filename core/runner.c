@@ -14,6 +14,29 @@ static const MiCache *cache_of(const MiRunner *r) { return r->a->cache->vtable; 
 
 /* ---- what goes in ------------------------------------------------------------------ */
 
+static int longer_first(const void *a, const void *b, void *unused)
+{
+    const MiSequence *const *x = a, *const *y = b;
+    (void)unused;
+    return (*y)->n_cached - (*x)->n_cached;
+}
+
+/* A step that only decodes has the longest sequence first: attention hands its blocks out in this order, and would wait for a
+ * long one that begins last.  Stable, so that one step's order is the next one's. */
+static void put_longest_first(MiStep *step)
+{
+    const int n = step->shape.n_seqs;
+    bool      sorted = true;
+
+    for (int i = 0; i < n; i++) {
+        if (step->count[i] != 1)
+            return;
+        sorted = sorted && (i == 0 || step->seqs[i - 1]->n_cached >= step->seqs[i]->n_cached);
+    }
+    if (!sorted)
+        g_qsort_with_data(step->seqs, n, sizeof *step->seqs, longer_first, NULL);
+}
+
 /* A sequence that wants every row of its prompt takes no more of them than outputs are left,
  * with one output kept for each of the others.  Where all is recomputed it takes all rows, and
  * fill_batch() asks for the outputs of some. */
@@ -349,6 +372,7 @@ static bool enqueue(MiRunner *r, MiFlight *f, GError **error)
     MiBucket          *b;
 
     mi_context_stage_part(&r->a->ctx, (int)(f - r->flights));
+    put_longest_first(&f->step);
     limit_scored(r, &f->step);
     fill_batch(r, f);
     f->logprobs = wants_logprobs(f);

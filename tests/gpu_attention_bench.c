@@ -118,6 +118,8 @@ static void decode_from(MiDType kv, double limit, Layout layout, int n_seqs, int
     }
 }
 
+static int longer_first(const void *a, const void *b) { return *(const int *)b - *(const int *)a; }
+
 /* 256 requests of 100 to 1,024 tokens each way, all begun at once, after so many steps: as `bench offline` has them. */
 static void offline(double limit, Layout layout, int steps)
 {
@@ -146,6 +148,7 @@ static void offline(double limit, Layout layout, int steps)
                 c.max_kv *= 2;
             c.n_seqs++;
         }
+        qsort(c.len, (size_t)c.n_seqs, sizeof *c.len, longer_first);
         world_make(&w, &c);
         const double bytes = 4.0 * keys * c.kv_heads * c.dim, us = in_turn(&w, &c, bytes > 3e7 ? 6 : 24);
         printf("decode %2d/%d x %3d, %3d of 256 requests after %3d steps%s, %6d keys: %7.2f us, %.2f TB/s = %3.0f %%\n", c.heads,
