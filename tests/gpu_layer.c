@@ -99,6 +99,7 @@ enum { CAPACITY = 48, BLOCKS = 22 };
 typedef struct {
     int  rows, planned, hidden, ff, heads, kv_heads, dim;
     bool interleaved, bias, next, own; /* next: with the heads of the next layer; own: h and act by the caller */
+    bool normed;                       /* heads of q and k */
 } Case;
 
 static void one(const Case c)
@@ -120,7 +121,7 @@ static void one(const Case c)
     const Array wg = random_bf16((size_t)2 * F * D, 0.1f), wd = random_bf16((size_t)D * F, 0.05f);
     const Array wq = random_bf16((size_t)all * D, 0.1f), gain = random_f32((size_t)D, 1, 0.5f), next = random_f32((size_t)D, 1, 0.5f);
     const Array bo = random_f32((size_t)D, 0, 1), bd = random_f32((size_t)D, 0, 1), bq = random_f32((size_t)all, 0, 1);
-    const Array freqs = random_f32((size_t)c.dim / 2, 0.5f, 0.5f);
+    const Array freqs = random_f32((size_t)c.dim / 2, 0.5f, 0.5f), head_gain = random_f32((size_t)2 * c.dim, 1, 0.5f);
     int32_t     positions[MI_LAYER_MAX_ROWS], slots[MI_LAYER_MAX_ROWS];
     const size_t n_kv = (size_t)BLOCKS * c.kv_heads * CAPACITY * c.dim;
     for (int i = 0; i < MI_LAYER_MAX_ROWS; i++) {
@@ -162,6 +163,12 @@ static void one(const Case c)
     };
     for (int i = 0; i < 3 && c.bias; i++)
         call.qkv.bias[i] = (const float *)bq.device + (i == 0 ? 0 : i == 1 ? Q : Q + K);
+    if (c.normed) {
+        call.qkv.head_gain[0] = head_gain.device;
+        call.qkv.head_gain[1] = (const float *)head_gain.device + c.dim;
+        call.qkv.head_eps = 1e-3f;
+        call.qkv.head_offset = 0.125f;
+    }
     must(mi_cuda_layer(NULL, l, &call), "launching");
 
     double *h = product(a.host, wo.host, c.bias ? bo.host : NULL, x.host, R, Q, D), *n = normed(h, gain.host, R, D, 1e-5, 0.25);
@@ -183,6 +190,12 @@ static void one(const Case c)
     }
     if (c.next) {
         double *m = normed(y, next.host, R, D, 1e-6, 0), *t = product(m, wq.host, c.bias ? bq.host : NULL, NULL, R, D, all);
+        for (int i = 0; i < 2 && c.normed; i++)
+            for (int r = 0; r < R; r++) {
+                double *from = t + (size_t)r * all + (i ? Q : 0), *heads = normed(from, head_gain.host + i * c.dim, i ? c.kv_heads : c.heads, c.dim, 1e-3, 0.125);
+                memcpy(from, heads, (size_t)(i ? K : Q) * sizeof *heads);
+                free(heads);
+            }
         double *gq = fetch(call.qkv.q.data, (size_t)R * Q), *gk = fetch(call.qkv.kv.k, n_kv), *gv = fetch(call.qkv.kv.v, n_kv);
         double  e[3] = {0}, sum[3] = {0};
         size_t  kept = 2 * n_kv;
@@ -217,8 +230,9 @@ static void one(const Case c)
             worst = 2;
         free(m), free(t), free(gq), free(gk), free(gv);
     }
-    snprintf(name, sizeof name, "%d rows (of %d) of %d, %d between, heads %d/%d of %d%s%s%s%s", R, c.planned, D, F, c.heads, c.kv_heads, c.dim,
-             c.interleaved ? " interleaved" : "", c.bias ? ", bias" : "", c.next ? ", next" : "", c.own ? ", own" : "");
+    snprintf(name, sizeof name, "%d rows (of %d) of %d, %d between, heads %d/%d of %d%s%s%s%s%s", R, c.planned, D, F, c.heads, c.kv_heads, c.dim,
+             c.interleaved ? " interleaved" : "", c.bias ? ", bias" : "", c.next ? ", next" : "", c.own ? ", own" : "",
+             c.normed ? ", heads normed" : "");
     check(worst < 1e-2 && !isnan(d), name, isnan(d) ? d : worst);
     double *first_q = fetch(call.qkv.q.data, (size_t)R * Q);
     /* Again, with other launches between: the same bits. */
@@ -266,7 +280,7 @@ static void one(const Case c)
     free(first_q);
     mi_cuda_layer_free(l);
     free(h), free(n), free(act), free(up), free(y), free(got);
-    const Array all_arrays[] = {a, x, wo, wg, wd, wq, gain, next, bo, bd, bq, freqs};
+    const Array all_arrays[] = {a, x, wo, wg, wd, wq, gain, next, bo, bd, bq, freqs, head_gain};
     for (size_t i = 0; i < sizeof all_arrays / sizeof *all_arrays; i++)
         free(all_arrays[i].host);
     free_all();
@@ -275,20 +289,23 @@ static void one(const Case c)
 static void compare(void)
 {
     static const Case cases[] = {
-        {5, 8, 128, 192, 2, 1, 64, false, false, false, true},
-        {32, 32, 128, 192, 2, 1, 64, false, true, true, true},
-        {13, 16, 896, 512, 14, 2, 64, false, true, true, true},
-        {32, 32, 896, 4864, 14, 2, 64, false, true, true, false},
-        {31, 32, 576, 1536, 9, 3, 64, true, false, true, true},
-        {27, 32, 1536, 8960, 12, 2, 128, false, true, true, false},
-        {50, 64, 896, 4864, 14, 2, 64, false, true, true, true},
-        {64, 64, 264, 648, 4, 4, 128, true, false, true, true},
-        {120, 128, 896, 4864, 14, 2, 64, false, true, true, true},
-        {128, 128, 192, 320, 3, 1, 64, false, true, false, true},
-        {70, 128, 1536, 1000, 12, 2, 128, false, true, true, true},
-        {250, 256, 896, 2432, 14, 2, 64, false, true, true, true},
-        {256, 256, 128, 192, 2, 1, 64, false, true, true, true},
-        {450, 512, 328, 408, 5, 5, 64, true, true, true, true},
+        {5, 8, 128, 192, 2, 1, 64, false, false, false, true, false},
+        {32, 32, 128, 192, 2, 1, 64, false, true, true, true, false},
+        {13, 16, 896, 512, 14, 2, 64, false, true, true, true, false},
+        {32, 32, 896, 4864, 14, 2, 64, false, true, true, false, false},
+        {31, 32, 576, 1536, 9, 3, 64, true, false, true, true, false},
+        {27, 32, 1536, 8960, 12, 2, 128, false, true, true, false, false},
+        {50, 64, 896, 4864, 14, 2, 64, false, true, true, true, false},
+        {64, 64, 264, 648, 4, 4, 128, true, false, true, true, false},
+        {120, 128, 896, 4864, 14, 2, 64, false, true, true, true, false},
+        {128, 128, 192, 320, 3, 1, 64, false, true, false, true, false},
+        {70, 128, 1536, 1000, 12, 2, 128, false, true, true, true, false},
+        {250, 256, 896, 2432, 14, 2, 64, false, true, true, true, false},
+        {256, 256, 128, 192, 2, 1, 64, false, true, true, true, false},
+        {450, 512, 328, 408, 5, 5, 64, true, true, true, true, false},
+        {30, 32, 1024, 3072, 16, 8, 128, false, false, true, false, true},
+        {100, 128, 512, 640, 4, 2, 64, true, true, true, true, true},
+        {200, 256, 1024, 3072, 16, 8, 128, false, false, true, true, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i += quick ? 4 : 1)
         one(cases[i]);
@@ -301,7 +318,8 @@ typedef struct {
     int         hidden, layers, heads, kv_heads, dim, mlp;
 } Shape;
 static const Shape shapes[] = {
-    {"0.5B", 896, 24, 14, 2, 64, 4864}, {"1.5B", 1536, 28, 12, 2, 128, 8960}, {"7B", 3584, 28, 28, 4, 128, 18944}};
+    {"0.5B", 896, 24, 14, 2, 64, 4864}, {"1.5B", 1536, 28, 12, 2, 128, 8960}, {"7B", 3584, 28, 28, 4, 128, 18944},
+    {"Qwen3-0.6B", 1024, 28, 16, 8, 128, 3072}};
 enum { CONTEXT = 512 };
 
 static int ascending(const void *a, const void *b) { return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b); }
@@ -473,7 +491,7 @@ int main(int argc, char **argv)
     if (!timed || (strcmp(timed, "only") != 0 && strcmp(timed, "cuts") != 0))
         compare();
     printf("%d passed, %d failed\n", passed, failed);
-    for (int i = 0; i < 3 && timed; i++)
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes && timed; i++)
         for (size_t k = 0; k < sizeof rows / sizeof *rows; k++)
             if (argc < 3 || (strcmp(argv[1], shapes[i].name) == 0 && (atoi(argv[2]) == rows[k] || !atoi(argv[2]))))
                 bench(&shapes[i], rows[k], strcmp(timed, "cuts") == 0);

@@ -58,7 +58,7 @@ typedef struct {
     bool batch_invariant;
 } MiOp;
 
-enum { MI_MAX_PATTERN = 16 }; /* lines, not counting the end */
+enum { MI_MAX_PATTERN = 24 }; /* lines, not counting the end */
 
 /* A line of a pattern: an op, and for each of its inputs the line (1 is the
  * first) whose output 0 it must be; 0: any value; -n: the value that line n has

@@ -1,4 +1,5 @@
 /* layer.cu - how the kernels of layer.cuh are laid out, and their launcher. */
+#include "boxes.cuh"
 #include "layer.cuh"
 
 #include <algorithm>
@@ -8,36 +9,9 @@
 namespace mi_layer
 {
 
-using Encode = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                            const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
-                            CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+using mi_boxes::card, mi_boxes::describe;
+
 typedef void (*Kernel)(Args);
-
-/* ---- the card ---------------------------------------------------------------------- */
-
-struct Card {
-    int    sms = 0, smem = 0; /* of a block */
-    Encode encode = nullptr;
-};
-
-static const Card &card()
-{
-    static const Card c = [] {
-        Card                            x;
-        int                             device = 0, major = 0;
-        void                           *f = nullptr;
-        cudaDriverEntryPointQueryResult found;
-        if (!cudaGetDevice(&device) && !cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) &&
-            major == 9 && !cudaDeviceGetAttribute(&x.smem, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) &&
-            !cudaDeviceGetAttribute(&x.sms, cudaDevAttrMultiProcessorCount, device) &&
-            !cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found) &&
-            found == cudaDriverEntryPointSuccess)
-            x.encode = (Encode)f;
-        (void)cudaGetLastError();
-        return x;
-    }();
-    return c;
-}
 
 /* ---- tiles ---------------------------------------------------------------------------- */
 
@@ -91,16 +65,17 @@ static bool lay_out(Product *p)
     return p->smem <= card().smem && p->boxes >= p->cluster;
 }
 
-/* Clocks, about. Both sets of numbers are fitted to what 240 layouts took on an H100 (docs/performance.md): up to 32 tokens
+/* Clocks, about. Both sets of numbers are fitted to what some hundred layouts took on an H100 (docs/performance.md): up to 32 tokens
  * it is W that takes the time, beyond it is what a multiprocessor gets from the second-level cache. */
 struct Fit {
     double shared, memory;      /* bytes a clock of a multiprocessor */
     double end, piece;          /* of a tile; of eight sums that a thread ends */
     double exchange, exchanged; /* in a cluster; a byte of sums there */
+    double place;               /* of a block of o: gate and up's, which have most to fetch, are there so much later */
 };
-static const Fit few = {18.9, 16.1, 390, 584, 440, 0.26}, many = {42.5, 24.3, 830, 228, 48, 0.081};
+static const Fit few = {29.5, 19.6, 1628, 1739, 590, 0.64, 30}, many = {42.5, 24.3, 830, 228, 48, 0.081, 0};
 
-static double cost(const Product *p, int rows)
+static double cost(const Product *p, int rows, bool before_most)
 {
     const Variant *v = p->v;
     const Fit     &f = v->tokens > 32 ? many : few;
@@ -113,7 +88,7 @@ static double cost(const Product *p, int rows)
     const double   all = two_at_once ? each / 2 * 1.43 * one + each % 2 * one : each * one;
     const double   memory = (double)p->tiles * v->n * p->width * 2 / (f.memory * card().sms);
 
-    return std::max({all, memory + ends, blocks * boxes * bytes / (f.shared * card().sms) + ends});
+    return std::max({all, memory + ends, blocks * boxes * bytes / (f.shared * card().sms) + ends}) + (before_most ? f.place * blocks : 0);
 }
 
 static bool cut(Product *p, Kind kind, int rows, int width, int out, int dim, const Variant *v, int cluster)
@@ -129,15 +104,15 @@ static bool cut(Product *p, Kind kind, int rows, int width, int out, int dim, co
     return v->kind == kind && (kind != HEADS || v->n == dim) && (kind != GATED || cluster == 1) && lay_out(p);
 }
 
-static bool choose(Product *best, Kind kind, int rows, int width, int out, int dim)
+static bool choose(Product *best, Kind kind, bool before_most, int rows, int width, int out, int dim)
 {
     double  least = INFINITY;
     Product p;
 
     for (const Variant &v : variants)
         for (int cluster = 1; cluster <= MAX_CLUSTER; cluster *= 2)
-            if ((v.tokens == 32) == (rows <= 32) && cut(&p, kind, rows, width, out, dim, &v, cluster) && cost(&p, rows) < least) {
-                least = cost(&p, rows);
+            if ((v.tokens == 32) == (rows <= 32) && cut(&p, kind, rows, width, out, dim, &v, cluster) && cost(&p, rows, before_most) < least) {
+                least = cost(&p, rows, before_most);
                 *best = p;
             }
     return least < INFINITY;
@@ -182,7 +157,7 @@ static bool plan(MiLayer *l)
 
     for (int i = 0; i < (s->n_heads ? QKV + 1 : QKV); i++) {
         const Sizes z = sizes_of(s, i);
-        if (!choose(&l->product[i], z.kind, s->rows, z.width, z.out, s->head_dim) ||
+        if (!choose(&l->product[i], z.kind, i == O, s->rows, z.width, z.out, s->head_dim) ||
             mi_allow_smem(l->product[i].v->kernel, l->product[i].smem))
             return false;
     }
@@ -241,16 +216,6 @@ extern "C" size_t mi_cuda_layer_workspace(const MiLayer *l) { return l->bytes; }
 
 /* ---- running -------------------------------------------------------------------------- */
 
-/* A matrix as the copies see it: boxes of 64 columns and so many rows. */
-static bool describe(CUtensorMap *map, const void *at, int64_t rows, int64_t columns, int64_t stride, int box_rows)
-{
-    const cuuint64_t shape[2] = {(cuuint64_t)columns, (cuuint64_t)rows}, far[1] = {(cuuint64_t)stride * 2};
-    const cuuint32_t box[2] = {BOX, (cuuint32_t)box_rows}, each[2] = {1, 1};
-    return card().encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)at, shape, far, box, each,
-                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
 /* a.w, its end and what norms x are the caller's. */
 static int launch(void *stream, const Product *p, Args *a, const void *x, int rows, int64_t x_stride, int out)
 {
@@ -259,6 +224,7 @@ static int launch(void *stream, const Product *p, Args *a, const void *x, int ro
     a->rows = rows;
     a->out = out;
     a->boxes = p->boxes;
+    a->groups = (rows + v->tokens - 1) / v->tokens;
     a->cluster = p->cluster;
     a->stages = p->stages;
     a->received = p->stages * stage_bytes(v);
@@ -267,7 +233,7 @@ static int launch(void *stream, const Product *p, Args *a, const void *x, int ro
     a->per_width = 1.f / p->width;
     if (!describe(&a->x, x, rows, p->width, x_stride, v->tokens))
         return cudaErrorInvalidValue;
-    return mi_launch_clusters(v->kernel, dim3(p->tiles * p->cluster, (rows + v->tokens - 1) / v->tokens), dim3((v->tokens > 64 ? 256 : 128) + 64), p->cluster,
+    return mi_launch_clusters(v->kernel, dim3(p->tiles * a->groups * p->cluster), dim3((v->tokens > 64 ? 256 : 128) + 64), p->cluster,
                               p->smem, stream, *a);
 }
 
@@ -325,6 +291,7 @@ extern "C" int mi_cuda_layer(void *stream, const MiLayer *l, const MiLayerCall *
     a.n_squares = p[DOWN].tiles;
     a.eps = c->next_norm.eps;
     a.heads = {.bias = {c->qkv.bias[0], c->qkv.bias[1], c->qkv.bias[2]},
+               .gain = {c->qkv.head_gain[0], c->qkv.head_gain[1]},
                .freqs = c->qkv.freqs,
                .positions = c->qkv.positions,
                .q = (bf16 *)c->qkv.q.data,
@@ -333,6 +300,8 @@ extern "C" int mi_cuda_layer(void *stream, const MiLayer *l, const MiLayerCall *
                .n_heads = s->n_heads,
                .n_kv_heads = s->n_kv_heads,
                .magnitude = c->qkv.magnitude,
+               .eps = c->qkv.head_eps,
+               .offset = c->qkv.head_offset,
                .interleaved = s->interleaved};
     for (int i = 0; i < 3; i++)
         if (!describe(&a.w[i], c->qkv.w[i], (int64_t)(i ? s->n_kv_heads : s->n_heads) * s->head_dim, s->hidden, s->hidden, s->head_dim))

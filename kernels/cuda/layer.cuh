@@ -25,7 +25,7 @@ constexpr int BOX = 64, ROW = BOX * 2; /* columns of a stage; bytes of a row of 
 constexpr int MAX_STAGES = 16, MAX_CLUSTER = 8;
 constexpr int PAD = 8; /* floats behind a row of sums: eight rows of a fragment are in different banks */
 
-enum Kind { BACK, GATED, HEADS }; /* to the residual; gate and up; q, k and v */
+enum Kind { BACK, GATED, HEADS, LOGITS }; /* to the residual; gate and up; q, k and v; the head */
 
 struct Back {
     const bf16  *residual;
@@ -42,19 +42,26 @@ struct Gated {
 };
 
 struct Heads {
-    const float   *bias[3], *freqs;
+    const float   *bias[3], *gain[2], *freqs; /* gain NULL: heads of q or k are not normed */
     const int32_t *positions;
     bf16          *q;
     int64_t        q_stride;
     MiKvView       kv;
     int32_t        n_heads, n_kv_heads;
-    float          magnitude;
+    float          magnitude, eps, offset;
     bool           interleaved;
+};
+
+struct Logits {
+    float       *y; /* NULL: nobody reads them */
+    MiCandidate *best; /* [rows][tiles] the likeliest of each tile; NULL: nobody asks */
+    int64_t      y_stride;
+    int32_t      tiles;
 };
 
 struct Args {
     CUtensorMap  w[3], x; /* w: one; gate and up; q, k and v */
-    int32_t      rows, out, boxes, cluster, stages;
+    int32_t      rows, out, boxes, groups, cluster, stages; /* groups: tiles of tokens */
     int32_t      received, known, bars; /* where in shared memory; the ring is at 0 */
     const float *squares;           /* [n_squares][rows] of what x was before it was scaled; NULL: x is not normed */
     int32_t      n_squares;
@@ -62,6 +69,7 @@ struct Args {
     Back         back;
     Gated        gated;
     Heads        heads;
+    Logits       logits;
 };
 
 /* What ends need, in shared memory: a warp fetches it, and consumers that wait turn the positions into angles. */
@@ -71,7 +79,7 @@ template <Kind KIND, int TOKENS, int N> struct Known {
     char *at;
     __device__ float   *scales() const { return (float *)(at + SCALES); } /* [tokens] 1 / rms */
     __device__ float   *bias() const { return (float *)(at + BIAS); }     /* [N] */
-    __device__ float   *gain() const { return (float *)(at + GAIN); }     /* [N] BACK: offset and all */
+    __device__ float   *gain() const { return (float *)(at + GAIN); }     /* [N] BACK, HEADS: offset and all */
     __device__ int64_t *places() const { return (int64_t *)(at + PLACES); } /* [tokens] HEADS: -1: nowhere */
     __device__ float2  *turns() const { return (float2 *)(at + TURNS); }  /* [tokens][N / 2] HEADS */
 };
@@ -160,8 +168,8 @@ template <Kind KIND, int TOKENS, int N> struct Tile {
     {
         const int c = a.cluster, i = blockIdx.x / c;
         rank = blockIdx.x - i * c;
-        tile = i;
-        token = blockIdx.y * TOKENS;
+        tile = i / a.groups; /* blocks that read the same W run at once */
+        token = (i - tile * a.groups) * TOKENS;
         first = rank * a.boxes / c;
         n = (rank + 1) * a.boxes / c - first;
         tokens = TOKENS / c;
@@ -246,7 +254,7 @@ __device__ __forceinline__ void fetch_known(const Args &a, const Tile<KIND, TOKE
 {
     const int lane = threadIdx.x % 32, first = t.token + t.from;
 
-    if (KIND != GATED) {
+    if (KIND == BACK || KIND == HEADS) {
         const Head   h = KIND == HEADS ? head_of(a.heads, t.tile) : Head{};
         const float *bias = KIND == BACK ? a.back.bias : a.heads.bias[h.part];
         const int    from = KIND == BACK ? t.tile * N : h.head * N, most = KIND == BACK ? a.out : from + N;
@@ -255,6 +263,8 @@ __device__ __forceinline__ void fetch_known(const Args &a, const Tile<KIND, TOKE
             known.bias()[i] = bias && from + i < most ? bias[from + i] : 0;
             if (KIND == BACK)
                 known.gain()[i] = a.back.gain && from + i < most ? a.back.gain[from + i] + a.back.offset : 0;
+            else if (h.part < 2 && a.heads.gain[h.part])
+                known.gain()[i] = a.heads.gain[h.part][i] + a.heads.offset;
         }
         if (KIND == HEADS) {
             const MiKvView &kv = a.heads.kv;
@@ -375,23 +385,77 @@ __device__ __forceinline__ void end_gated(const Args &a, int token, int column, 
     *(uint4 *)(a.gated.y + token * a.gated.y_stride + column) = packed8(y);
 }
 
-/* Four pairs from `pair` on; d: the first of each, then the second; at: where the head goes. */
+__device__ __forceinline__ void end_logits(const Args &a, int tile, int token, int column, const Row8 &d, int lanes)
+{
+    const Logits &l = a.logits;
+    const bool    there = token < a.rows && column < a.out;
+
+    if (l.y && there) {
+        float4 *y = (float4 *)(l.y + token * l.y_stride + column);
+        y[0] = {d.at[0], d.at[1], d.at[2], d.at[3]};
+        y[1] = {d.at[4], d.at[5], d.at[6], d.at[7]};
+    }
+    if (!l.best)
+        return;
+    float v = -INFINITY;
+    int   at = 0x7fffffff;
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (there && beats(d.at[i], column + i, v, at)) {
+            v = d.at[i];
+            at = column + i;
+        }
+    for (int o = 1; o < lanes; o *= 2) {
+        const float w = __shfl_xor_sync(~0u, v, o);
+        const int   j = __shfl_xor_sync(~0u, at, o);
+        if (beats(w, j, v, at)) {
+            v = w;
+            at = j;
+        }
+    }
+    if (threadIdx.x % lanes == 0 && token < a.rows)
+        l.best[(int64_t)token * l.tiles + tile] = {v, at};
+}
+
+/* Four pairs from `pair` on; d: the first of each, then the second; at: where the head goes.  Neighbouring lanes have a head. */
 template <int DIM>
 __device__ __forceinline__ void end_head(const Args &a, int part, int64_t at, int pair, Row8 d, float scale, const float *bias,
-                                         const float2 *turns)
+                                         const float *gain, const float2 *turns)
 {
     const Heads &h = a.heads;
     void        *to = part == 0 ? (void *)h.q : part == 1 ? h.kv.k : h.kv.v;
     const int    first = h.interleaved ? 2 * pair : pair, far = h.interleaved ? 1 : DIM / 2, step = h.interleaved ? 2 : 1;
 
-    if (at < 0)
-        return;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const float  u = d.at[i] * scale + bias[first + i * step], v = d.at[4 + i] * scale + bias[first + i * step + far];
-        const float2 turn = turns[pair + i];
-        d.at[i] = part < 2 ? u * turn.x - v * turn.y : u;
-        d.at[4 + i] = part < 2 ? v * turn.x + u * turn.y : v;
+        d.at[i] = d.at[i] * scale + bias[first + i * step];
+        d.at[4 + i] = d.at[4 + i] * scale + bias[first + i * step + far];
+    }
+    if (part < 2 && h.gain[part]) {
+        float squares = 0;
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            squares += d.at[i] * d.at[i];
+#pragma unroll
+        for (int o = 1; o < DIM / 8; o *= 2)
+            squares += __shfl_xor_sync(~0u, squares, o);
+        const float by = rsqrtf(squares / DIM + h.eps);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            d.at[i] *= by * gain[first + i * step];
+            d.at[4 + i] *= by * gain[first + i * step + far];
+        }
+    }
+    if (at < 0)
+        return;
+    if (part < 2) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float  u = d.at[i], v = d.at[4 + i];
+            const float2 turn = turns[pair + i];
+            d.at[i] = u * turn.x - v * turn.y;
+            d.at[4 + i] = v * turn.x + u * turn.y;
+        }
     }
     if (part && h.kv.dtype != MI_BF16) {
 #pragma unroll
@@ -506,7 +570,7 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
         const float *from = (const float *)(smem + (a.cluster == 1 ? 0 : a.received)) + token * STRIDE;
         Row8         d = {};
 #pragma unroll 4
-        for (int k = 0; k < (KIND == GATED ? 1 : a.cluster); k++, from += t.tokens * STRIDE) {
+        for (int k = 0; k < (KIND == GATED || KIND == LOGITS ? 1 : a.cluster); k++, from += t.tokens * STRIDE) {
             const float4 u = *(const float4 *)(from + first), v = *(const float4 *)(from + second);
             d.at[0] += u.x, d.at[1] += u.y, d.at[2] += u.z, d.at[3] += u.w;
             d.at[4] += v.x, d.at[5] += v.y, d.at[6] += v.z, d.at[7] += v.w;
@@ -544,7 +608,7 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
         wait_for_predecessor();
         uint4 residual = residual_of(threadIdx.x < pieces ? threadIdx.x : 0);
         multiply(d);
-        if (KIND != GATED && a.cluster > 1) {
+        if ((KIND == BACK || KIND == HEADS) && a.cluster > 1) {
             tell(d);
         } else {
             put(d);
@@ -561,11 +625,13 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
             } else if (KIND == GATED) {
                 end_gated(a, at, t.tile * (N / 2) + c, sum_of(token, c, c + 4), sum_of(token, N / 2 + c, N / 2 + c + 4),
                           known.scales()[token]);
+            } else if (KIND == LOGITS) {
+                end_logits(a, t.tile, at, t.tile * N + c, sum_of(token, c, c + 4), PIECES);
             } else {
                 Row8 s = sum_of(token, c, inter ? c + 4 : N / 2 + c);
                 if (inter)
                     s = {s.at[0], s.at[2], s.at[4], s.at[6], s.at[1], s.at[3], s.at[5], s.at[7]};
-                end_head<N>(a, part, known.places()[token], piece * 4, s, known.scales()[token], known.bias(),
+                end_head<N>(a, part, known.places()[token], piece * 4, s, known.scales()[token], known.bias(), known.gain(),
                             known.turns() + token * (N / 2));
             }
         }
@@ -601,7 +667,7 @@ __global__ void __launch_bounds__((TOKENS > 64 ? 256 : 128) + 64, N <= 128 ? 2 :
     } else if (warp > T::CONSUMERS / 32) {
         const Known<KIND, TOKENS, N> known{smem + a.known};
         fetch_known(a, t, known);
-        if (KIND != BACK)
+        if (KIND == GATED || KIND == HEADS)
             fetch_scales<TOKENS>(a, t.token + t.from, t.tokens, known.scales());
         arrive_at(bars.known);
     } else if (threadIdx.x == T::CONSUMERS) {

@@ -1,7 +1,8 @@
 /* layer.h - what a layer does between one attention and the next, as four kernels:
  *
  *   h = x + a O' + b,  act = silu(n G') * n U',  y = h + act D' + b,  n = rmsnorm(h)
- *   q, k, v = rope(rmsnorm(y) W' + b), k and v into the cache of the next layer
+ *   q, k, v = rope(rmsnorm(y) W' + b), k and v into the cache of the next layer; before rope each head of q and k
+ *   may be normed, as Qwen3 does
  *
  * for up to MI_LAYER_MAX_ROWS rows of bf16, a product each with all that comes before and after it.  Sums are f32
  * in an order that is the same in every run. */
@@ -49,7 +50,7 @@ typedef struct {
     const void  *o, *gate, *up, *down; /* [hidden][heads_width], [ff][hidden] twice, [hidden][ff] */
     const float *o_bias, *down_bias;   /* or NULL */
     MiGemvNorm   norm, next_norm;
-    MiGemvQkv    qkv; /* w, bias, freqs, positions, magnitude, q, kv; the rest as in the shape */
+    MiGemvQkv    qkv; /* w, bias, freqs, positions, magnitude, head_* (gain NULL: no norm), q, kv; the rest as in the shape */
     void        *workspace;
 } MiLayerCall;
 

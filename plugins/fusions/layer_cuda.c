@@ -33,6 +33,22 @@ static const MiPattern heads_pattern[] = {
     {NULL, {0}},
 };
 
+/* The same with each head of q and k normed, as in Qwen3. */
+enum { NORM_Q = V + 1, NORM_K, NORMED_ROPE_Q, NORMED_ROPE_K, NORMED_APPEND };
+static const MiPattern normed_pattern[] = {
+    MLP_LINES,
+    [NEXT_NORM] = {"rmsnorm", {1 + DOWN_ADD}},
+    [Q] = {"linear", {1 + NEXT_NORM}},
+    [K] = {"linear", {1 + NEXT_NORM}},
+    [V] = {"linear", {1 + NEXT_NORM}},
+    [NORM_Q] = {"rmsnorm", {1 + Q}},
+    [NORM_K] = {"rmsnorm", {1 + K}},
+    [NORMED_ROPE_Q] = {"rope", {1 + NORM_Q}},
+    [NORMED_ROPE_K] = {"rope", {1 + NORM_K}},
+    [NORMED_APPEND] = {"kv_append", {1 + NORMED_ROPE_K, 1 + V}},
+    {NULL, {0}},
+};
+
 /* ---- what fits ----------------------------------------------------------------------- */
 
 /* Rows one after the other, each in one piece. */
@@ -48,7 +64,8 @@ static bool packed(const MiTensor *t)
 static bool no_bias(const MiArgs *linear) { return linear->node->weight[1] == NULL; }
 static int32_t narrow(int64_t n) { return (int32_t)CLAMP(n, 0, INT32_MAX); }
 
-static MiLayerShape shape_of(const MiArgs *at, bool heads)
+/* rope: of q, after it come k's and the append; NULL: there are none. */
+static MiLayerShape shape_of(const MiArgs *at, const MiArgs *rope)
 {
     const MiTensor *a = &at[O].in[0];
     MiLayerShape    s = {.rows = narrow(a->shape[0]),
@@ -56,11 +73,11 @@ static MiLayerShape shape_of(const MiArgs *at, bool heads)
                          .ff = narrow(at[GATE].out[0].shape[1]),
                          .heads_width = narrow(at[O].node->weight[0]->shape[1])};
 
-    if (heads) {
-        s.n_heads = narrow(at[ROPE_Q].in[0].shape[1]);
-        s.n_kv_heads = narrow(at[ROPE_K].in[0].shape[1]);
-        s.head_dim = narrow(at[ROPE_Q].in[0].shape[2]);
-        s.interleaved = ((const MiRotate *)at[ROPE_Q].node->attr)->style == MI_ROPE_INTERLEAVED;
+    if (rope) {
+        s.n_heads = narrow(rope[0].in[0].shape[1]);
+        s.n_kv_heads = narrow(rope[1].in[0].shape[1]);
+        s.head_dim = narrow(rope[0].in[0].shape[2]);
+        s.interleaved = ((const MiRotate *)rope[0].node->attr)->style == MI_ROPE_INTERLEAVED;
     }
     return s;
 }
@@ -95,24 +112,35 @@ static bool wins(const MiArgs *at, MiShape shape)
 
 static bool mlp_match(const MiArgs *at, MiShape shape)
 {
-    return wins(at, shape) && mlp_fits(at) &&
-           possible(shape_of(at, false));
+    return wins(at, shape) && mlp_fits(at) && possible(shape_of(at, NULL));
 }
 
-static bool heads_match(const MiArgs *at, MiShape shape)
+static bool heads_fit(const MiArgs *at, const MiArgs *rope)
 {
-    const MiTensor *q = &at[ROPE_Q].in[0], *k = &at[ROPE_K].in[0], *v = &at[APPEND].in[1];
-    const MiRotate *r = at[ROPE_Q].node->attr;
+    const MiTensor *q = &rope[0].in[0], *k = &rope[1].in[0], *v = &rope[2].in[1];
+    const MiRotate *r = rope[0].node->attr;
 
-    return wins(at, shape) && mlp_fits(at) && q->ndim == 3 &&
-           k->ndim == 3 && v->ndim == 3 && packed(&at[ROPE_Q].out[0]) && r->dim == q->shape[2] &&
-           memcmp(r, at[ROPE_K].node->attr, sizeof *r) == 0 && at[ROPE_Q].node->in[1].id == at[ROPE_K].node->in[1].id &&
+    return mlp_fits(at) && q->ndim == 3 && k->ndim == 3 && v->ndim == 3 && packed(&rope[0].out[0]) && r->dim == q->shape[2] &&
+           memcmp(r, rope[1].node->attr, sizeof *r) == 0 && rope[0].node->in[1].id == rope[1].node->in[1].id &&
            q->shape[1] * q->shape[2] == at[Q].out[0].shape[1] && k->shape[1] * k->shape[2] == at[K].out[0].shape[1] &&
            q->shape[2] == k->shape[2] && v->shape[1] == k->shape[1] && v->shape[2] == k->shape[2] &&
-           at[V].out[0].shape[1] == at[K].out[0].shape[1] && possible(shape_of(at, true));
+           at[V].out[0].shape[1] == at[K].out[0].shape[1] && possible(shape_of(at, rope));
+}
+
+static bool heads_match(const MiArgs *at, MiShape shape) { return wins(at, shape) && heads_fit(at, &at[ROPE_Q]); }
+
+static bool normed_match(const MiArgs *at, MiShape shape)
+{
+    return wins(at, shape) && memcmp(at[NORM_Q].node->attr, at[NORM_K].node->attr, sizeof(MiNorm)) == 0 && at[NORM_Q].in[0].ndim == 3 &&
+           at[NORM_K].in[0].ndim == 3 && heads_fit(at, &at[NORMED_ROPE_Q]);
 }
 
 /* ---- running ---------------------------------------------------------------------------- */
+
+static const MiArgs *rope_of(const MiCall *call)
+{
+    return call->n <= N_MLP ? NULL : &call->at[call->n > APPEND + 1 ? NORMED_ROPE_Q : ROPE_Q];
+}
 
 static void release(void *state) { mi_cuda_layer_free(state); }
 
@@ -126,14 +154,15 @@ static bool launched(int e, GError **error)
 
 static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    const MiLayerShape shape = shape_of(call->at, call->n > N_MLP);
+    const MiArgs      *rope = rope_of(call);
+    const MiLayerShape shape = shape_of(call->at, rope);
     MiLayer           *l;
 
     (void)ctx;
     if (!launched(mi_cuda_layer_new(&l, &shape), error))
         return false;
     *state = l;
-    *workspace = mi_cuda_layer_workspace(l) + (call->n > N_MLP ? left_bytes(&call->at[ROPE_K].in[0]) : 0);
+    *workspace = mi_cuda_layer_workspace(l) + (rope ? left_bytes(&rope[1].in[0]) : 0);
     return true;
 }
 
@@ -145,7 +174,7 @@ static MiGemvNorm norm_of(const MiArgs *at)
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
-    const MiArgs *at = call->at;
+    const MiArgs *at = call->at, *rope = rope_of(call);
     MiLayerCall   c = {.a = at[O].in[0],
                        .x = at[O_ADD].in[0],
                        .y = at[DOWN_ADD].out[0],
@@ -159,23 +188,29 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
                        .down_bias = at[DOWN].weight[1].tensor.data,
                        .norm = norm_of(&at[NORM]),
                        .workspace = call->workspace};
-    const bool      has_heads = call->n > N_MLP, scaled = has_heads && mi_dtype_scaled(at[APPEND].kv->dtype);
-    const MiTensor *k = has_heads ? &at[ROPE_K].in[0] : NULL; /* no such line in the shorter pattern */
+    const bool      scaled = rope && mi_dtype_scaled(rope[2].kv->dtype);
+    const MiTensor *k = rope ? &rope[1].in[0] : NULL;
     void           *room = (char *)call->workspace + mi_cuda_layer_workspace(state);
 
-    if (has_heads) {
-        const MiRotate *r = at[ROPE_Q].node->attr;
+    if (rope) {
+        const MiRotate *r = rope[0].node->attr;
 
         c.next_norm = norm_of(&at[NEXT_NORM]);
-        c.qkv = (MiGemvQkv){.freqs = at[ROPE_Q].in[1].data,
+        c.qkv = (MiGemvQkv){.freqs = rope[0].in[1].data,
                             .positions = call->batch->positions,
                             .magnitude = r->magnitude,
-                            .q = at[ROPE_Q].out[0],
-                            .kv = scaled ? left_view(room, k) : *at[APPEND].kv};
+                            .q = rope[0].out[0],
+                            .kv = scaled ? left_view(room, k) : *rope[2].kv};
         if (c.qkv.kv.dtype != MI_BF16 && c.qkv.kv.dtype != MI_F16 && c.qkv.kv.dtype != MI_F32) {
             g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
                         "it writes a cache of f32, f16, bf16, fp8 or int8; set [engine] kv_dtype");
             return false;
+        }
+        for (int i = 0; i < 2 && rope == &at[NORMED_ROPE_Q]; i++) {
+            const MiGemvNorm n = norm_of(&at[NORM_Q + i]);
+            c.qkv.head_gain[i] = n.gain;
+            c.qkv.head_eps = n.eps;
+            c.qkv.head_offset = n.offset;
         }
         for (int i = 0; i < 3; i++) {
             c.qkv.w[i] = at[Q + i].weight[0].tensor.data;
@@ -183,7 +218,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
         }
     }
     return launched(mi_cuda_layer(ctx->stream, state, &c), error) &&
-           (!scaled || launched(mi_cuda_kv_append(ctx->stream, left(room, k, 0), left(room, k, 1), at[APPEND].kv), error));
+           (!scaled || launched(mi_cuda_kv_append(ctx->stream, left(room, k, 0), left(room, k, 1), rope[2].kv), error));
 }
 
 static const MiOp     op = {.struct_size = sizeof op, .prepare = prepare, .run = run, .release = release};
@@ -191,6 +226,9 @@ static const MiFusion mlp = {
     .struct_size = sizeof mlp, .pattern = mlp_pattern, .layouts = layouts, .match = mlp_match, .op = &op};
 static const MiFusion heads = {
     .struct_size = sizeof heads, .pattern = heads_pattern, .layouts = layouts, .match = heads_match, .op = &op, .scales = true};
+static const MiFusion normed = {
+    .struct_size = sizeof normed, .pattern = normed_pattern, .layouts = layouts, .match = normed_match, .op = &op, .scales = true};
 
 MI_PLUGIN("layer_cuda", "0.1", "What a layer does between one attention and the next, as four kernels",
-          MI_FEATURE_FUSION("layer", "cuda", &mlp, NULL), MI_FEATURE_FUSION("layer_heads", "cuda", &heads, NULL));
+          MI_FEATURE_FUSION("layer", "cuda", &mlp, NULL), MI_FEATURE_FUSION("layer_heads", "cuda", &heads, NULL),
+          MI_FEATURE_FUSION("layer_normed_heads", "cuda", &normed, NULL));
