@@ -49,7 +49,7 @@ gpu_programs =
 if MI_CUDA
 check_PROGRAMS += tests/gpu_calls.so tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_quant tests/gpu_samplers
 check_PROGRAMS += tests/plugins/lost_cuda.so tests/plugins/wrong_cuda.so
-gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_layer tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_quant tests/gpu_samplers \
+gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_layer tests/gpu_head tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_quant tests/gpu_samplers \
 	tests/gpu_determinism.sh tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.sh tests/gpu_steady.sh
 # The example's plugins as their Makefile builds them, for machines that have a card and no compiler.
 check_DATA = examples/plugin/cuda/acme_add_cuda.so

@@ -27,6 +27,8 @@ typedef enum {
 
 /* Up to FEW rows gemv.cuh computes, or quant_gemv.cuh, beyond that skinny.cuh. */
 enum { MI_GEMV_FEW_ROWS = 4, MI_GEMV_MAX_ROWS = 32, MI_GEMV_LATER = 3 };
+/* Of the head; beyond that head.h is faster. */
+enum { MI_GEMV_HEAD_ROWS = 24 };
 
 /* Weights that a later kernel reads, for the second-level cache: the first `bytes` of every `stride`, n times. */
 typedef struct {

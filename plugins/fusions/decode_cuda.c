@@ -461,7 +461,7 @@ static bool head_match(const MiArgs *at, MiShape shape)
     const MiTensor *x = &at[ROWS].in[0], *y = &at[HEAD].out[0];
 
     (void)shape;
-    return x->ndim == 2 && packed(x) && y->ndim == 2 && y->dtype == MI_F32 && y->stride[1] == 1 &&
+    return x->ndim == 2 && packed(x) && y->ndim == 2 && y->dtype == MI_F32 && y->stride[1] == 1 && y->shape[0] <= MI_GEMV_HEAD_ROWS &&
            !has_bias(&at[HEAD]) && possible(head_plan(at));
 }
 

@@ -17,7 +17,7 @@ plugins_fusion_prefill_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 if MI_CUDA
 plugins += plugins/fusion_decode_cuda.so
 endif
-plugins_fusion_decode_cuda_so_SOURCES  = plugins/fusions/decode_cuda.c plugins/fusions/left_cuda.h kernels/cuda/gemv.cu kernels/cuda/gemv.cuh \
+plugins_fusion_decode_cuda_so_SOURCES  = plugins/fusions/decode_cuda.c plugins/fusions/left_cuda.h kernels/cuda/gemv.cu kernels/cuda/pick.cu kernels/cuda/gemv.cuh \
 	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h kernels/cuda/quant_gemv.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h \
 	kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv.h kernels/cuda/quant.h kernels/cuda/skinny.cu \
 	kernels/cuda/skinny.cuh kernels/cuda/skinny_parts.cuh kernels/cuda/skinny.h kernels/cuda/rows.cu kernels/cuda/ops.h
@@ -37,7 +37,7 @@ plugins_fusion_sampling_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 if MI_CUDA
 plugins += plugins/fusion_layer_cuda.so
 endif
-plugins_fusion_layer_cuda_so_SOURCES  = plugins/fusions/layer_cuda.c plugins/fusions/left_cuda.h kernels/cuda/layer.cu \
+plugins_fusion_layer_cuda_so_SOURCES  = plugins/fusions/layer_cuda.c plugins/fusions/left_cuda.h kernels/cuda/layer.cu kernels/cuda/boxes.cuh \
 	kernels/cuda/layer.cuh kernels/cuda/layer.h kernels/cuda/wgmma.cuh kernels/cuda/rows.cu kernels/cuda/ops.h
 plugins_fusion_layer_cuda_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_layer_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
@@ -52,3 +52,12 @@ plugins_fusion_fp8_cuda_so_SOURCES  = plugins/fusions/fp8_cuda.c kernels/cuda/fp
 plugins_fusion_fp8_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_fusion_fp8_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_fp8_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
+
+if MI_CUDA
+plugins += plugins/fusion_head_cuda.so
+endif
+plugins_fusion_head_cuda_so_SOURCES  = plugins/fusions/head_cuda.c kernels/cuda/head.cu kernels/cuda/head.h kernels/cuda/boxes.cuh \
+	kernels/cuda/layer.cuh kernels/cuda/wgmma.cuh kernels/cuda/pick.cu
+plugins_fusion_head_cuda_so_CPPFLAGS = $(kernel_cppflags)
+plugins_fusion_head_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_fusion_head_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
