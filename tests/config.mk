@@ -1,5 +1,6 @@
 test_programs += tests/fuzz_ini tests/test_config tests/test_inspect
 test_scripts  += tests/stale.sh
+test_scripts  += tests/braces.sh
 tests_test_inspect_SOURCES  = tests/test_inspect.c $(TEST_COMMON)
 tests_test_inspect_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_test_inspect_LDADD    = $(TEST_LDADD)
