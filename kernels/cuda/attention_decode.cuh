@@ -9,7 +9,9 @@
  * K is what a cache's elements are: T, or numbers with scales, which become f16 on their way to the tensor cores.  A load
  * of a matrix leaves four neighbouring bytes where there would be two elements: dimensions change places, alike in keys and
  * queries, and in values and what is made of them.  The scale of a key multiplies its score.  That of a value multiplies its
- * weight, and the largest of a row is sought among those products: no weight leaves the range of f16. */
+ * weight, and the largest of a row is sought among those products: no weight leaves the range of f16.  Half the bytes leave
+ * half the time for the chain from a score to what it weighs, so a warp takes 32 of their positions at a time, and looks up
+ * where the next ones lie while it computes. */
 #ifndef KERNELS_CUDA_ATTENTION_DECODE_CUH
 #define KERNELS_CUDA_ATTENTION_DECODE_CUH
 
@@ -25,8 +27,8 @@ constexpr int MAX_CLUSTER_KEYS = 16384, SMALL = 256; /* keys; so many are one bl
 /* Units of 16 rows, and behind them the scales of 16 positions in words; two blocks a multiprocessor. */
 template <typename K, int D> struct Ring {
     static constexpr int SIZE = sizeof(K), PITCH = D * SIZE + 16; /* bytes of a row: an odd number of 16, no bank conflicts */
-    static constexpr int DEPTH = SIZE > 1 ? D <= 64 ? 6 : D <= 96 ? 4 : 3 : D <= 64 ? 10 : D <= 96 ? 7 : D <= 128 ? 6 : 5;
-    static constexpr int UNIT = KEYS * PITCH, PAIRS = SIZE > 1 ? 0 : DEPTH / 2 + 1, SCALES = DEPTH * UNIT;
+    static constexpr int DEPTH = SIZE > 1 ? D <= 64 ? 6 : D <= 96 ? 4 : 3 : D <= 64 ? 8 : D <= 96 ? 7 : D <= 128 ? 6 : 5;
+    static constexpr int UNIT = KEYS * PITCH, PAIRS = SIZE > 1 ? 0 : DEPTH == 8 ? 8 : DEPTH / 2 + 1, SCALES = DEPTH * UNIT;
     static constexpr int WARP = SCALES + (PAIRS * KEYS * 4 + 127) / 128 * 128;
 };
 
@@ -83,12 +85,21 @@ __device__ __forceinline__ unsigned load_word(unsigned at)
     return x;
 }
 
+/* Of a scale: 2^-109 at least, or 0. */
+__device__ __forceinline__ float log2_fast(float x)
+{
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* ---- a warp's keys ----------------------------------------------------------------- */
 
 /* NB blocks of 8 packed rows. */
 template <typename T, typename K, int D, int NB> struct Warp {
     using R = Ring<K, D>;
     using Number = std::conditional_t<SCALED<K>, __half, T>; /* what is multiplied */
+    static constexpr int AT_ONCE = SCALED<K> && D <= 64 && NB == 1 ? 2 : 1; /* times 16 positions, TURN apart */
     static constexpr int ROWS = NB * 8, EACH = 16 / (int)sizeof(K), CHUNKS = D / EACH, OUT_PITCH = D + 4;
     static_assert(ROWS * OUT_PITCH * sizeof(float) <= R::WARP, "a warp's share fits its ring");
 
@@ -97,6 +108,8 @@ template <typename T, typename K, int D, int NB> struct Warp {
     const int              lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     unsigned char         *mine;
     unsigned ring, whole, step, at = 0; /* the latter three in the cache, in 16 bytes: sequence, a position more, this lane's */
+    int      page_shift = -1; /* of a cache with scales whose pages are a power of two: */
+    unsigned page = 0;        /* of this lane's position in the unit that is requested next; nobody waits for it until then */
     bool     paged;
     int      n_units; /* 2i: keys, 2i + 1: values of the warp's i-th 16 positions */
     const T *q_at[NB];
@@ -109,7 +122,12 @@ template <typename T, typename K, int D, int NB> struct Warp {
     {
         whole = paged ? 0 : (unsigned)(mi_kv_offset(&a.kv, p.seq, 0, p.kv_head) / EACH);
         step = (unsigned)(a.kv.stride_token / EACH);
-        n_units = 2 * max(0, (p.k1 - p.k0 - warp * KEYS + TURN - 1) / TURN);
+        n_units = 2 * max(0, (p.k1 - p.k0 - warp * KEYS + TURN * AT_ONCE - 1) / (TURN * AT_ONCE)) * AT_ONCE; /* some have no keys */
+        if constexpr (SCALED<K>) {
+            page_shift = !paged || a.kv.block_size & (a.kv.block_size - 1) ? -1 : __ffs(a.kv.block_size) - 1;
+            if (n_units && page_shift >= 0)
+                page = page_of(min(p.k0 + warp * KEYS + lane % KEYS, p.k1 - 1));
+        }
 #pragma unroll
         for (int n = 0; n < NB; n++) {
             const int row = min(n * 8 + lane / 4, p.packed - 1);
@@ -128,8 +146,19 @@ template <typename T, typename K, int D, int NB> struct Warp {
         return paged ? (unsigned)(mi_kv_offset(&a.kv, part.seq, p, part.kv_head) / EACH) : whole + (unsigned)p * step;
     }
 
+    __device__ __forceinline__ unsigned page_of(int p) const
+    {
+        return (unsigned)a.kv.block_table[(int64_t)part.seq * a.kv.max_blocks + (p >> page_shift)];
+    }
+    /* As place(), without a division. */
+    __device__ __forceinline__ unsigned place_in(unsigned page, int p) const
+    {
+        return page * (unsigned)(a.kv.stride_block / EACH) + (unsigned)(p & (a.kv.block_size - 1)) * step +
+               (unsigned)part.kv_head * (unsigned)(a.kv.stride_head / EACH);
+    }
+
     /* Where a warp keeps the scales of its i-th 16 positions; those of the position at `place` in the cache. */
-    __device__ __forceinline__ unsigned scales_at(int i) const { return ring + R::SCALES + i % max(R::PAIRS, 1) * KEYS * 4; }
+    __device__ __forceinline__ unsigned scales_at(int i) const { return ring + R::SCALES + (unsigned)i % max(R::PAIRS, 1) * KEYS * 4; }
     __device__ __forceinline__ void     request_scales(int i, int row, unsigned place, bool there)
     {
         copy_4(scales_at(i) + row * 4, (const unsigned *)a.kv.scales + place / CHUNKS, there);
@@ -142,7 +171,12 @@ template <typename T, typename K, int D, int NB> struct Warp {
         const K  *side = (const K *)(u & 1 ? a.kv.v : a.kv.k);
 
         if (!(u & 1)) {
-            at = place(min(p0 + lane % KEYS, part.k1 - 1));
+            if (SCALED<K> && page_shift >= 0) {
+                at = place_in(page, min(p0 + lane % KEYS, part.k1 - 1));
+                page = page_of(min(p0 + TURN + lane % KEYS, part.k1 - 1));
+            } else {
+                at = place(min(p0 + lane % KEYS, part.k1 - 1));
+            }
             if (SCALED<K> && lane < KEYS && (p0 + lane < to || p0 + lane >= part.k1))
                 request_scales(u / 2, lane, at, p0 + lane < part.k1);
         }
@@ -151,7 +185,7 @@ template <typename T, typename K, int D, int NB> struct Warp {
             const int      row = (i * 32 + lane) / CHUNKS, chunk = (i * 32 + lane) % CHUNKS, p = p0 + row;
             const unsigned row_at = __shfl_sync(~0u, at, row);
             if (p < to || p >= part.k1)
-                copy_16(ring + u % R::DEPTH * R::UNIT + row * R::PITCH + chunk * 16,
+                copy_16(ring + (unsigned)u % R::DEPTH * R::UNIT + row * R::PITCH + chunk * 16,
                         side + ((uint64_t)row_at + chunk) * EACH, p < part.k1);
         }
         copies_commit();
@@ -248,6 +282,134 @@ template <typename T, typename K, int D, int NB> struct Warp {
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 out[n][j][i] *= keep[i & 1];
+    }
+
+    /* The same of 8 packed rows and twice 16 keys, `key` and TURN later, of a cache with scales.  factor: what scores are to be
+     * multiplied with before the soft cap, or at all. */
+    __device__ __forceinline__ void softmax_two(float (&score)[2][4], int key, float factor, const Cap &cap,
+                                                const unsigned (&scales)[2][2], unsigned (&weights)[2][2])
+    {
+        float keep[2], m[2] = {-INFINITY, -INFINITY};
+
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                score[h][i] *= key_scale(scales[h][i / 2]) * factor;
+        if (a.softcap > 0) {
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    score[h][i] = cap.of(score[h][i]) * (a.scale * LOG2E);
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int at = key + h * TURN + i / 2 * 8;
+                if (at < see[0][i & 1].first || at >= see[0][i & 1].end)
+                    score[h][i] = -INFINITY;
+                m[i & 1] = fmaxf(m[i & 1], score[h][i] + log2_fast(value_scale(scales[h][i / 2])));
+            }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+#pragma unroll
+            for (int o = 4; o < 32; o *= 2)
+                m[i] = fmaxf(m[i], __shfl_xor_sync(~0u, m[i], o));
+            m[i] = fmaxf(m[i], top[0][i]);
+            const float safe = m[i] == -INFINITY ? 0 : m[i];
+            keep[i] = exp2_fast(top[0][i] - safe);
+            top[0][i] = m[i];
+            sum[0][i] *= keep[i];
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+#pragma unroll
+                for (int k = i; k < 4; k += 2) {
+                    score[h][k] = exp2_fast(score[h][k] - safe);
+                    sum[0][i] += score[h][k];
+                    score[h][k] *= value_scale(scales[h][k / 2]);
+                }
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            weights[h][0] = turned(pack<Number>(score[h][0], score[h][1]));
+            weights[h][1] = turned(pack<Number>(score[h][2], score[h][3]));
+        }
+#pragma unroll
+        for (int j = 0; j < D / 16; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                out[0][j][i] *= keep[i & 1];
+    }
+
+    /* As attend(), two units of keys and two of values at a time. */
+    __device__ __forceinline__ void attend_two()
+    {
+        const float    factor = a.softcap > 0 ? __fdividef(1, a.scale) : LOG2E; /* q has the scale of scores */
+        const Cap      cap(a);
+        const unsigned key_at = ring + (lane / 8 % 2 * 8 + lane % 8) * R::PITCH + lane / 16 * 16;
+        const unsigned value_at = ring + (lane / 16 * 8 + lane % 8) * R::PITCH + lane / 8 % 2 * 16;
+
+        top[0][0] = top[0][1] = -INFINITY, sum[0][0] = sum[0][1] = 0;
+#pragma unroll
+        for (int j = 0; j < D / 16; j++)
+            out[0][j][0] = out[0][j][1] = out[0][j][2] = out[0][j][3] = 0;
+        for (int u = 0; u < n_units; u += 4) {
+            float    score[2][4] = {};
+            unsigned weights[2][2], scales[2][2];
+
+            copies_wait<R::DEPTH - 4>();
+            __syncwarp();
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                    scales[h][i] = load_word(scales_at(u / 2 + h) + (lane / 4 + i * 8) * 4);
+#pragma unroll
+                for (int k = 0; k < D / 32; k++) {
+                    unsigned x[4], y[2][4];
+                    load_matrices(x, key_at + (unsigned)(u + 2 * h) % R::DEPTH * R::UNIT + k * 32);
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        halves<K>(x[i], y[i / 2][i % 2], y[i / 2][i % 2 + 2]);
+#pragma unroll
+                    for (int i = 0; i < 2; i++)
+                        multiply<Number>(score[h], y[i], q[0][2 * k + i][0], q[0][2 * k + i][1]);
+                }
+            }
+            __syncwarp();
+            request_if(u + R::DEPTH - 1);
+            request_if(u + R::DEPTH);
+            softmax_two(score, part.k0 + (u / 2 * WARPS + warp) * KEYS + lane / 4, factor, cap, scales, weights);
+            copies_wait<R::DEPTH - 3>();
+            __syncwarp();
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+#pragma unroll
+                for (int j = 0; j < D / 32; j++) {
+                    unsigned x[4], y[2][4]; /* of 16 dimensions each: even ones, odd ones; keys 0 to 7, 8 to 15 */
+                    load_matrices_turned(x, value_at + (unsigned)(u + 2 * h + 1) % R::DEPTH * R::UNIT + j * 32);
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        halves_of_pairs<K>(x[i], y[i % 2][i / 2 * 2], y[i % 2][i / 2 * 2 + 1]);
+#pragma unroll
+                    for (int i = 0; i < 2; i++)
+                        multiply<Number>(out[0][2 * j + i], y[i], weights[h][0], weights[h][1]);
+                }
+            __syncwarp();
+            request_if(u + R::DEPTH + 1);
+            request_if(u + R::DEPTH + 2);
+        }
+        copies_wait<0>();
+        __syncwarp();
+    }
+    __device__ __forceinline__ void request_if(int u)
+    {
+        if (u < n_units)
+            request(u, part.k1);
+        else
+            copies_commit();
     }
 
     /* A running softmax over the warp's keys. */
@@ -400,7 +562,11 @@ __global__ void __launch_bounds__(THREADS, D <= 64 || (D <= 128 && NB == 1) ? 2 
     wait_for_predecessor();
     warp.load_queries();
     warp.request_new();
-    warp.attend();
+    if constexpr (W::AT_ONCE > 1) {
+        warp.attend_two();
+    } else {
+        warp.attend();
+    }
     warp.leave(of_warp[warp.warp]);
     __syncthreads();
     if (p.n == 1) {
