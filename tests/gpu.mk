@@ -47,9 +47,9 @@ tests_gpu_calls_so_LDADD    = -ldl
 # make check runs them, too.  A new one: here, and in the list of tests/gpu.
 gpu_programs =
 if MI_CUDA
-check_PROGRAMS += tests/gpu_calls.so tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_quant tests/gpu_samplers
+check_PROGRAMS += tests/gpu_calls.so tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_quant tests/gpu_quant_layer tests/gpu_samplers
 check_PROGRAMS += tests/plugins/lost_cuda.so tests/plugins/wrong_cuda.so
-gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_layer tests/gpu_head tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_quant tests/gpu_samplers \
+gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_layer tests/gpu_head tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_quant tests/gpu_quant_layer tests/gpu_samplers \
 	tests/gpu_determinism.sh tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.sh tests/gpu_steady.sh
 # The example's plugins as their Makefile builds them, for machines that have a card and no compiler.
 check_DATA = examples/plugin/cuda/acme_add_cuda.so
@@ -75,3 +75,8 @@ tests_gpu_quant_SOURCES  = tests/gpu_quant.c tests/gpu.h kernels/cuda/gemm.c ker
 tests_gpu_quant_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_quant_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_quant_LDADD    = $(gpu_ldadd)
+
+tests_gpu_quant_layer_SOURCES  = tests/gpu_quant_layer.c tests/gpu.h kernels/cuda/quant_layer.cu kernels/cuda/quant_pack.cu kernels/cuda/gemm_bias.cu
+tests_gpu_quant_layer_CPPFLAGS = $(gpu_cppflags)
+tests_gpu_quant_layer_LDFLAGS  = $(gpu_ldflags)
+tests_gpu_quant_layer_LDADD    = $(gpu_ldadd)

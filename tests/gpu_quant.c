@@ -263,7 +263,7 @@ static void bench(void)
     t.copies = (int)(total / t.bytes);
     for (t.rows = 1; t.rows <= 64; t.rows *= 4)
         printf("# cuBLASLt bf16, %d rows: %.2f\n", t.rows, timed(blas, &t));
-    for (int i = 0; i < N_FORMS; i++)
+    for (int i = 0; i < N_FORMS && strcmp(g_getenv("MI_BENCH"), "rows"); i++)
         for (t.rows = 1; t.rows <= MI_GEMV_FEW_ROWS; t.rows *= 2) {
             t.plan = (MiGemvPlan){
                 .kind = MI_GEMV_PLAIN, .dtype = MI_BF16, .rows = t.rows, .in = SIDE, .out = SIDE, .form = forms[i]};
@@ -299,7 +299,7 @@ int main(void)
     gpu_open();
     gpu_card.recall = recall;
     gpu_card.measures = measures;
-    for (int i = 0; i < N_FORMS; i++) {
+    for (int i = 0; i < N_FORMS && g_strcmp0(g_getenv("MI_BENCH"), "rows"); i++) {
         rounding(forms[i], 13, 200, MI_BF16);
         rounding(forms[i], 40, 896, MI_F32);
         rounding(forms[i], 8, i % 2 ? 4864 : 72, MI_F16);

@@ -6,7 +6,7 @@
  * mma.m16n8k32, so four rows of x fill it; W is its tall side, two records of eight rows,
  * which need not lie next to each other.  Weights of 8 bit need no conversion at all, of
  * 4 bit one and a half operations for four: a nibble in the high half of its byte is 16 times
- * itself.  The sums are exact until a group's scale multiplies them. */
+ * itself.  The sums are exact until a group's scale multiplies them.  One row of x and the usual form take dp4a instead. */
 #ifndef KERNELS_CUDA_QUANT_GEMV_CUH
 #define KERNELS_CUDA_QUANT_GEMV_CUH
 
@@ -321,12 +321,53 @@ __device__ __forceinline__ void multiply_chunk(const Packed &a, unsigned p, unsi
     }
 }
 
+/* The same for one row of x and the usual form without the tensor core, whose latency is longer than what is left of one
+ * product: a lane has its own columns of rows g of both, so y is summed over the lanes of a row by added_up(). x: of this
+ * chunk and lane % 4. */
+template <int BITS>
+__device__ __forceinline__ void multiply_one(unsigned p, unsigned q, unsigned x, unsigned factors, float *y)
+{
+    constexpr int VALUES = BITS * OCTET * COLUMNS / 8;
+    const int     lane = threadIdx.x % 32, g = lane / 4;
+    Weights<BITS> u, v;
+    uint4         digits[4]; /* [half of the chunk][high, low] */
+    int           d[4] = {};
+
+    u.load(p + lane * 16);
+    v.load(q + lane * 16);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        digits[i] = load_shared(x + i * 64);
+    const float2 f = pair_at(factors);
+    const float  s0 = BITS == 4 ? half_at(p + VALUES + g * 2) : 1, s1 = BITS == 4 ? half_at(q + VALUES + g * 2) : 1;
+#pragma unroll
+    for (int j = 0; j < 8; j++) { /* quarter j / 2, word j % 2 of it */
+        const int *high = (const int *)&digits[j / 4 * 2], *low = (const int *)&digits[j / 4 * 2 + 1];
+        d[0] = __dp4a((int)u.word(j / 2, j % 2), high[j % 4], d[0]);
+        d[1] = __dp4a((int)u.word(j / 2, j % 2), low[j % 4], d[1]);
+        d[2] = __dp4a((int)v.word(j / 2, j % 2), high[j % 4], d[2]);
+        d[3] = __dp4a((int)v.word(j / 2, j % 2), low[j % 4], d[3]);
+    }
+    y[0] = fmaf(f.x * s0, (float)(d[0] * 256 + d[1]), y[0]);
+    y[1] = fmaf(f.x * s1, (float)(d[2] * 256 + d[3]), y[1]);
+}
+
+__device__ __forceinline__ void added_up(float *y)
+{
+#pragma unroll
+    for (int o = 1; o < 4; o *= 2) {
+        y[0] += __shfl_xor_sync(~0u, y[0], o);
+        y[1] += __shfl_xor_sync(~0u, y[1], o);
+    }
+}
+
 /* ANY: whatever form the weights have; else the usual one.  LATE: each tile has threads of its own for its end, which
  * look up what it needs before the wait; for one row. */
 template <int BITS, bool ANY, int KIND, int M, bool LATE>
 __global__ void __maxnreg__(96) packed(const __grid_constant__ Packed a)
 {
     extern __shared__ __align__(128) char smem[];
+    constexpr bool ONE = M == 1 && !ANY;
 
     let_successor_start();
     const Share t = share_of_octets<KIND>(a);
@@ -374,7 +415,8 @@ __global__ void __maxnreg__(96) packed(const __grid_constant__ Packed a)
     consumers_meet(a);
 
     /* Column g of the narrow side is row g / 2 of x, high or low; of those past the last nothing is used. */
-    const int      team = warp * a.team_magic >> 16, part = warp - team * a.team, column = g % (2 * M);
+    const int      team = warp * a.team_magic >> 16, part = warp - team * a.team;
+    const int      column = ONE ? 0 : g % (2 * M);
     const unsigned ring = shared_address(smem) + HEADER, x = shared_address(smem) + a.xs + column * 64 + lane % 4 * 16;
     const unsigned factors = shared_address(smem) + a.factors + min(lane % 4, M - 1) * sizeof(float2);
     const int      of_chunk = (ANY ? max(a.groups, 1) : 1) * M * sizeof(float2);
@@ -392,9 +434,15 @@ __global__ void __maxnreg__(96) packed(const __grid_constant__ Packed a)
             const int      from = cut * a.slice, n = min(a.slice, a.blocks_of_x - from);
             barrier_wait(full, phase);
 #pragma unroll 1
-            for (int c = part; c < n; c += a.team)
-                multiply_chunk<BITS, ANY, M>(a, at + c * a.chunk, at + second + c * a.chunk, x + (from + c) * 256 * M,
-                                             factors + (from + c) * of_chunk, y, offset);
+            for (int c = part; c < n; c += a.team) {
+                const unsigned p = at + c * a.chunk, q = at + second + c * a.chunk, f = factors + (from + c) * of_chunk;
+                if constexpr (ONE)
+                    multiply_one<BITS>(p, q, x + (from + c) * 256, f, y);
+                else
+                    multiply_chunk<BITS, ANY, M>(a, p, q, x + (from + c) * 256 * M, f, y, offset);
+            }
+            if (ONE && cut == a.cuts - 1)
+                added_up(y);
             if (BITS == 8 && (!ANY || !a.groups) && cut == a.cuts - 1) {
                 const float *s = (const float *)(smem + HEADER + slot * a.stage_bytes + n * a.chunk) + g;
                 const float *r = s + second / 4;

@@ -1,105 +1,164 @@
 /* quant_rows.cu - the products of quant_rows.h.
  *
- * The same product of integers as quant_gemv.cuh's: two records of W, 16 rows, are the tall side of mma.m16n8k32, four
- * rows of x, high and low, the narrow one.  A warp has D such duos of W and all rows of x, and keeps their sums; a
- * block of eight warps has a tile of 128 D rows of W and a part of the columns, the blocks of a cluster the other
- * parts.  W and x go through a ring: W is requested before the predecessor is done, x after that.  At the end the
- * blocks of a cluster add up each other's sums, in the order of their parts.
+ * Two records of W are 16 rows of a warp's share of wgmma.m64nNk16, whose first operand is in registers: integers as
+ * bf16, exact.  Of eight of its columns a lane has the same two pairs that the packed form gives it, so the columns of x change
+ * places instead, once, in a kernel before: [chunk][unit of eight][rows of x][unit], which is how wgmma reads
+ * its second operand from shared memory.  A group's sum is multiplied by its scale in f32.
  *
- * What x becomes, for each chunk of 128 columns: [half of the chunk][four rows][lane] 16 bytes, as a lane takes them,
- * then for all chunks [chunk][group][row] its scale and its sum. */
+ * A block has a tile of 128 rows of W and a part of the columns, the blocks of a cluster the other
+ * parts.  W and x go through a ring: W is requested before the predecessor is done, x after that.  A stage's 16 pieces
+ * of records are one request: a copy for each costs 75 to 120 ns.  At the end the blocks of a cluster add up each other's sums, in the order of their parts. */
+#include "boxes.cuh"
 #include "gemv_parts.cuh"
 #include "quant_rows.h"
 
 using namespace mi_gemv;
 
-constexpr int OCTET = MI_QUANT_ROWS, COLUMNS = MI_QUANT_COLUMNS, LARGEST = 32512, WARPS = 8,
-              RING = 16;                               /* stages at most */
-constexpr int FULL = 0, FREED = RING * 8, START = 256; /* in shared memory */
+constexpr int OCTET = MI_QUANT_ROWS, COLUMNS = MI_QUANT_COLUMNS, WARPS = 8, RING = 16; /* stages at most */
+constexpr int ELEMENT = 8, BOX = 256;                                                  /* bytes of a box's elements, most in a row */
+constexpr int FULL = 0, FREED = RING * 8, START = 256;                                /* in shared memory */
+
+constexpr int TILE = 2 * OCTET * WARPS, MOST_PARTS = 4;
+/* Registers for two blocks on a multiprocessor, where they suffice. */
+template <bool ANY, int N> constexpr int PER_SM = ANY && N == 64 ? 1 : 2;
 
 struct Product {
-    const char   *w, *x;   /* x: of this kernel's form */
-    const float2 *factors; /* [chunk][groups][rows] */
-    const float  *bias;
-    char         *y;
-    int64_t       record, y_stride;
-    int32_t       out, rows; /* of y */
-    int32_t       chunks, chunk, groups, flush;
-    int32_t       parts, slice, stages, stage_bytes; /* parts of the columns: blocks of a cluster */
-    int32_t       x_at, factors_at;                  /* in a stage, behind W */
-    bool          zeros, minima, y_f32;
+    CUtensorMap  map;   /* of w: a stage's share is one box */
+    const char  *w, *x; /* x: of this kernel's form */
+    const float *sums;  /* of x: [chunk][groups][N], where there are zeros */
+    const float *bias;
+    char        *y;
+    int64_t      record, y_stride;
+    int32_t      out, rows; /* of y */
+    int32_t      chunks, chunk, groups;
+    int32_t      parts, slice, stages, stage_bytes, flight; /* parts of the columns: blocks of a cluster */
+    int32_t      x_at, sums_at, sums_bytes;         /* in a stage, behind W; of a chunk */
+    bool         zeros, minima, per_row, y_f32;
 };
 
 /* ---- x ---------------------------------------------------------------------------------------- */
 
-/* Eight columns a thread; a block has a row of x, or one that is not there: zeros. */
-static __global__ void __launch_bounds__(256) split(const bf16 *x, int64_t stride, int rows, int in, char *digits,
-                                                    float2 *factors, int quads, int group, int times)
+/* A warp has a chunk of eight rows, or of rows that are not there: zeros. */
+static __global__ void __launch_bounds__(128) arrange(const bf16 *x, int64_t stride, int rows, int in, char *to,
+                                                      float *sums, int n, int group)
 {
-    const int e = blockIdx.x * 256 + threadIdx.x, chunks = (in + COLUMNS - 1) / COLUMNS, m = blockIdx.y;
-    const int c = e / 16, j = e / 4 % 4, t = e % 4, lanes = group / 8;
-    uint4     v = {0, 0, 0, 0};
-    unsigned  bits = 0, high[2] = {}, low[2] = {};
-    int       both = 0;
-    float     f[8];
+    const int warp = blockIdx.x * 4 + threadIdx.x / 32, eights = n / 8, chunk = warp / eights, eight = warp % eights;
+    const int lane = threadIdx.x % 32, t = lane % 4, m = eight * 8 + lane / 4;
+    uint4     v[4] = {};
+    float     sum = 0;
 
     let_successor_start();
     wait_for_predecessor();
-    if (m < rows && e * 8 < in)
-        v = __ldcg((const uint4 *)(x + m * stride) + e);
-    for (int i = 0; i < 4; i++) {
-        const float2 p = unpack(((const unsigned *)&v)[i], bf16());
-        f[2 * i] = p.x;
-        f[2 * i + 1] = p.y;
-    }
-    for (int i = 0; i < 8; i++)
-        bits = max(bits, __float_as_uint(f[i]) & 0x7fffffffu);
-    const float most = __uint_as_float(__reduce_max_sync(~0u, bits));
-    const float by = most > 1e-30f ? __fdividef(LARGEST, most) : 0;
-    for (int i = 0; i < 8; i++) {
-        const int q = __float_as_int(fmaf(f[i], by, 12582912.f)) << 16 >> 16, h = (q + 128) >> 8;
-        both += q;
-        high[i / 4] |= (unsigned)(h & 255) << 8 * (i % 4);
-        low[i / 4] |= (unsigned)((q - 256 * h) & 255) << 8 * (i % 4);
-    }
-    for (int o = 1; o < lanes; o *= 2)
-        both += __shfl_xor_sync(~0u, both, o);
-    if (c >= chunks)
+    if (chunk * COLUMNS >= in)
         return;
-    char *to = digits + (((int64_t)c * 2 + j / 2) * quads + m / 4) * 512 + (m % 4 * 8 + t) * 16 + j % 2 * 8;
-    *(uint2 *)to = {high[0], high[1]};
-    *(uint2 *)(to + 64) = {low[0], low[1]};
-    if (e % lanes == 0)
-        factors[(int64_t)(e / lanes) * quads * 4 + m] = {most * (1.f / LARGEST) / times, (float)(both * times)};
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const int k = chunk * COLUMNS + j * 32 + t * 8;
+        if (m < rows && k < in)
+            v[j] = __ldcg((const uint4 *)(x + m * stride + k));
+    }
+    unsigned *at = (unsigned *)(to + (int64_t)chunk * n * COLUMNS * 2) + eight * 32 + lane;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const unsigned *w = (const unsigned *)&v[j];
+#pragma unroll
+        for (int i = 0; i < 4; i++) { /* step 2 j + i / 2, unit i % 2 of it */
+            const float2 p = unpack(w[i], bf16());
+            at[(j * 4 + i) * n * 4] = w[i];
+            sum += p.x + p.y;
+        }
+        if (sums && (j + 1) * 32 % group == 0) {
+            sum += __shfl_xor_sync(~0u, sum, 1);
+            sum += __shfl_xor_sync(~0u, sum, 2);
+            if (t == 0)
+                sums[(chunk * (COLUMNS / group) + j * 32 / group) * n + m] = sum;
+            sum = 0;
+        }
+    }
 }
 
 /* ---- the product -------------------------------------------------------------------------------- */
 
-#if __CUDA_ARCH__ >= 900
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-__device__ __forceinline__ void mma_bytes(int *d, const unsigned *a, unsigned b0, unsigned b1)
+/* d[64][N] (+)= a[64][16] b[16][N], both along the sum, b without swizzle: units of eight rows, 128 bytes, and N of them to the
+ * next eight columns. */
+template <int N> struct Mma;
+#define LIST4(X, i) X(i), X(i + 1), X(i + 2), X(i + 3)
+#define LIST16(X, i) LIST4(X, i), LIST4(X, i + 4), LIST4(X, i + 8), LIST4(X, i + 12)
+#define ACC(i) "+f"(d[i])
+#define MMA(N, LIST, NAMES, A0, A1, A2, A3, B, ADD) \
+    template <> struct Mma<N> { \
+        static __device__ __forceinline__ void run(float (&d)[N / 2], const unsigned (&a)[4], uint64_t b, int add) \
+        { \
+            asm volatile("{ .reg .pred p; setp.ne.b32 p, %" ADD ", 0; " \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" NAMES "}, {%" A0 ", %" A1 ", %" A2 \
+                         ", %" A3 "}, %" B ", p, 1, 1, 0; }" \
+                         : LIST \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add)); \
+        } \
+    };
+#define N8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define N16 N8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define N32 N16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define ACC8 LIST4(ACC, 0), LIST4(ACC, 4)
+#define ACC16 LIST16(ACC, 0)
+#define ACC32 LIST16(ACC, 0), LIST16(ACC, 16)
+MMA(16, ACC8, N8, "8", "9", "10", "11", "12", "13")
+MMA(32, ACC16, N16, "16", "17", "18", "19", "20", "21")
+MMA(64, ACC32, N32, "32", "33", "34", "35", "36", "37")
+#undef MMA
+#undef N8
+#undef N16
+#undef N32
+#undef ACC
+#undef ACC8
+#undef ACC16
+#undef ACC32
+#undef LIST4
+#undef LIST16
+
+template <int N> __device__ __forceinline__ uint64_t operand_at(unsigned at)
 {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    return (uint64_t)((at & 0x3ffff) >> 4) | (uint64_t)N << 16 | (uint64_t)(128 >> 4) << 32;
 }
 
-/* What a lane multiplies of a chunk of two records: [quarter][operand]. */
-template <int BITS> __device__ __forceinline__ void load_duo(unsigned p, unsigned q, unsigned (*a)[4])
+/* Two of the four bytes of w, the first of them at `first`, as bf16: 0x43 before seven bits is 128 and them. */
+__device__ __forceinline__ unsigned minus(unsigned p, unsigned q)
 {
-    uint4 u[BITS / 4], v[BITS / 4];
+    const __nv_bfloat162 d = __hsub2(*(const __nv_bfloat162 *)&p, *(const __nv_bfloat162 *)&q);
+    return *(const unsigned *)&d;
+}
+/* nibbles: q + 8 in each byte. */
+__device__ __forceinline__ unsigned nibbles_at(unsigned nibbles, int first)
+{
+    return minus(__byte_perm(nibbles, 0x43434343, first ? 0x4342 : 0x4140), 0x43084308);
+}
+/* bytes: q; its sign is worth 128, which the lowest bit of the exponent gives. */
+__device__ __forceinline__ unsigned bytes_at(unsigned bytes, int first)
+{
+    const unsigned p = __byte_perm(bytes, 0x43434343, first ? 0x4342 : 0x4140);
+    return minus(p & 0xff7fff7f, p & 0xff80ff80);
+}
+
+/* What a lane has of a chunk of two records, from step `from` on: [step][operand]. */
+template <int BITS, int STEPS> __device__ __forceinline__ void load_duo(unsigned p, unsigned q, int from, unsigned (&a)[STEPS][4])
+{
 #pragma unroll
-    for (int i = 0; i < BITS / 4; i++) {
-        u[i] = load_shared(p + i * 512);
-        v[i] = load_shared(q + i * 512);
-    }
-    const unsigned *s = (const unsigned *)u, *t = (const unsigned *)v;
+    for (int r = 0; r < 2; r++) {
+        uint4 v[BITS / 4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        a[j][0] = BITS == 8 ? s[2 * j] : s[j] << 4 & 0xf0f0f0f0u;
-        a[j][1] = BITS == 8 ? t[2 * j] : t[j] << 4 & 0xf0f0f0f0u;
-        a[j][2] = BITS == 8 ? s[2 * j + 1] : s[j] & 0xf0f0f0f0u;
-        a[j][3] = BITS == 8 ? t[2 * j + 1] : t[j] & 0xf0f0f0f0u;
+        for (int i = 0; i < BITS / 4; i++) {
+            v[i] = load_shared((r ? q : p) + i * 512);
+        }
+        const unsigned *w = (const unsigned *)v;
+#pragma unroll
+        for (int i = 0; i < STEPS; i++) {
+            const int      s = from + i;
+            const unsigned n = BITS == 8 ? 0 : (w[s / 2] >> s % 2 * 4 & 0x0f0f0f0f) ^ 0x08080808;
+            a[i][r] = BITS == 8 ? bytes_at(w[s], 0) : nibbles_at(n, 0);
+            a[i][2 + r] = BITS == 8 ? bytes_at(w[s], 2) : nibbles_at(n, 2);
+        }
     }
 }
 
@@ -122,62 +181,100 @@ __device__ __forceinline__ void meet_all()
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-__device__ __forceinline__ float float_in(unsigned at, int block)
+__device__ __forceinline__ float4 four_in(unsigned at, int block)
 {
     unsigned there;
-    float    v;
+    float4   v;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(at), "r"(block));
-    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(v) : "r"(there) : "memory");
+    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(there)
+                 : "memory");
     return v;
 }
 
-/* The warp that fills the ring; a lane requests a record's share, the first lane x, too. */
-template <int QUADS, int D> __device__ __forceinline__ void produce(const Product &a, char *smem, int first, int n)
+__device__ __forceinline__ void load_box(void *to, const CUtensorMap *map, int column, int row, uint64_t *bar, uint64_t policy)
 {
-    const int      lane = threadIdx.x % 32, records = 2 * WARPS * D, tile = blockIdx.x / a.parts;
-    const int      stages = (n + a.slice - 1) / a.slice;
-    const int64_t  octet = (int64_t)tile * records + lane, octets = (a.out + OCTET - 1) / OCTET;
-    const int      there = (int)min((int64_t)records, octets - (int64_t)tile * records);
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, "
+                 "%3}], [%4], %5;" ::"r"(shared_address(to)),
+                 "l"(map), "r"(column), "r"(row), "r"(shared_address(bar)), "l"(policy)
+                 : "memory");
+}
+
+/* The thread that fills the ring. */
+template <int N> __device__ __forceinline__ void produce(const Product &a, char *smem, int first, int n)
+{
+    constexpr int  RECORDS = 2 * WARPS;
+    const int      octet = (int)(blockIdx.x / a.parts) * RECORDS, stages = (n + a.slice - 1) / a.slice;
     const uint64_t policy = evict_first_policy();
     auto           request = [&](int s, bool of_w, bool of_x) {
         const int slot = s % a.stages, from = first + s * a.slice, chunks = min(a.slice, n - s * a.slice);
         uint64_t *full = (uint64_t *)(smem + FULL) + slot;
         char     *to = smem + START + slot * a.stage_bytes;
-        if (of_w) {
-            if (lane == 0)
-                barrier_expect(full, chunks * (there * a.chunk + QUADS * 1024 + a.groups * QUADS * 32));
-            __syncwarp();
-            if (lane < there)
-                bulk_load_once(to + lane * a.slice * a.chunk, a.w + octet * a.record + (int64_t)from * a.chunk,
-                                         chunks * a.chunk, full, policy);
+        if (of_w) { /* whole boxes: what is outside of the matrix comes as zeros */
+            barrier_expect(full, RECORDS * a.slice * a.chunk + chunks * (N * COLUMNS * 2 + a.sums_bytes));
+            load_box(to, &a.map, from * (a.chunk / ELEMENT), octet, full, policy);
         }
-        if (of_x && lane == 0) {
-            bulk_load(to + a.x_at, a.x + (int64_t)from * QUADS * 1024, chunks * QUADS * 1024, full);
-            bulk_load(to + a.factors_at, (const char *)a.factors + (int64_t)from * a.groups * QUADS * 32,
-                                chunks * a.groups * QUADS * 32, full);
+        if (of_x) {
+            bulk_load(to + a.x_at, a.x + (int64_t)from * N * COLUMNS * 2, chunks * N * COLUMNS * 2, full);
+            if (a.sums_bytes)
+                bulk_load(to + a.sums_at, (const char *)a.sums + (int64_t)from * a.sums_bytes, chunks * a.sums_bytes,
+                                    full);
         }
     };
 
-    for (int s = 0; s < min(a.stages, stages); s++)
+    /* A burst of all that the ring holds would queue in front of what the predecessor still reads. */
+    const int early = min(a.flight, min(a.stages, stages));
+    for (int s = 0; s < early; s++)
         request(s, true, false);
     wait_for_predecessor();
     for (int s = 0; s < min(a.stages, stages); s++)
-        request(s, false, true);
+        request(s, s >= early, true);
     for (int s = a.stages; s < stages; s++) {
         barrier_wait((uint64_t *)(smem + FREED) + s % a.stages, (s / a.stages - 1) & 1);
         request(s, true, true);
     }
 }
 
+/* Steps `from` to `end` of those that a has, whose first is at x, into d; waits until all are there. */
+template <int N, int STEPS>
+__device__ __forceinline__ void multiply(float (&d)[N / 2], const unsigned (&a)[STEPS][4], uint64_t x, int from, int end, bool add)
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+        if (s >= from && s < end)
+            Mma<N>::run(d, a[s], x + (uint64_t)(s * 2 * N), add || s > from);
+    }
+    asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;" ::: "memory");
+#pragma unroll
+    for (int i = 0; i < N / 2; i++)
+        asm volatile("" : "+f"(d[i])::"memory");
+}
+
+/* A chunk, in pieces that fit the registers. */
+template <int BITS, int N>
+__device__ __forceinline__ void multiply_chunk(float (&d)[N / 2], unsigned p, unsigned q, uint64_t x, bool add)
+{
+    constexpr int STEPS = N < 64 ? 8 : 4;
+#pragma unroll
+    for (int from = 0; from < 8; from += STEPS) {
+        unsigned operand[STEPS][4];
+        load_duo<BITS>(p, q, from, operand);
+        multiply<N>(d, operand, x + (uint64_t)(from * 2 * N), 0, STEPS, add || from);
+    }
+}
+
 /* ANY: groups, zeros; else a scale for the chunk (4 bit) or the row (8 bit). */
-template <int BITS, bool ANY, int QUADS, int D>
-__global__ void __launch_bounds__((WARPS + 1) * 32, 1) products(const __grid_constant__ Product a)
+template <int BITS, bool ANY, int N>
+__global__ void __launch_bounds__((WARPS + 1) * 32, PER_SM<ANY, N>) products(const __grid_constant__ Product a)
 {
     extern __shared__ __align__(128) char smem[];
-    constexpr int                         VALUES = BITS * OCTET * COLUMNS / 8, TILE = 2 * OCTET * WARPS * D;
-    const int tid = threadIdx.x, lane = tid % 32, g = lane / 4, t = lane % 4, warp = tid / 32;
-    const int part = blockIdx.x % a.parts, tile = blockIdx.x / a.parts;
-    const int first = a.chunks * part / a.parts, n = a.chunks * (part + 1) / a.parts - first;
+    constexpr int VALUES = BITS * OCTET * COLUMNS / 8, PITCH = TILE + 4;
+    const int     tid = threadIdx.x, lane = tid % 32, g = lane / 4, t = lane % 4, warp = tid / 32;
+    const int     part = blockIdx.x % a.parts, tile = blockIdx.x / a.parts;
+    const int     first = a.chunks * part / a.parts, n = a.chunks * (part + 1) / a.parts - first;
+    const bool    per_row = BITS == 8 && (!ANY || a.per_row);
 
     let_successor_start();
     if (tid < a.stages) {
@@ -186,10 +283,23 @@ __global__ void __launch_bounds__((WARPS + 1) * 32, 1) products(const __grid_con
         barrier_init_done();
     }
     __syncthreads();
-    float y[D][QUADS][2] = {}, offset[QUADS] = {};
+    float y[N / 2] = {}, row_scale[2] = {}, row_zero[2] = {}; /* rows g, 8 + g */
     if (warp == WARPS) {
-        produce<QUADS, D>(a, smem, first, n);
+        if (lane == 0)
+            produce<N>(a, smem, first, n);
+        __syncwarp();
     } else {
+        if (per_row) {
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                const int octet = tile * TILE / OCTET + 2 * warp + r;
+                if (octet * OCTET < a.out) {
+                    const float *end = (const float *)(a.w + octet * a.record + (int64_t)a.chunks * a.chunk);
+                    row_scale[r] = end[g];
+                    row_zero[r] = ANY && a.zeros ? end[OCTET + g] : 0;
+                }
+            }
+        }
         wait_for_predecessor();
         const unsigned ring = shared_address(smem) + START;
 #pragma unroll 1
@@ -199,56 +309,66 @@ __global__ void __launch_bounds__((WARPS + 1) * 32, 1) products(const __grid_con
             barrier_wait((uint64_t *)(smem + FULL) + slot, phase);
 #pragma unroll 1
             for (int c = 0; c < chunks; c++) {
-                unsigned operand[D][4][4], scales[D][2];
-                float    only[D][2]; /* where a chunk has one scale */
-#pragma unroll
-                for (int d = 0; d < D; d++) {
-                    const unsigned p = at + (2 * (warp * D + d) * a.slice + c) * a.chunk, q = p + a.slice * a.chunk;
-                    load_duo<BITS>(p + lane * 16, q + lane * 16, operand[d]);
-                    scales[d][0] = p + VALUES + g * 2;
-                    scales[d][1] = q + VALUES + g * 2;
-                    if (BITS == 4 && !ANY) {
-                        only[d][0] = half_at(scales[d][0]);
-                        only[d][1] = half_at(scales[d][1]);
-                    }
+                const uint64_t x = operand_at<N>(at + a.x_at + c * N * COLUMNS * 2);
+                const unsigned p = at + (2 * warp * a.slice + c) * a.chunk, q = p + a.slice * a.chunk;
+                const unsigned scales[2] = {p + VALUES + g * 2, q + VALUES + g * 2};
+                float          d[N / 2];
+                if (BITS == 8 && !ANY) {
+                    multiply_chunk<BITS, N>(y, p + lane * 16, q + lane * 16, x, true);
+                    continue;
                 }
+                if (!ANY) {
+                    const float scale[2] = {half_at(scales[0]), half_at(scales[1])};
+                    multiply_chunk<BITS, N>(d, p + lane * 16, q + lane * 16, x, false);
 #pragma unroll
-                for (int k = 0; k < QUADS; k++) {
-                    const unsigned x = at + a.x_at + (c * 2 * QUADS + k) * 512 + lane * 16;
-                    const uint4    b[2] = {load_shared(x), load_shared(x + QUADS * 512)};
-                    unsigned       factors = at + a.factors_at + (c * a.groups * QUADS * 4 + k * 4 + t) * 8;
-                    int            d[D][4] = {}, group = 0;
+                    for (int k = 0; k < N / 2; k++)
+                        y[k] = fmaf(scale[k / 2 % 2], d[k], y[k]);
+                    continue;
+                }
+                unsigned sums = at + a.sums_at + c * a.sums_bytes + t * 8;
+                unsigned operand[8][4];
+                load_duo<BITS>(p + lane * 16, q + lane * 16, 0, operand);
+#pragma unroll 1
+                for (int group = 0; group < a.groups; group++) {
+                    float scale[2] = {1, 1}, zero[2] = {row_zero[0], row_zero[1]};
+                    if (a.groups == 1)
+                        multiply<N>(d, operand, x, 0, 8, false);
+                    else if (a.groups == 2 && group == 0)
+                        multiply<N>(d, operand, x, 0, 4, false);
+                    else if (a.groups == 2)
+                        multiply<N>(d, operand, x, 4, 8, false);
+                    else if (group == 0)
+                        multiply<N>(d, operand, x, 0, 2, false);
+                    else if (group == 1)
+                        multiply<N>(d, operand, x, 2, 4, false);
+                    else if (group == 2)
+                        multiply<N>(d, operand, x, 4, 6, false);
+                    else
+                        multiply<N>(d, operand, x, 6, 8, false);
+                    if (!per_row) {
 #pragma unroll
-                    for (int j = 0; j < 4; j++) {
-                        const unsigned *w = (const unsigned *)&b[j / 2];
+                        for (int r = 0; r < 2; r++) {
+                            scale[r] = half_at(scales[r] + group * OCTET * 2);
+                            if (a.zeros) {
+                                const float z = half_at(scales[r] + (a.groups + group) * OCTET * 2);
+                                zero[r] = a.minima ? fmaf(8, scale[r], z) : scale[r] * z;
+                            }
+                        }
+                    }
 #pragma unroll
-                        for (int i = 0; i < D; i++)
-                            mma_bytes(d[i], operand[i][j], w[j % 2 * 2], w[j % 2 * 2 + 1]);
-                        if (ANY ? !(a.flush >> j & 1) : j < 3)
-                            continue;
-                        const float2 f = pair_at(factors);
-                        if (ANY)
-                            offset[k] = fmaf(f.x, f.y, offset[k]);
+                    for (int k = 0; k < N / 2; k++)
+                        y[k] = fmaf(scale[k / 2 % 2], d[k], y[k]);
+                    if (a.zeros) {
 #pragma unroll
-                        for (int i = 0; i < D; i++)
+                        for (int k = 0; k < N / 8; k++) {
+                            const float2 sum = pair_at(sums + k * 32);
 #pragma unroll
                             for (int r = 0; r < 2; r++) {
-                                const float sum = (float)(d[i][2 * r] * 256 + d[i][2 * r + 1]);
-                                d[i][2 * r] = d[i][2 * r + 1] = 0;
-                                if (BITS == 8 && (!ANY || a.flush == 16 + 8)) { /* the row's scale comes at the end */
-                                    y[i][k][r] = fmaf(f.x, sum, y[i][k][r]);
-                                    continue;
-                                }
-                                const float s = ANY ? half_at(scales[i][r] + group * OCTET * 2) : only[i][r];
-                                float       z = 0;
-                                if (ANY && a.zeros) {
-                                    z = half_at(scales[i][r] + (a.groups + group) * OCTET * 2);
-                                    z = (a.minima ? fmaf(8, s, z) : s * z) * f.y;
-                                }
-                                y[i][k][r] = fmaf(f.x, fmaf(s, sum, z), y[i][k][r]);
+                                y[4 * k + 2 * r] = fmaf(zero[r], sum.x, y[4 * k + 2 * r]);
+                                y[4 * k + 2 * r + 1] = fmaf(zero[r], sum.y, y[4 * k + 2 * r + 1]);
                             }
-                        factors += QUADS * 32;
-                        group++;
+                        }
+                        sums += N * 4;
                     }
                 }
             }
@@ -263,41 +383,40 @@ __global__ void __launch_bounds__((WARPS + 1) * 32, 1) products(const __grid_con
     }
     __syncthreads(); /* all of the ring is read: sums take its place, [row of x][row of W] */
     float *sums = (float *)(smem + START);
-    if (warp < WARPS)
+    if (warp < WARPS) {
 #pragma unroll
-        for (int d = 0; d < D; d++)
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                const int  row = (2 * (warp * D + d) + r) * OCTET + g;
-                float      scale = 1, zero = 0;
-                const bool of_row = BITS == 8 && (!ANY || a.flush == 16 + 8);
-                if (of_row && tile * TILE + row < a.out) {
-                    const float *end = (const float *)(a.w + (int64_t)((tile * TILE + row) / OCTET) * a.record +
-                                                       (int64_t)a.chunks * a.chunk);
-                    scale = end[g];
-                    zero = ANY ? end[OCTET + g] : 0;
-                }
-#pragma unroll
-                for (int k = 0; k < QUADS; k++)
-                    sums[(k * 4 + t) * TILE + row] =
-                        of_row ? scale * fmaf(zero, ANY ? offset[k] : 0, y[d][k][r]) : y[d][k][r];
-            }
+        for (int k = 0; k < N / 2; k++) {
+            const int r = k / 2 % 2, row = (2 * warp + r) * OCTET + g;
+            sums[(k / 4 * 8 + t * 2 + k % 2) * PITCH + row] = per_row ? row_scale[r] * y[k] : y[k];
+        }
+    }
     if (a.parts > 1)
         meet_all();
     else
         __syncthreads();
+    const int share = a.rows * TILE / 4 / a.parts; /* fours of rows of W */
 #pragma unroll 1
-    for (int i = tid; i < a.rows * TILE / a.parts; i += (WARPS + 1) * 32) {
-        const int at = i + part * (a.rows * TILE / a.parts), m = at / TILE, row = tile * TILE + at % TILE;
-        float     v = row < a.out && a.bias ? a.bias[row] : 0;
-        for (int p = 0; p < a.parts; p++)
-            v += a.parts > 1 ? float_in(shared_address(sums + at), p) : sums[at];
-        if (row >= a.out)
-            continue;
-        if (a.y_f32)
-            ((float *)a.y)[m * a.y_stride + row] = v;
-        else
-            ((bf16 *)a.y)[m * a.y_stride + row] = from_float<bf16>(v);
+    for (int i = tid; i < share; i += (WARPS + 1) * 32) {
+        const int      at = i + part * share, m = at / (TILE / 4), in_tile = at % (TILE / 4) * 4, row = tile * TILE + in_tile;
+        const unsigned from = shared_address(sums + m * PITCH + in_tile);
+        float4         v[MOST_PARTS], sum = {0, 0, 0, 0};
+#pragma unroll
+        for (int p = 0; p < MOST_PARTS; p++)
+            v[p] = p < a.parts ? four_in(from, p) : float4{0, 0, 0, 0};
+#pragma unroll
+        for (int p = 0; p < MOST_PARTS; p++)
+            sum = {sum.x + v[p].x, sum.y + v[p].y, sum.z + v[p].z, sum.w + v[p].w};
+        const float each[4] = {sum.x, sum.y, sum.z, sum.w};
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            const float s = each[k] + (a.bias && row + k < a.out ? a.bias[row + k] : 0);
+            if (row + k >= a.out)
+                continue;
+            if (a.y_f32)
+                ((float *)a.y)[m * a.y_stride + row + k] = s;
+            else
+                ((bf16 *)a.y)[m * a.y_stride + row + k] = from_float<bf16>(s);
+        }
     }
     if (a.parts > 1)
         meet_all(); /* nobody leaves while its sums are read */
@@ -305,123 +424,110 @@ __global__ void __launch_bounds__((WARPS + 1) * 32, 1) products(const __grid_con
 
 #else
 
-template <int BITS, bool ANY, int QUADS, int D> __global__ void products(const __grid_constant__ Product a) { (void)a; }
+template <int BITS, bool ANY, int N> __global__ void products(const __grid_constant__ Product a) { (void)a; }
 
 #endif
 
 /* ---- launching -------------------------------------------------------------------------------------- */
 
-/* Groups of four rows of x that a kernel has. */
-static int quads_of(int64_t rows) { return rows <= 16 ? 4 : rows <= 32 ? 8 : 16; }
+/* Rows of x that a kernel has. */
+static int width_of(int64_t rows) { return rows <= 16 ? 16 : rows <= 32 ? 32 : 64; }
 static int groups_of(MiQuantForm f) { return f.group ? mi_quant_groups(f) : 1; }
 
 extern "C" size_t mi_cuda_quant_split_bytes(MiQuantForm f, int64_t rows, int64_t in)
 {
-    return (size_t)(mi_quant_chunks(in) * quads_of(rows)) * (1024 + 32 * (size_t)groups_of(f));
+    return (size_t)(mi_quant_chunks(in) * width_of(rows)) * (COLUMNS * 2 + (f.zeros ? 4 * (size_t)groups_of(f) : 0));
 }
 
 extern "C" int mi_cuda_quant_split(void *stream, MiQuantForm f, MiTensor x, void *to)
 {
     const int64_t rows = x.shape[0], in = x.shape[1], chunks = mi_quant_chunks(in);
-    const int     quads = quads_of(rows);
+    const int     n = width_of(rows);
+    float        *sums = f.zeros ? (float *)((char *)to + chunks * n * COLUMNS * 2) : NULL;
 
-    return mi_launch(split, dim3((unsigned)((chunks * 16 + 255) / 256), (unsigned)quads * 4), dim3(256), 0, stream,
-                     (const bf16 *)x.data, x.stride[0], (int)rows, (int)in, (char *)to,
-                     (float2 *)((char *)to + chunks * quads * 1024), quads, f.group ? f.group : COLUMNS,
-                     f.bits == 4 ? 16 : 1);
+    return mi_launch(arrange, dim3((unsigned)((chunks * n / 8 + 3) / 4)), dim3(128), 0, stream, (const bf16 *)x.data,
+                     x.stride[0], (int)rows, (int)in, (char *)to, sums, n, f.group ? f.group : COLUMNS);
 }
 
 typedef void (*Kernel)(Product);
 
-template <int BITS, bool ANY> static Kernel kernel_of(int quads)
+template <int BITS, bool ANY> static Kernel kernel_of(int n)
 {
-    return quads == 4 ? products<BITS, ANY, 4, 1> : quads == 8 ? products<BITS, ANY, 8, 1> : products<BITS, ANY, 16, 2>;
+    return n == 16 ? products<BITS, ANY, 16> : n == 32 ? products<BITS, ANY, 32> : products<BITS, ANY, 64>;
 }
 
-static Kernel kernel_for(MiQuantForm f, int quads)
+static Kernel kernel_for(MiQuantForm f, int n)
 {
     const bool any = f.zeros || f.group != (f.bits == 4 ? 128 : 0);
 
     if (f.bits == 4)
-        return any ? kernel_of<4, true>(quads) : kernel_of<4, false>(quads);
-    return any ? kernel_of<8, true>(quads) : kernel_of<8, false>(quads);
+        return any ? kernel_of<4, true>(n) : kernel_of<4, false>(n);
+    return any ? kernel_of<8, true>(n) : kernel_of<8, false>(n);
+}
+
+static void lay_out_stage(Product *a, int slice, int n)
+{
+    a->slice = slice;
+    a->x_at = (TILE / OCTET * slice * a->chunk + 127) / 128 * 128;
+    a->sums_at = a->x_at + slice * n * COLUMNS * 2;
+    a->stage_bytes = (a->sums_at + slice * a->sums_bytes + 127) / 128 * 128;
 }
 
 /* Fills what the layout decides; the shared memory, or 0: it does not fit. */
 static int lay_out(Product *a, MiQuantForm f, int64_t rows, int64_t in, int64_t out, int sms, int most)
 {
-    const int quads = quads_of(rows), tile = quads == 16 ? 256 : 128, tiles = (int)((out + tile - 1) / tile);
-    const int groups = groups_of(f), chunk = mi_quant_chunk(f), sums = quads * 4 * tile * (int)sizeof(float);
+    const int n = width_of(rows), tiles = (int)((out + TILE - 1) / TILE), sums = n * (TILE + 4) * (int)sizeof(float);
 
     a->chunks = (int)mi_quant_chunks(in);
-    a->chunk = chunk;
-    a->groups = groups;
+    a->chunk = mi_quant_chunk(f);
+    a->groups = groups_of(f);
+    a->sums_bytes = f.zeros ? a->groups * n * (int)sizeof(float) : 0;
     a->parts = 1;
-    while (a->parts < 8 && 2 * a->parts * tiles <= sms && 2 * a->parts <= a->chunks)
+    while (a->parts < MOST_PARTS && 2 * a->parts * tiles <= sms && 2 * a->parts <= a->chunks)
         a->parts *= 2;
-    /* A part of the columns has so many chunks at most. */
+    /* A part of the columns has so many chunks at most; a stage is 40 KB or so, and one box. */
     const int share = (a->chunks + a->parts - 1) / a->parts;
-    const int each = tile / OCTET * chunk + quads * (1024 + groups * 32);
-    a->slice = each > 24 << 10 ? 2 : (50 << 10) / each;
-    a->slice = a->slice < share ? a->slice : share;
-    a->x_at = tile / OCTET * a->slice * chunk;
-    a->factors_at = a->x_at + a->slice * quads * 1024;
-    a->stage_bytes = (a->factors_at + a->slice * groups * quads * 32 + 127) / 128 * 128;
-    if (tiles * a->parts > sms && quads < 16) /* two blocks on a multiprocessor instead of two turns */
-        most = (most - 2048) / 2;
-    if (START + a->stage_bytes > most) {
-        a->slice = 1;
-        a->x_at = tile / OCTET * chunk;
-        a->factors_at = a->x_at + quads * 1024;
-        a->stage_bytes = (a->factors_at + groups * quads * 32 + 127) / 128 * 128;
-    }
+    lay_out_stage(a, 1, n);
+    int slice = (40 << 10) / a->stage_bytes;
+    slice = slice < BOX * ELEMENT / a->chunk ? slice : BOX * ELEMENT / a->chunk;
+    slice = slice < share ? slice : share;
+    lay_out_stage(a, slice > 1 ? slice : 1, n);
     a->stages = (most - START) / a->stage_bytes;
     a->stages = a->stages < RING ? a->stages : RING;
     const int needed = (share + a->slice - 1) / a->slice;
     a->stages = a->stages < needed ? a->stages : needed;
+    a->flight = (56 << 10) / a->stage_bytes;
+    a->flight = a->flight > 1 ? a->flight : 1;
     const int ring = a->stages * a->stage_bytes, bytes = START + (ring > sums ? ring : sums);
     return a->stages < 1 || bytes > most ? 0 : bytes;
 }
 
-static int card(int *major, int *sms, int *most)
-{
-    int device;
-
-    if (cudaGetDevice(&device) || cudaDeviceGetAttribute(major, cudaDevAttrComputeCapabilityMajor, device) ||
-        cudaDeviceGetAttribute(sms, cudaDevAttrMultiProcessorCount, device) ||
-        cudaDeviceGetAttribute(most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
-        return cudaGetLastError();
-    return cudaSuccess;
-}
-
 extern "C" int mi_cuda_quant_rows_takes(MiQuantForm f, int64_t rows, int64_t in, int64_t out)
 {
-    int       major, sms, most;
-    Product   a = {};
-    const int e = card(&major, &sms, &most);
+    const mi_boxes::Card &c = mi_boxes::card();
+    Product               a = {};
 
-    if (e)
-        return e;
-    if (major != 9 || rows < 1 || rows > MI_QUANT_MOST || in < 8 || in % 8 || out < 1 || in > 1 << 20 || out > 1 << 24)
+    if (!c.encode || rows < 1 || rows > MI_QUANT_MOST || in < 8 || in % 8 || out < 1 || in > 1 << 20 ||
+        out > 1 << 24)
         return cudaErrorNotSupported;
-    const int bytes = lay_out(&a, f, rows, in, out, sms, most);
-    return bytes ? mi_allow_smem(kernel_for(f, quads_of(rows)), (size_t)bytes) : (int)cudaErrorNotSupported;
+    const int bytes = lay_out(&a, f, rows, in, out, c.sms, c.smem);
+    return bytes ? mi_allow_smem(kernel_for(f, width_of(rows)), (size_t)bytes) : (int)cudaErrorNotSupported;
 }
 
 extern "C" int mi_cuda_quant_rows(void *stream, MiQuantForm f, const void *from, int64_t in, const void *w,
                                   const float *bias, MiTensor y)
 {
-    const int64_t rows = y.shape[0], out = y.shape[1];
-    const int     quads = quads_of(rows);
-    int           major, sms, most;
-    Product       a = {};
-    const int     e = card(&major, &sms, &most), bytes = e ? 0 : lay_out(&a, f, rows, in, out, sms, most);
+    const mi_boxes::Card &c = mi_boxes::card();
+    const int64_t         rows = y.shape[0], out = y.shape[1];
+    const int             n = width_of(rows);
+    Product               a = {};
+    const int             bytes = c.encode ? lay_out(&a, f, rows, in, out, c.sms, c.smem) : 0;
 
     if (!bytes)
-        return e ? e : (int)cudaErrorNotSupported;
+        return cudaErrorNotSupported;
     a.w = (const char *)w;
     a.x = (const char *)from;
-    a.factors = (const float2 *)(a.x + (int64_t)a.chunks * quads * 1024);
+    a.sums = (const float *)(a.x + (int64_t)a.chunks * n * COLUMNS * 2);
     a.bias = bias;
     a.y = (char *)y.data;
     a.y_stride = y.stride[0];
@@ -429,10 +535,16 @@ extern "C" int mi_cuda_quant_rows(void *stream, MiQuantForm f, const void *from,
     a.record = mi_quant_record(f, in);
     a.out = (int)out;
     a.rows = (int)rows;
-    a.flush = f.group == 32 ? 15 : f.group == 64 ? 10 : f.group ? 8 : 16 + 8; /* bit 4: a row has one scale */
-    a.zeros = f.zeros && f.group;
+    a.zeros = f.zeros;
     a.minima = f.minima;
-    const int tile = quads == 16 ? 256 : 128;
-    return mi_launch_clusters(kernel_for(f, quads), dim3((unsigned)((out + tile - 1) / tile * a.parts)),
+    a.per_row = !f.group;
+    const cuuint64_t size[2] = {(cuuint64_t)(a.record / ELEMENT), (cuuint64_t)((out + OCTET - 1) / OCTET)};
+    const cuuint64_t stride[1] = {(cuuint64_t)a.record};
+    const cuuint32_t box[2] = {(cuuint32_t)(a.slice * a.chunk / ELEMENT), (cuuint32_t)(TILE / OCTET)}, each[2] = {1, 1};
+    if (c.encode(&a.map, CU_TENSOR_MAP_DATA_TYPE_FLOAT64, 2, (void *)w, size, stride, box, each,
+                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE))
+        return cudaErrorInvalidValue;
+    return mi_launch_clusters(kernel_for(f, n), dim3((unsigned)((out + TILE - 1) / TILE * a.parts)),
                               dim3((WARPS + 1) * 32), (unsigned)a.parts, (size_t)bytes, stream, a);
 }

@@ -61,3 +61,14 @@ plugins_fusion_head_cuda_so_SOURCES  = plugins/fusions/head_cuda.c kernels/cuda/
 plugins_fusion_head_cuda_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_head_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_head_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
+
+if MI_CUDA
+plugins += plugins/fusion_quant_layer_cuda.so
+endif
+plugins_fusion_quant_layer_cuda_so_SOURCES  = plugins/fusions/quant_layer_cuda.c plugins/fusions/left_cuda.h \
+	kernels/cuda/quant_layer.cu kernels/cuda/quant_layer.h kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv.h \
+	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h kernels/cuda/rows.cu \
+	kernels/cuda/ops.h
+plugins_fusion_quant_layer_cuda_so_CPPFLAGS = $(kernel_cppflags)
+plugins_fusion_quant_layer_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
+plugins_fusion_quant_layer_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
