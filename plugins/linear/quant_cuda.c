@@ -1,7 +1,7 @@
 /* quant_cuda.c - matrices rounded to 4 or 8 bit while they are loaded, on a card.
  *
  * The card rounds them, a piece of rows at a time: what is there of a matrix in more bits is
- * never more than PIECE bytes.  Products of a few rows read the packed weights
+ * never more than PIECE bytes.  Products of up to 64 rows read the packed weights
  * as they lie; of more rows, a piece of the matrix is made plain again for each product of
  * cuBLASLt's, as much as the second-level cache holds. */
 #include "quant_cuda.h"
