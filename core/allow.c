@@ -48,7 +48,9 @@ static Noise of_weights(const MiArgs *a)
         MiDType          stored;
         if (!w || w->ndim < 2)
             continue;
-        if (!o->layout || strcmp(o->layout, "plain") != 0)
+        if (o->layout && g_str_has_prefix(o->layout, "fp8"))
+            noise.rounding = 0x1p-4; /* E4M3: three bits after the first */
+        else if (!o->layout || strcmp(o->layout, "plain") != 0)
             noise.bytes = true;
         else if (!mi_plain_dtype(w->format, &stored) || stored != o->tensor.dtype)
             noise.rounding = rounding(o->tensor.dtype);

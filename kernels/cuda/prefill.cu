@@ -5,7 +5,7 @@
 
 /* ---- heads that turn, and go into a cache ------------------------------------------ */
 
-enum { MAX_TURNED = 512, TURN_THREADS = 256, MOST_HEADS = 96 << 10 /* bytes */ };
+enum { MAX_TURNED = 512, TURN_THREADS = 256, TURN_WARPS = TURN_THREADS / 32 };
 
 __device__ __forceinline__ void put(const MiKvView &kv, void *base, int64_t at, float x)
 {
@@ -17,79 +17,154 @@ __device__ __forceinline__ void put(const MiKvView &kv, void *base, int64_t at, 
         ((float *)base)[at] = x;
 }
 
-/* A block a row: the angles once, then every pair of every head.  Heads come as q, k, v.  scaled: those of k and v stay
- * in shared memory, f32, until all of them are there, and go to a cache with scales. */
-template <typename T> static __global__ void __launch_bounds__(TURN_THREADS) rope_append(const __grid_constant__ MiRopeAppend a,
-                                                                                         const __grid_constant__ MiKvView kv)
+/* Cosine and sine of a row's angles, for the whole block. */
+__device__ __forceinline__ void look_up_angles(const MiRopeAppend &a, int row, float2 *turn)
 {
-    __shared__ float2       turn[MAX_TURNED / 2]; /* cosine, sine */
-    extern __shared__ float heads[];              /* [k, v][n_kv_heads][dim] */
-    const bool              scaled = mi_dtype_scaled(kv.dtype);
-    const int         row = blockIdx.x, dim = a.head_dim, half = dim / 2, turned = a.rotated / 2;
-    const int         n_heads = a.n_heads + 2 * a.n_kv_heads, slot = kv.slots[row];
-
-    for (int i = threadIdx.x; i < turned; i += TURN_THREADS) {
+    for (int i = threadIdx.x; i < a.rotated / 2; i += TURN_THREADS) {
         float s, c;
         sincosf((float)a.positions[row] * a.freqs[i], &s, &c);
         turn[i] = make_float2(c * a.magnitude, s * a.magnitude);
     }
     __syncthreads();
+}
+
+/* A head of a row among those of q, k, v, and pair i of it: those that turn together, then the rest in order. */
+struct Head {
+    int part, h; /* 0 to 2: q, k, v; which of those */
+
+    __device__ __forceinline__ Head(const MiRopeAppend &a, int head)
+        : part(head < a.n_heads ? 0 : head < a.n_heads + a.n_kv_heads ? 1 : 2),
+          h(part == 0 ? head : part == 1 ? head - a.n_heads : head - a.n_heads - a.n_kv_heads)
+    {
+    }
+};
+
+struct Turned {
+    int   first, second;
+    float y, z;
+};
+
+template <typename T>
+__device__ __forceinline__ Turned turned_pair(const MiRopeAppend &a, const Head &head, const T *x, int i, const float2 *turn)
+{
+    const int    turned = a.rotated / 2;
+    const bool   turns = head.part < 2 && i < turned;
+    const float *bias = a.bias[head.part] ? a.bias[head.part] + head.h * a.head_dim : nullptr;
+    Turned       p;
+
+    p.first = i >= turned ? 2 * i : a.interleaved ? 2 * i : i;
+    p.second = i >= turned || a.interleaved ? p.first + 1 : i + turned;
+    float u = to_float(x[p.first]), v = to_float(x[p.second]);
+    if (bias)
+        u += bias[p.first], v += bias[p.second];
+    const float2 t = turns ? turn[i] : make_float2(1, 0);
+    p.y = u * t.x - v * t.y, p.z = u * t.y + v * t.x;
+    return p;
+}
+
+__device__ __forceinline__ int64_t offset_of(const MiKvView &kv, int slot, int head)
+{
+    return slot / kv.block_size * kv.stride_block + slot % kv.block_size * kv.stride_token + head * kv.stride_head;
+}
+
+/* A block a row. */
+template <typename T> static __global__ void __launch_bounds__(TURN_THREADS) rope_append(const __grid_constant__ MiRopeAppend a,
+                                                                                         const __grid_constant__ MiKvView kv)
+{
+    __shared__ float2 turn[MAX_TURNED / 2];
+    const int         row = blockIdx.x, dim = a.head_dim, half = dim / 2, n_heads = a.n_heads + 2 * a.n_kv_heads, slot = kv.slots[row];
+
+    look_up_angles(a, row, turn);
     wait_for_predecessor();
 
     const T *x = (const T *)a.joined + (int64_t)row * n_heads * dim;
     for (int p = threadIdx.x; p < n_heads * half; p += TURN_THREADS) {
-        const int    head = p / half, i = p % half;
-        const int    part = head < a.n_heads ? 0 : head < a.n_heads + a.n_kv_heads ? 1 : 2;
-        const int    h = part == 0 ? head : part == 1 ? head - a.n_heads : head - a.n_heads - a.n_kv_heads;
-        const bool   turns = part < 2 && i < turned;
-        /* The two elements of pair i: those that turn together, then the rest in order. */
-        const int    first = i >= turned ? 2 * i : a.interleaved ? 2 * i : i;
-        const int    second = i >= turned || a.interleaved ? first + 1 : i + turned;
-        const float *bias = a.bias[part] ? a.bias[part] + h * dim : nullptr;
-        float        u = to_float(x[head * dim + first]), v = to_float(x[head * dim + second]);
-
-        if (bias)
-            u += bias[first], v += bias[second];
-        const float2 t = turns ? turn[i] : make_float2(1, 0);
-        const float  y = u * t.x - v * t.y, z = u * t.y + v * t.x;
-        if (part == 0) {
-            T *q = (T *)a.q + ((int64_t)row * a.n_heads + h) * dim;
-            q[first] = from_float<T>(y);
-            q[second] = from_float<T>(z);
-        } else if (scaled) {
-            heads[(head - a.n_heads) * dim + first] = y;
-            heads[(head - a.n_heads) * dim + second] = z;
+        const Head   head(a, p / half);
+        const Turned t = turned_pair(a, head, x + p / half * dim, p % half, turn);
+        if (head.part == 0) {
+            T *q = (T *)a.q + ((int64_t)row * a.n_heads + head.h) * dim;
+            q[t.first] = from_float<T>(t.y);
+            q[t.second] = from_float<T>(t.z);
         } else if (slot >= 0) {
-            const int64_t at = slot / kv.block_size * kv.stride_block + slot % kv.block_size * kv.stride_token +
-                               h * kv.stride_head;
-            put(kv, part == 1 ? kv.k : kv.v, at + first, y);
-            put(kv, part == 1 ? kv.k : kv.v, at + second, z);
+            const int64_t at = offset_of(kv, slot, head.h);
+            put(kv, head.part == 1 ? kv.k : kv.v, at + t.first, t.y);
+            put(kv, head.part == 1 ? kv.k : kv.v, at + t.second, t.z);
         }
     }
-    if (!scaled || slot < 0)
-        return;
-    __syncthreads();
-    for (int h = threadIdx.x / 32; h < 2 * a.n_kv_heads; h += TURN_THREADS / 32) {
-        const int     side = h / a.n_kv_heads, head = h % a.n_kv_heads;
-        const int64_t at = slot / kv.block_size * kv.stride_block + slot % kv.block_size * kv.stride_token +
-                           head * kv.stride_head;
-        const float *shift = mi_kv_shift(&kv) + (int64_t)head * dim;
-        store_scaled(kv, side, at, dim, [&](int d) { return heads[h * dim + d] - (side ? 0 : shift[d]); });
+}
+
+__device__ __forceinline__ float larger_of(float a, float b) { return b > a || isnan(b) ? b : a; } /* no number stays none */
+
+/* The same for a cache with scales: a warp a head, which it has whole in registers, PAIRS a lane. */
+template <typename T, int PAIRS>
+static __global__ void __launch_bounds__(TURN_THREADS) rope_append_scaled(const __grid_constant__ MiRopeAppend a,
+                                                                          const __grid_constant__ MiKvView kv)
+{
+    __shared__ float2 turn[MAX_TURNED / 2];
+    const int         row = blockIdx.x, dim = a.head_dim, half = dim / 2, n_heads = a.n_heads + 2 * a.n_kv_heads, slot = kv.slots[row];
+    const int         lane = threadIdx.x % 32;
+    const bool        f8 = kv.dtype == MI_F8;
+
+    look_up_angles(a, row, turn);
+    wait_for_predecessor();
+
+    const T *x = (const T *)a.joined + (int64_t)row * n_heads * dim;
+    for (int h = threadIdx.x / 32; h < n_heads; h += TURN_WARPS) {
+        const Head    head(a, h);
+        const float  *shift = mi_kv_shift(&kv) + (int64_t)head.h * dim;
+        const int64_t at = offset_of(kv, slot, head.h);
+        uint8_t      *to = (uint8_t *)(head.part == 1 ? kv.k : kv.v) + at;
+        T            *q = (T *)a.q + ((int64_t)row * a.n_heads + head.h) * dim;
+        Turned        t[PAIRS];
+        float         largest = 0;
+#pragma unroll
+        for (int k = 0; k < PAIRS; k++)
+            if (lane + k * 32 < half) {
+                t[k] = turned_pair(a, head, x + h * dim, lane + k * 32, turn);
+                if (head.part == 1)
+                    t[k].y -= shift[t[k].first], t[k].z -= shift[t[k].second];
+                largest = larger_of(larger_of(largest, fabsf(t[k].y)), fabsf(t[k].z));
+            }
+        if (head.part && slot < 0)
+            continue;
+#pragma unroll
+        for (int o = 16; o; o >>= 1)
+            largest = larger_of(largest, __shfl_xor_sync(~0u, largest, o));
+        const unsigned short scale = scale_of(largest, f8 ? 448 : 127);
+        const float          by = __fdiv_rn(1, __uint_as_float((unsigned)scale << 16));
+#pragma unroll
+        for (int k = 0; k < PAIRS; k++)
+            if (lane + k * 32 < half && head.part == 0) {
+                q[t[k].first] = from_float<T>(t[k].y);
+                q[t[k].second] = from_float<T>(t[k].z);
+            } else if (lane + k * 32 < half) {
+                to[t[k].first] = code_of(t[k].y * by, f8);
+                to[t[k].second] = code_of(t[k].z * by, f8);
+            }
+        if (lane == 0 && head.part)
+            ((unsigned short *)kv.scales)[at / dim * 2 + head.part - 1] = scale;
     }
+}
+
+template <typename T> static int append(void *stream, const MiRopeAppend &a, const MiKvView &kv)
+{
+    const dim3 rows(a.rows), block(TURN_THREADS);
+
+    if (!mi_dtype_scaled(kv.dtype))
+        return mi_launch(rope_append<T>, rows, block, 0, stream, a, kv);
+    return a.head_dim <= 64    ? mi_launch(rope_append_scaled<T, 1>, rows, block, 0, stream, a, kv)
+           : a.head_dim <= 128 ? mi_launch(rope_append_scaled<T, 2>, rows, block, 0, stream, a, kv)
+                               : mi_launch(rope_append_scaled<T, MAX_TURNED / 64>, rows, block, 0, stream, a, kv);
 }
 
 extern "C" int mi_cuda_rope_append(void *stream, MiRopeAppend a, MiKvView kv)
 {
     if (a.rotated > MAX_TURNED || a.rotated > a.head_dim || a.head_dim % 2)
         return cudaErrorInvalidValue;
-    const size_t smem = mi_dtype_scaled(kv.dtype) ? 2 * (size_t)a.n_kv_heads * (size_t)a.head_dim * sizeof(float) : 0;
-    if (smem > MOST_HEADS || (smem && a.head_dim % 4))
+    if (mi_dtype_scaled(kv.dtype) && a.head_dim > MAX_TURNED)
         return cudaErrorNotSupported;
-    static const int allowed = mi_allow_smem(rope_append<bf16>, MOST_HEADS) + mi_allow_smem(rope_append<__half>, MOST_HEADS);
-    if (allowed)
-        return allowed;
-    return a.dtype == MI_BF16  ? mi_launch(rope_append<bf16>, dim3(a.rows), dim3(TURN_THREADS), smem, stream, a, kv)
-           : a.dtype == MI_F16 ? mi_launch(rope_append<__half>, dim3(a.rows), dim3(TURN_THREADS), smem, stream, a, kv)
+    return a.dtype == MI_BF16  ? append<bf16>(stream, a, kv)
+           : a.dtype == MI_F16 ? append<__half>(stream, a, kv)
                                : cudaErrorInvalidValue;
 }
 
