@@ -45,19 +45,24 @@ static void text(Text *t, uint64_t id, int salt, int n)
         t->tokens[i] = (i * 13 + salt * 29) % 97;
 }
 
-static double wanted(const Text *t, int layer, int position, int h, int d)
+/* out: [DIM] of head h. */
+static void wanted(const Text *t, int layer, int position, int h, double *out)
 {
-    double weight[MAX_LEN], sum = 0, out = 0;
+    double weight[MAX_LEN], q[DIM], sum = 0;
+
+    for (int i = 0; i < DIM; i++)
+        q[i] = (double)element(0, layer, t->tokens[position], position, h * DIM + i);
     for (int j = 0; j <= position; j++) {
         double score = 0;
         for (int i = 0; i < DIM; i++)
-            score += (double)element(0, layer, t->tokens[position], position, h * DIM + i) *
-                     kept(1, layer, t->tokens[j], j, h / 2 * DIM + i);
+            score += q[i] * (double)kept(1, layer, t->tokens[j], j, h / 2 * DIM + i);
         sum += weight[j] = exp(score);
     }
-    for (int j = 0; j <= position; j++)
-        out += weight[j] / sum * kept(2, layer, t->tokens[j], j, h / 2 * DIM + d);
-    return out;
+    for (int d = 0; d < DIM; d++) {
+        out[d] = 0;
+        for (int j = 0; j <= position; j++)
+            out[d] += weight[j] / sum * (double)kept(2, layer, t->tokens[j], j, h / 2 * DIM + d);
+    }
 }
 
 typedef struct {
@@ -122,8 +127,12 @@ static void step(World *w, int n, Text *const *texts, const int *count)
         run_op(w, w->attention->op, &b, q_in, &to, &attend, &w->kv[layer]);
         for (int s = 0; s < n; s++)
             for (int r = starts[s]; r < starts[s + 1]; r++, w->rows++)
-                for (int i = 0; i < WIDTH; i++)
-                    assert_near(out[r * WIDTH + i], wanted(texts[s], layer, positions[r], i / DIM, i % DIM), 3e-6, 1);
+                for (int h = 0; h < HEADS; h++) {
+                    double want[DIM];
+                    wanted(texts[s], layer, positions[r], h, want);
+                    for (int d = 0; d < DIM; d++)
+                        assert_near(out[r * WIDTH + h * DIM + d], want[d], 3e-6, 1);
+                }
     }
     for (int s = 0; s < n; s++)
         if (w->cache->recomputes)
