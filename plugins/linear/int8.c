@@ -8,12 +8,12 @@ typedef struct {
     const char *group, *activations, *scales, *isa;
     bool        symmetric;
 } Options;
-static const Options defaults = { "128", "auto", "fit", "auto", true };
+static const Options defaults = { "64", "auto", "fit", "auto", false };
 
 static const MiOption option_table[] = {
-    MI_CHOICE(Options, group, "128", "128, 64, 32, row", "columns that share a scale"),
+    MI_CHOICE(Options, group, "64", "128, 64, 32, row", "columns that share a scale"),
     MI_ACTIVATIONS(Options),
-    MI_OPTION(Options, symmetric, "true", 0, 0, "false: with a zero point, so that a range need not be centred on zero"),
+    MI_OPTION(Options, symmetric, "false", 0, 0, "false: with a zero point, so that a range need not be centred on zero"),
     MI_SCALES(Options),
     MI_ISA(Options),
     MI_OPTION_END,
