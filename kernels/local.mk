@@ -33,6 +33,8 @@ kernels_libfloats_a_SOURCES = kernels/cpu/attend_body.h kernels/cpu/floats.c ker
 kernels_libfloats_a_CPPFLAGS = $(kernel_cppflags)
 
 # Device code: the plugin that launches it lists its .cu; what they share is included.
+# What gemv.cu leaves to others, in files that compile side by side.
+quant_gemv = kernels/cuda/quant_gemv.cu kernels/cuda/quant_gemv_blocks.cu kernels/cuda/quant_gemv_wide.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h
 EXTRA_DIST += kernels/cuda/attention.cuh kernels/cuda/device.cuh kernels/cuda/refused.h
 SUFFIXES = .cu
 AM_V_NVCC   = $(AM_V_NVCC_@AM_V@)

@@ -15,7 +15,7 @@ tests_gpu_samplers_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_samplers_LDADD    = $(gpu_ldadd)
 
 tests_gpu_linear_SOURCES  = tests/gpu_linear.c tests/gpu.h kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu \
-	kernels/cuda/gemv.cu kernels/cuda/skinny.cu kernels/cuda/quant_gemv.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h
+	kernels/cuda/gemv.cu kernels/cuda/skinny.cu $(quant_gemv)
 tests_gpu_linear_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_linear_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_linear_LDADD    = $(gpu_ldadd)
@@ -47,9 +47,9 @@ tests_gpu_calls_so_LDADD    = -ldl
 # make check runs them, too.  A new one: here, and in the list of tests/gpu.
 gpu_programs =
 if MI_CUDA
-check_PROGRAMS += tests/gpu_calls.so tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_quant tests/gpu_quant_layer tests/gpu_samplers
+check_PROGRAMS += tests/gpu_calls.so tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_packed tests/gpu_quant tests/gpu_quant_layer tests/gpu_samplers
 check_PROGRAMS += tests/plugins/lost_cuda.so tests/plugins/wrong_cuda.so
-gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_layer tests/gpu_head tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_quant tests/gpu_quant_layer tests/gpu_samplers \
+gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_layer tests/gpu_head tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_packed tests/gpu_quant tests/gpu_quant_layer tests/gpu_samplers \
 	tests/gpu_determinism.sh tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.sh tests/gpu_steady.sh
 # The example's plugins as their Makefile builds them, for machines that have a card and no compiler.
 check_DATA = examples/plugin/cuda/acme_add_cuda.so
@@ -65,13 +65,13 @@ check_PROGRAMS += tests/gpu_fp8
 endif
 tests_gpu_fp8_SOURCES  = tests/gpu_fp8.c tests/gpu.h tests/scaled.h kernels/cuda/prefill.cu kernels/cuda/rows.cu kernels/cuda/fp8.cu \
 	kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/skinny.cu \
-	kernels/cuda/quant_gemv.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h
+	$(quant_gemv)
 tests_gpu_fp8_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_fp8_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_fp8_LDADD    = $(gpu_ldadd)
 
-tests_gpu_quant_SOURCES  = tests/gpu_quant.c tests/gpu.h kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu \
-	kernels/cuda/gemv.cu kernels/cuda/skinny.cu kernels/cuda/quant_gemv.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h kernels/cuda/quant_pack.cu kernels/cuda/quant_rows.cu kernels/cuda/read.cu
+tests_gpu_quant_SOURCES  = tests/gpu_quant.c tests/gpu.h tests/gpu_timed.h kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu \
+	kernels/cuda/gemv.cu kernels/cuda/skinny.cu $(quant_gemv) kernels/cuda/quant_pack.cu kernels/cuda/quant_rows.cu kernels/cuda/read.cu
 tests_gpu_quant_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_quant_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_quant_LDADD    = $(gpu_ldadd)
@@ -80,3 +80,9 @@ tests_gpu_quant_layer_SOURCES  = tests/gpu_quant_layer.c tests/gpu.h kernels/cud
 tests_gpu_quant_layer_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_quant_layer_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_quant_layer_LDADD    = $(gpu_ldadd)
+
+tests_gpu_packed_SOURCES  = tests/gpu_packed.c tests/gpu.h tests/gpu_timed.h kernels/cuda/gemv.cu kernels/cuda/skinny.cu \
+	$(quant_gemv) kernels/cuda/quant_pack.cu kernels/cuda/quant_stored.cu kernels/cuda/quant_stored.h kernels/cuda/gemm_bias.cu kernels/cuda/read.cu
+tests_gpu_packed_CPPFLAGS = $(gpu_cppflags)
+tests_gpu_packed_LDFLAGS  = $(gpu_ldflags)
+tests_gpu_packed_LDADD    = $(gpu_ldadd)

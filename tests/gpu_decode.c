@@ -319,7 +319,9 @@ static void one(Case c, const int *heads)
     else
         error = c.kind == MI_GEMV_GATED ? gated(&c, &p) : c.kind == MI_GEMV_HEAD ? head(&c, &p) : plain(&c, &p);
     char how[32] = "";
-    if (form.bits)
+    if (blocks)
+        snprintf(how, sizeof how, " %s", blocks->name);
+    else if (form.bits)
         snprintf(how, sizeof how, " %s%d g%d%s", form.bits < 0 ? "fp" : "int", abs(form.bits), form.group, form.zeros ? " zeros" : "");
     snprintf(what, sizeof what, "%s%s%s, %d rows of %d, %d out, %d blocks, %d x %d warps, %s%d stages of %d rows",
              kinds[c.kind], how, c.norm_dim ? " with normed heads" : "", c.rows, c.in, c.out, p.grid, p.teams, p.team,
@@ -359,8 +361,12 @@ static void compare(void)
 /* The same with weights of 4 and 8 bit, whose sums are exact but for x: its 15 bits. */
 static void compare_packed(void)
 {
-    static const MiQuantForm forms[] = {{4, 128, false, false}, {8, 0, false, false}, {4, 64, true, false},
-                                        {8, 0, true, false},    {4, 32, true, false}, {4, 32, false, false}};
+    static const MiQuantForm forms[] = {{.bits = 4, .group = 128},
+                                        {.bits = 8},
+                                        {.bits = 4, .group = 64, .zeros = true},
+                                        {.bits = 8, .zeros = true},
+                                        {.bits = 4, .group = 32, .zeros = true},
+                                        {.bits = 4, .group = 32}};
     static const int ins[] = {64, 72, 576, 896, 1544, 3584, 4864, 18944}, counts[] = {1, 2, 3, 4};
     static const int heads[][4] = {{64, 64, 0, 1}, {128, 128, 0, 0}, {64, 64, 1, 1}, {80, 32, 1, 0}, {96, 32, 0, 1}};
     int              turn = 0;
@@ -407,6 +413,32 @@ static void compare_e4m3(void)
                     one((Case){MI_GEMV_QKV, 1, in, (HEADS + 2 * KV_HEADS) * h[0], 0, h[0]}, h);
             }
     form = (MiQuantForm){0};
+}
+
+/* The same with blocks as files have them. */
+static void compare_blocks(void)
+{
+    static const char *const names[] = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs"};
+    static const int         ins[] = {256, 768, 3584, 18944}, counts[] = {1, 3, 4};
+    static const int         heads[][4] = {{64, 64, 0, 1}, {128, 128, 0, 0}, {64, 64, 1, 1}};
+    int                      turn = 0;
+
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++)
+        for (size_t i = 0; i < sizeof ins / sizeof *ins; i += quick ? 3 : 1)
+            for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick ? 2 : 1, turn++) {
+                const int in = ins[i], rows = counts[n], layout = turn % N_LAYOUTS, *h = heads[turn % 3];
+                blocks = mi_stored_blocks(names[k]);
+                form = blocks->form;
+                one((Case){MI_GEMV_RESIDUAL, rows, in, in > 4000 ? 40 : 200, layout, 0}, NULL);
+                if (in > 4096)
+                    continue;
+                one((Case){MI_GEMV_PLAIN, rows, in, 131, layout, 0}, NULL);
+                one((Case){MI_GEMV_GATED, rows, in, 56, layout, 0}, NULL);
+                one((Case){MI_GEMV_HEAD, rows, in, 301, layout, 0}, NULL);
+                one((Case){MI_GEMV_QKV, rows, in, (HEADS + 2 * KV_HEADS) * h[0], layout, 0}, h);
+            }
+    form = (MiQuantForm){0};
+    blocks = NULL;
 }
 
 /* ---- a whole step ------------------------------------------------------------------------- */
@@ -532,12 +564,15 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], "--packed") == 0)
             compare_packed();
         compare_e4m3();
+        if (strcmp(argv[1], "--packed") == 0)
+            compare_blocks();
         printf("%d passed, %d failed\n", passed, failed);
         return failed > 0;
     }
     compare();
     compare_packed();
     compare_e4m3();
+    compare_blocks();
     if (quick) {
         check(chain(1, 2, &distinct) != 0, "a chain of two steps", 0);
         check(chain(19, 2, &distinct) != 0, "a chain of two steps of 19 rows", 0);

@@ -1,14 +1,37 @@
-/* gpu_decode_stored.h - gpu_decode.c's weights as the kernels read them: plain, of 4 and 8 bit, E4M3. */
+/* gpu_decode_stored.h - gpu_decode.c's weights as the kernels read them: plain, of 4 and 8 bit, E4M3, GGUF's blocks. */
 #ifndef TESTS_GPU_DECODE_STORED_H
 #define TESTS_GPU_DECODE_STORED_H
 
 #include "gpu_decode_data.h"
 #include "scaled.h"
 
+#include <cuda/quant_stored.h>
+
 /* How the weights of a case are stored; bits 0: as they are. */
 static MiQuantForm form;
 
 static const float *scales_of[3]; /* of what was stored last as E4M3, by which matrix of a kernel's it is */
+
+/* Random blocks of that kind instead of what is to be stored; NULL: not so. */
+static const MiStoredBlocks *blocks;
+
+static void *random_blocks(int64_t n)
+{
+    const size_t bytes = (size_t)n * blocks->bytes;
+    uint8_t     *b = malloc(bytes);
+
+    for (size_t i = 0; i < bytes; i++)
+        b[i] = (uint8_t)(128 * uniform() + 128);
+    for (int64_t i = 0; i < n; i++) { /* its one or two f16: 2^-6 to 2^-5 */
+        uint8_t *halves = b + i * blocks->bytes + (strcmp(blocks->name, "q6_k") == 0 ? 208 : 0);
+        halves[1] = 0x24 | (halves[1] & 0x83);
+        if (blocks->form.minima)
+            halves[3] = 0x24 | (halves[3] & 0x83);
+    }
+    void *there = upload(b, bytes);
+    free(b);
+    return there;
+}
 
 /* Any codes but those that are no numbers. */
 static void *stored_e4m3(const Array *w, int first, int rows, int in, int part)
@@ -50,7 +73,10 @@ static void *stored(const Array *w, int first, int rows, int in, int part)
     if (form.bits == MI_QUANT_E4M3)
         return stored_e4m3(w, first, rows, in, part);
     void *packed = upload(NULL, (size_t)mi_quant_bytes(form, rows, in)), *back = upload(NULL, bytes);
-    must(mi_cuda_quantise(NULL, form, plain, MI_BF16, rows, in, packed), "quantising");
+    if (blocks)
+        must(mi_cuda_pack_blocks(NULL, blocks, random_blocks((int64_t)rows * in / blocks->values), rows, in, packed), "packing");
+    else
+        must(mi_cuda_quantise(NULL, form, plain, MI_BF16, rows, in, packed), "quantising");
     must(mi_cuda_dequantise(NULL, form, packed, 0, rows, in, back, MI_F32), "dequantising");
     download(w->host + (size_t)first * in, back, bytes);
     return packed;

@@ -1,16 +1,15 @@
 /* Matrices of 4 and 8 bit on a card: how they are rounded, against the rule in double; products of any number of rows
  * through the plugins, against sums in double.  MI_BENCH=1: what products of few rows take, beside the read rate and
  * cuBLASLt in bf16.  The kernels with their neighbours: gpu_decode. */
-#include "gpu.h"
+#include "gpu_timed.h"
 
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
 #include <cuda/quant_rows.h>
-#include <cuda/read.h>
 
 static const MiQuantForm forms[] = {
-    {4, 128, false, false}, {4, 64, false, false}, {4, 32, false, false}, {4, 128, true, false},
-    {4, 64, true, false},   {4, 32, true, false},  {8, 0, false, false},  {8, 0, true, false},
+    {.bits = 4, .group = 128}, {.bits = 4, .group = 64}, {.bits = 4, .group = 32}, {.bits = 4, .group = 128, .zeros = true},
+    {.bits = 4, .group = 64, .zeros = true}, {.bits = 4, .group = 32, .zeros = true}, {.bits = 8}, {.bits = 8, .zeros = true},
 };
 enum { N_FORMS = G_N_ELEMENTS(forms) };
 
@@ -159,35 +158,6 @@ static void product(MiQuantForm f, int rows, int in, int out, bool bias, MiDType
 
 /* ---- how fast ------------------------------------------------------------------------------- */
 
-/* Microseconds of one in a graph of many, over copies of the weights that the second-level cache does not hold. */
-static double timed(void (*launch)(void *, int), void *arg)
-{
-    enum { N = 120 };
-    cudaGraph_t     graph;
-    cudaGraphExec_t run;
-    cudaEvent_t     from, to;
-    float           ms, best = 1e9f;
-
-    launch(arg, 0);
-    gpu_wait("warming up");
-    gpu_must(cudaStreamBeginCapture(gpu_card.stream, cudaStreamCaptureModeThreadLocal), "capturing");
-    for (int i = 0; i < N; i++)
-        launch(arg, i);
-    gpu_must(cudaStreamEndCapture(gpu_card.stream, &graph), "capturing");
-    gpu_must(cudaGraphInstantiate(&run, graph, 0), "instantiating");
-    cudaEventCreate(&from), cudaEventCreate(&to);
-    for (int i = 0; i < 6; i++) {
-        cudaEventRecord(from, gpu_card.stream), cudaGraphLaunch(run, gpu_card.stream),
-            cudaEventRecord(to, gpu_card.stream);
-        gpu_must(cudaEventSynchronize(to), "timing");
-        cudaEventElapsedTime(&ms, from, to);
-        best = i ? MIN(best, ms) : best;
-    }
-    cudaEventDestroy(from), cudaEventDestroy(to);
-    cudaGraphExecDestroy(run), cudaGraphDestroy(graph);
-    return 1e3 * (double)best / N;
-}
-
 typedef struct {
     int        rows, in, out, copies;
     size_t     bytes;
@@ -214,24 +184,6 @@ static void blas(void *arg, int i)
              "gemm");
 }
 
-static double read_rate(char *p, size_t bytes)
-{
-    cudaEvent_t from, to;
-    float       ms, best = 1e9f;
-
-    cudaEventCreate(&from), cudaEventCreate(&to);
-    for (int i = 0; i < 8; i++) {
-        cudaEventRecord(from, gpu_card.stream);
-        gpu_must((cudaError_t)mi_cuda_read(gpu_card.stream, p, bytes), "reading");
-        cudaEventRecord(to, gpu_card.stream);
-        gpu_must(cudaEventSynchronize(to), "reading");
-        cudaEventElapsedTime(&ms, from, to);
-        best = MIN(best, ms);
-    }
-    cudaEventDestroy(from), cudaEventDestroy(to);
-    return (double)bytes / (double)best * 1e3;
-}
-
 static void rows(void *arg, int i)
 {
     Timed         *t = arg;
@@ -256,13 +208,13 @@ static void bench(void)
 
     gpu_must((cudaError_t)mi_cuda_noise(gpu_card.stream, t.w, total, MI_BF16), "noise");
     gpu_must((cudaError_t)mi_cuda_noise(gpu_card.stream, t.x, SIDE * 64 * 2, MI_BF16), "noise");
-    const double rate = read_rate(t.w, total);
+    const double rate = gpu_read_rate(t.w, total);
     printf("# read %.3f TB/s; %d x %d, us\n", rate * 1e-12, SIDE, SIDE);
     gpu_must((cudaError_t)mi_cuda_gemm_new(&t.gemm, SIDE, SIDE, SIDE, SIDE, MI_BF16, MI_BF16), "gemm");
     t.bytes = (size_t)SIDE * SIDE * 2;
     t.copies = (int)(total / t.bytes);
     for (t.rows = 1; t.rows <= 64; t.rows *= 4)
-        printf("# cuBLASLt bf16, %d rows: %.2f\n", t.rows, timed(blas, &t));
+        printf("# cuBLASLt bf16, %d rows: %.2f\n", t.rows, gpu_timed(blas, &t));
     for (int i = 0; i < N_FORMS && strcmp(g_getenv("MI_BENCH"), "rows"); i++)
         for (t.rows = 1; t.rows <= MI_GEMV_FEW_ROWS; t.rows *= 2) {
             t.plan = (MiGemvPlan){
@@ -270,7 +222,7 @@ static void bench(void)
             t.bytes = (size_t)mi_quant_bytes(forms[i], SIDE, SIDE);
             t.copies = (int)(total / t.bytes);
             gpu_must((cudaError_t)mi_cuda_gemv_plan(&t.plan), "planning");
-            const double us = timed(few, &t);
+            const double us = gpu_timed(few, &t);
             printf("# %s, %d rows: %.2f, %.1f %% of read\n", name_of(forms[i]), t.rows, us,
                    1e8 * (double)t.bytes / us / rate);
             fflush(stdout);
@@ -281,7 +233,7 @@ static void bench(void)
             t.bytes = (size_t)mi_quant_bytes(forms[i], SIDE, SIDE);
             t.copies = (int)(total / t.bytes);
             gpu_must((cudaError_t)mi_cuda_quant_rows_takes(forms[i], t.rows, SIDE, SIDE), "planning");
-            printf("# %s, %d rows: %.2f\n", name_of(forms[i]), t.rows, timed(rows, &t));
+            printf("# %s, %d rows: %.2f\n", name_of(forms[i]), t.rows, gpu_timed(rows, &t));
             fflush(stdout);
         }
 }

@@ -4,6 +4,8 @@
 #include "quant_gemv.h"
 #include "skinny.h"
 
+#include <cstring>
+
 using namespace mi_gemv;
 
 /* ---- the layout ------------------------------------------------------------------- */
@@ -222,9 +224,7 @@ extern "C" int mi_cuda_gemv_plan(MiGemvPlan *p)
 
 extern "C" int mi_cuda_gemv_form(MiGemvPlan *p, const MiQuantForm *f)
 {
-    const MiQuantForm have = p->form;
-
-    if (have.bits == f->bits && have.group == f->group && have.zeros == f->zeros && have.minima == f->minima)
+    if (memcmp(&p->form, f, sizeof *f) == 0)
         return cudaSuccess;
     p->form = *f;
     return mi_cuda_gemv_plan(p);

@@ -2,7 +2,7 @@
 #include "quant_gemv.cuh"
 
 using namespace mi_gemv;
-using mi_quant::Packed;
+using mi_quant::Packed, mi_quant::Kernel;
 
 static bool paired(const MiGemvPlan *p) { return p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_QKV; }
 
@@ -32,6 +32,13 @@ static int stages_of(const MiGemvPlan *p) { return most_duos(p) * cuts_of(p); }
 
 static bool wants_sums(const MiGemvPlan *p) { return p->form.zeros; }
 
+/* What the kernel without cases is for. */
+static bool usual(const MiGemvPlan *p)
+{
+    return width(p) == 1 && !p->form.zeros && !p->form.levels && !p->form.scales &&
+           ((p->form.bits == 4 && p->form.group == 128) || (p->form.bits == 8 && p->form.group == 0));
+}
+
 /* Behind the ring: where each part begins, and the end of all. */
 typedef struct {
     int xs, factors, known, parts, end;
@@ -39,7 +46,7 @@ typedef struct {
 
 static Regions regions_of(const MiGemvPlan *p)
 {
-    const int m = width(p), tiles = most_duos(p) * 8, groups = mi_quant_groups(p->form) ? mi_quant_groups(p->form) : 1;
+    const int m = width(p), tiles = most_duos(p) * 8, groups = usual(p) ? 1 : 4;
     const int found = p->team * p->teams * m * (int)sizeof(MiCandidate);
     const int parts = tiles * m * 2 * p->team * (int)sizeof(float);
     Regions   r;
@@ -52,11 +59,6 @@ static Regions regions_of(const MiGemvPlan *p)
     return r;
 }
 
-typedef void (*Kernel)(Packed);
-
-/* The form that the kernel without cases is for. */
-static bool usual(const MiGemvPlan *p) { return !p->form.zeros && p->form.group == (p->form.bits == 4 ? 128 : 0); }
-
 /* Every tile has a thread for each of its partial sums. */
 static bool late(const MiGemvPlan *p)
 {
@@ -64,36 +66,50 @@ static bool late(const MiGemvPlan *p)
            usual(p) && !(p->team & (p->team - 1)) && most_duos(p) * 8 * p->team <= p->team * p->teams * 32;
 }
 
-template <int BITS, int KIND> static Kernel kernel_of(const MiGemvPlan *p)
+template <int BITS, int KIND> static Kernel usual_kernel(const MiGemvPlan *p)
 {
+    using mi_quant::USUAL;
     if constexpr (KIND == MI_GEMV_RESIDUAL || KIND == MI_GEMV_GATED || KIND == MI_GEMV_QKV)
         if (late(p))
-            return mi_quant::packed<BITS, false, KIND, 1, true>;
-    return width(p) > 1 ? mi_quant::packed<BITS, true, KIND, 4, false>
-           : usual(p)   ? mi_quant::packed<BITS, false, KIND, 1, false>
-                        : mi_quant::packed<BITS, true, KIND, 1, false>;
+            return mi_quant::packed<BITS, USUAL, KIND, 1, true>;
+    return mi_quant::packed<BITS, USUAL, KIND, 1, false>;
 }
 
-template <int BITS> static Kernel kernel_of(const MiGemvPlan *p)
+template <int BITS> static Kernel usual_kernel(const MiGemvPlan *p)
 {
     switch (p->kind) {
     case MI_GEMV_PLAIN:
-        return kernel_of<BITS, MI_GEMV_PLAIN>(p);
+        return usual_kernel<BITS, MI_GEMV_PLAIN>(p);
     case MI_GEMV_RESIDUAL:
-        return kernel_of<BITS, MI_GEMV_RESIDUAL>(p);
+        return usual_kernel<BITS, MI_GEMV_RESIDUAL>(p);
     case MI_GEMV_GATED:
-        return kernel_of<BITS, MI_GEMV_GATED>(p);
+        return usual_kernel<BITS, MI_GEMV_GATED>(p);
     case MI_GEMV_QKV:
-        return kernel_of<BITS, MI_GEMV_QKV>(p);
+        return usual_kernel<BITS, MI_GEMV_QKV>(p);
     case MI_GEMV_HEAD:
-        return kernel_of<BITS, MI_GEMV_HEAD>(p);
+        return usual_kernel<BITS, MI_GEMV_HEAD>(p);
     }
     return NULL;
 }
 
-static Kernel kernel_for(const MiGemvPlan *p) { return p->form.bits == 4 ? kernel_of<4>(p) : kernel_of<8>(p); }
+static Kernel kernel_for(const MiGemvPlan *p)
+{
+    using namespace mi_quant;
+    const MiQuantForm f = p->form;
+    const bool        several = width(p) > 1;
 
-/* Kernels of 4 bit are short: more than two of them on a multiprocessor cost more than their prefetches bring. */
+    if (f.levels || f.bits == 5 || f.bits == 6 || f.scales == MI_QUANT_PAIRS)
+        return blocks_kernel(f, p->kind, several);
+    if (f.scales)
+        return wide_kernel(f, p->kind, several);
+    if (usual(p))
+        return f.bits == 4 ? usual_kernel<4>(p) : usual_kernel<8>(p);
+    return f.bits == 4 ? any_kernel<4, F16_SCALES>(p->kind, several)
+           : f.group   ? any_kernel<8, F16_SCALES>(p->kind, several)
+                       : any_kernel<8, ROW_SCALES>(p->kind, several);
+}
+
+/* Kernels of less than 8 bit are short: more than two of them on a multiprocessor cost more than their prefetches bring. */
 enum { TWO_BESIDE = 76 << 10 };
 
 int mi_quant::lay_out(MiGemvPlan *p)
@@ -112,7 +128,7 @@ int mi_quant::lay_out(MiGemvPlan *p)
     if (p->stages > MAX_STAGES || p->stages < 1 || p->flight < 1)
         return cudaErrorInvalidValue;
     p->smem = regions_of(p).end;
-    if (p->form.bits == 4 && p->smem < TWO_BESIDE)
+    if (p->form.bits < 8 && p->smem < TWO_BESIDE)
         p->smem = TWO_BESIDE;
     return mi_allow_smem(kernel_for(p), p->smem);
 }
@@ -120,12 +136,11 @@ int mi_quant::lay_out(MiGemvPlan *p)
 /* The rules are measurements on an H100: docs/performance.md. */
 int mi_quant::plan(MiGemvPlan *p, int sms, int most)
 {
-    const bool per_row = p->form.group == 0;
-    const int  chunks = chunks_of(p), per = (octets_of(p) + sms - 1) / sms;
-    const int  least = p->form.bits == 4 ? 8 : 1; /* so many chunks end at a multiple of 128 bytes */
+    const int chunks = chunks_of(p), per = (octets_of(p) + sms - 1) / sms;
+    const int least = 8; /* chunks: they end at a multiple of 128 bytes, and eight warps have one each */
 
     if (p->dtype != MI_BF16 || p->rows < 1 || p->rows > MI_GEMV_FEW_ROWS || p->in < 8 || p->in % 8 || p->out < 1 ||
-        p->norm_dim || (p->form.bits != 4 && p->form.bits != 8) || (p->form.bits == 4 && per_row) ||
+        p->norm_dim || !mi_quant_possible(p->form) ||
         (p->kind == MI_GEMV_GATED && p->out % 8) || (p->kind == MI_GEMV_QKV && p->out % 16))
         return cudaErrorNotSupported;
     p->direct = false;
@@ -137,7 +152,7 @@ int mi_quant::plan(MiGemvPlan *p, int sms, int most)
     /* A stage is 16 KB or so of two records: each costs the one thread that requests them 500 clocks. */
     p->slice = chunks;
     if (2 * chunks * mi_quant_chunk(p->form) > 20 << 10) {
-        p->slice = (p->form.bits == 4 ? 12 << 10 : 8 << 10) / mi_quant_chunk(p->form) / least * least;
+        p->slice = (p->form.bits < 8 ? 12 << 10 : 8 << 10) / mi_quant_chunk(p->form) / least * least;
         p->slice = p->slice < least ? least : p->slice;
     }
     const int duos = most_duos(p), cuts = cuts_of(p);
@@ -189,11 +204,15 @@ int mi_quant::start(void *stream, const MiGemvPlan *p, const Args &args)
     a.cuts_magic = a.cuts > 1 ? (uint32_t)((((uint64_t)1 << 32) + a.cuts - 1) / a.cuts) : 0;
     a.half = half_of(p);
     a.tail = tail_of(p);
-    a.groups = mi_quant_groups(f);
-    a.flush = a.groups == 4 ? 15 : a.groups == 2 ? 10 : 8;
-    a.sum_lanes = wants_sums(p) ? a.groups ? 16 / a.groups : 16 : 0;
+    a.groups_shift = f.group == 128 ? 2 : f.group == 64 ? 1 : 0;
+    a.sums = wants_sums(p);
+    a.zeros = f.zeros ? mi_quant_groups(f) * MI_QUANT_ROWS * (f.scales == MI_QUANT_F32 ? 4 : 2) : 0;
+    a.z0 = f.minima;
+    a.z1 = !f.minima;
+    a.z2 = f.minima ? (float)(1 << (f.bits - 1)) : 0;
+    a.even = f.scales == MI_QUANT_BF16 ? 0x1044 : 0x3210;
+    a.odd = f.scales == MI_QUANT_BF16 ? 0x3244 : 0x3210;
     a.factors = r.factors;
-    a.minima = f.minima;
     while (2 << a.team_shift <= p->team)
         a.team_shift++;
     return mi_launch(kernel_for(p), dim3(p->grid), dim3((a.warps + 1) * 32), p->smem, stream, a);

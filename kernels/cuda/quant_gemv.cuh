@@ -6,7 +6,12 @@
  * mma.m16n8k32, so four rows of x fill it; W is its tall side, two records of eight rows,
  * which need not lie next to each other.  Weights of 8 bit need no conversion at all, of
  * 4 bit one and a half operations for four: a nibble in the high half of its byte is 16 times
- * itself.  The sums are exact until a group's scale multiplies them.  One row of x and the usual form take dp4a instead. */
+ * itself; of 5 and 6 bit four.  The sums are exact until a group's scale multiplies them.  One row of x and the usual form
+ * take dp4a instead.
+ *
+ * One row of x leaves three of four column pairs of the narrow side idle.  Where groups have scales each pair then
+ * has one quarter of a chunk, and nothing of the others: the four lanes of a row come out with four
+ * groups' sums, and each multiplies by one scale instead of all by four. */
 #ifndef KERNELS_CUDA_QUANT_GEMV_CUH
 #define KERNELS_CUDA_QUANT_GEMV_CUH
 
@@ -21,6 +26,18 @@ using namespace mi_gemv;
 constexpr int OCTET = MI_QUANT_ROWS, COLUMNS = MI_QUANT_COLUMNS;
 constexpr int LARGEST = 32512; /* of 256 high + low */
 
+/* A kernel is for weights of so many bits, or for those of levels. */
+constexpr int LEVELS = 1;
+template <int BITS> constexpr int STORED = BITS == LEVELS ? 4 : BITS;
+template <int BITS> constexpr int VALUES = STORED<BITS> *OCTET *COLUMNS / 8;                        /* bytes of a chunk */
+template <int BITS> constexpr int TIMES = BITS == 4 ? 16 : BITS == 5 ? 8 : BITS == 6 ? 4 : 1; /* of a code */
+/* And for scales of one kind; USUAL: one for a chunk or a row, no zeros. */
+enum { USUAL, ROW_SCALES, F16_SCALES, WIDE_SCALES, PAIR_SCALES };
+/* Groups of 16: a half of a quarter is one. */
+template <int BITS> constexpr bool HALVES = BITS == 6;
+/* Of a chunk of x, each with a scale and a sum. */
+template <int SCALES> constexpr int GROUPS = SCALES == USUAL ? 1 : 4;
+
 struct Packed : Args {
     int64_t  record;                     /* bytes of eight rows */
     int32_t  blocks_of_x, chunk, values; /* chunks of a row; bytes of one, of the values in it */
@@ -28,11 +45,13 @@ struct Packed : Args {
     uint32_t cuts_magic;                 /* high 32 bits of i * magic = i / cuts; 0: one cut */
     int32_t  half;                       /* from the first record of a stage to the second */
     int32_t  tail;                       /* bytes behind a row's last chunk */
-    int32_t  groups, flush;              /* of a chunk; bit j: a group ends with its j-th quarter */
-    int32_t  sum_lanes;                  /* threads that have a group of x; 0: nobody wants its sum */
+    int32_t  groups_shift;               /* quarters of a group of W = 1 << shift; groups of 16: 0 */
+    bool     sums;                       /* of x are wanted */
     int32_t  factors;                    /* where in shared memory: scales and sums of x */
     int32_t  team_shift;                 /* team = 1 << team_shift */
-    bool     minima;
+    int32_t  zeros;                      /* from a group's scale to its zero z */
+    float    z0, z1, z2;                 /* a code counts z (z0 + z1 scale) + z2 scale more than it is */
+    unsigned odd, even;                  /* selectors that make f32 of the words in which rows' scales are */
 };
 
 #if __CUDA_ARCH__ >= 900
@@ -109,7 +128,7 @@ template <int M> __device__ __forceinline__ int digits_at(int c, int j, int m)
 }
 
 /* Eight columns, the e-th of the row; 16 threads have a chunk.  sum: of squares, before the gain. */
-template <int BITS, bool ANY, bool NORM, int M>
+template <int BITS, int SCALES, bool NORM, int M>
 __device__ __forceinline__ void split(const Packed &a, char *smem, int e, int m, uint4 v, const float4 *gain,
                                       float &sum)
 {
@@ -149,28 +168,37 @@ __device__ __forceinline__ void split(const Packed &a, char *smem, int e, int m,
         low[i] = __byte_perm(p, q, 0x5410) ^ 0x80808080;
         high[i] = __byte_perm(p, q, 0x7632);
     }
-    if (ANY && a.sum_lanes) {
+    if (SCALES != USUAL && a.sums) {
 #pragma unroll
         for (int i = 0; i < 2; i++)
             both += __dp4a((int)high[i], 0x01010101, 0) * 256 + __dp4a((int)low[i], 0x01010101, 0);
 #pragma unroll 1
-        for (int o = 1; o < a.sum_lanes; o *= 2)
+        for (int o = 1; o < 4; o *= 2)
             both += __shfl_xor_sync(~0u, both, o);
     }
     if (e >= a.blocks_of_x * 16)
         return;
-    char *to = smem + a.xs + digits_at<M>(c, j, m) + t * 16 + j % 2 * 8;
-    *(uint2 *)to = {high[0], high[1]};
-    *(uint2 *)(to + 64) = {low[0], low[1]};
-    constexpr int TIMES = BITS == 4 ? 16 : 1; /* of a nibble */
-    const int     group = ANY && a.groups ? COLUMNS / 8 / a.groups : 16;
-    if (e % group == 0)
-        ((float2 *)(smem + a.factors))[e / group * M + m] = {most * (1.f / (LARGEST * TIMES)), (float)(both * TIMES)};
+    char *to = smem + a.xs + digits_at<M>(c, j, m) + j % 2 * 8;
+    if (HALVES<BITS>) {
+        to += t % 2 * 32 + t / 2 * 4;
+        *(unsigned *)to = high[0];
+        *(unsigned *)(to + 16) = high[1];
+        *(unsigned *)(to + 64) = low[0];
+        *(unsigned *)(to + 80) = low[1];
+    } else {
+        to += t * 16;
+        *(uint2 *)to = {high[0], high[1]};
+        *(uint2 *)(to + 64) = {low[0], low[1]};
+    }
+    constexpr int GROUP = COLUMNS / 8 / GROUPS<SCALES>;
+    if (e % GROUP == 0)
+        ((float2 *)(smem + a.factors))[e / GROUP * M + m] = {most * (1.f / (LARGEST * TIMES<BITS>)),
+                                                             (float)(both * TIMES<BITS>)};
 }
 
 /* x, times the norm's gain, of all rows into shared memory; sums of squares as norm_rows() leaves them.  One copy of
  * the code: what is on its way moves up. */
-template <int BITS, bool ANY, int KIND, int M>
+template <int BITS, int SCALES, int KIND, int M>
 __device__ __forceinline__ void split_rows(const Packed &a, const int *row, float4 (*gain)[2], char *smem)
 {
     constexpr int AHEAD = M == 1 ? 4 : 2;
@@ -193,7 +221,7 @@ __device__ __forceinline__ void split_rows(const Packed &a, const int *row, floa
     for (int e = tid; e - tid % 32 < all; e += threads) { /* whole warps: they shuffle */
 #pragma unroll
         for (int m = 0; m < M; m++)
-            split<BITS, ANY, NORMED<KIND>, M>(a, smem, e, m, v[0][m], gain[0], sum[m]);
+            split<BITS, SCALES, NORMED<KIND>, M>(a, smem, e, m, v[0][m], gain[0], sum[m]);
 #pragma unroll
         for (int k = 0; k + 1 < AHEAD; k++)
 #pragma unroll
@@ -228,20 +256,78 @@ __device__ __forceinline__ void mma_bytes(int *d, unsigned a0, unsigned a1, unsi
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+/* The same of 16 columns. */
+__device__ __forceinline__ void mma_bytes(int *d, unsigned a0, unsigned a1, unsigned b0)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+        : "r"(a0), "r"(a1), "r"(b0));
+}
+
+__device__ __forceinline__ unsigned word_at(unsigned at)
+{
+    unsigned w;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(w) : "r"(at));
+    return w;
+}
+
+__device__ __forceinline__ uint2 words_at(unsigned at)
+{
+    uint2 w;
+    asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(w.x), "=r"(w.y) : "r"(at));
+    return w;
+}
+
+__device__ __forceinline__ unsigned permuted(unsigned a, unsigned b, unsigned selector)
+{
+    unsigned w;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(w) : "r"(a), "r"(b), "r"(selector));
+    return w;
+}
+
+__host__ __device__ constexpr unsigned four_levels(int i)
+{
+    constexpr int8_t l[16] = MI_QUANT_LEVELS;
+    return (unsigned)(uint8_t)l[i] | (unsigned)(uint8_t)l[i + 1] << 8 | (unsigned)(uint8_t)l[i + 2] << 16 |
+           (unsigned)(uint8_t)l[i + 3] << 24;
+}
+
+/* The levels of the first or the last four places of eight, a nibble each. */
+__device__ __forceinline__ unsigned levels_of(unsigned places, int second)
+{
+    constexpr unsigned least = four_levels(0), less = four_levels(4), more = four_levels(8), most = four_levels(12);
+    const unsigned     in_eight = places & 0x77777777u, above = (places >> 1 & 0x44444444u) | 0x32103210u;
+    const unsigned     i = second ? in_eight >> 16 : in_eight;
+
+    return permuted(permuted(least, less, i), permuted(more, most, i), second ? above >> 16 : above);
+}
+
 /* What a lane has of a record's chunk: word() gives the two halves of quarter j. */
 template <int BITS> struct Weights {
-    uint4                           v[BITS / 4];
-    __device__ __forceinline__ void load(unsigned at)
+    uint4                           v[BITS == 8 ? 2 : 1];
+    uint2                           above;
+    __device__ __forceinline__ void load(unsigned chunk, int lane)
     {
-#pragma unroll
-        for (int i = 0; i < BITS / 4; i++)
-            v[i] = load_shared(at + i * 512);
+        v[0] = load_shared(chunk + lane * 16);
+        if (BITS == 8)
+            v[BITS == 8] = load_shared(chunk + lane * 16 + 512);
+        if (BITS == 5)
+            above.x = word_at(chunk + 512 + lane * 4);
+        if (BITS == 6)
+            above = words_at(chunk + 512 + lane * 8);
     }
     __device__ __forceinline__ unsigned word(int j, int second) const
     {
         const unsigned *w = (const unsigned *)v;
         if (BITS == 8)
             return w[2 * j + second];
+        if (BITS == LEVELS)
+            return levels_of(w[j], second);
+        if (BITS == 5)
+            return ((second ? w[j] >> 1 : w[j] << 3) & 0x78787878u) | (above.x << (7 - 2 * j - second) & 0x80808080u);
+        if (BITS == 6)
+            return ((second ? w[j] >> 2 : w[j] << 2) & 0x3c3c3c3cu) |
+                   ((j < 2 ? above.x : above.y) << (6 - 2 * (j % 2 * 2 + second)) & 0xc0c0c0c0u);
         return (second ? w[j] : w[j] << 4) & 0xf0f0f0f0u;
     }
 };
@@ -260,86 +346,158 @@ __device__ __forceinline__ float2 pair_at(unsigned at)
     return f;
 }
 
-/* A chunk of two records, at p and q, of lane (g, t): adds what row t of x has with rows g of them.  x: its digits,
- * factors: its scales; both of this lane and chunk.  Not ANY: no zeros, and one scale for the chunk or the row. */
-template <int BITS, bool ANY, int M>
-__device__ __forceinline__ void multiply_chunk(const Packed &a, unsigned p, unsigned q, unsigned x, unsigned factors,
-                                               float *y, float &offset)
+/* A value is scale * code + zero: of a row's group; p: behind the chunk's values.  Without branches, so that loads of
+ * several are under way at once. */
+struct Affine {
+    float scale, zero;
+};
+
+template <int BITS, int SCALES>
+__device__ __forceinline__ Affine affine_at(const Packed &a, unsigned p, int row, int group)
 {
-    const int     lane = threadIdx.x % 32, g = lane / 4;
+    constexpr float MIDDLE = 1 << (STORED<BITS> - 1);
+    const int       at = group * OCTET + row;
+    Affine          r;
+
+    if constexpr (SCALES == PAIR_SCALES && (BITS == 4 || BITS == 5)) { /* these have minima */
+        const unsigned both = word_at(p + row * 4);
+        unsigned short bytes;
+        asm volatile("ld.shared.u16 %0, [%1];" : "=h"(bytes) : "r"(p + OCTET * 4 + at * 2));
+        const float2 f = __half22float2(*(const __half2 *)&both);
+        r.scale = f.x * (float)(bytes & 255);
+        r.zero = fmaf(MIDDLE, r.scale, -f.y * (float)(bytes >> 8));
+    } else if constexpr (SCALES == PAIR_SCALES) {
+        short byte;
+        asm volatile("ld.shared.s8 %0, [%1];" : "=h"(byte) : "r"(p + OCTET * 2 + at));
+        r = {half_at(p + row * 2) * (float)byte, 0};
+    } else if constexpr (BITS == LEVELS) {
+        r = {half_at(p + at * 2), 0};
+    } else {
+        float zero;
+        if (SCALES == F16_SCALES) {
+            r.scale = half_at(p + at * 2);
+            zero = half_at(p + at * 2 + a.zeros);
+        } else {
+            const bool f32 = a.odd == a.even;
+            r.scale = __uint_as_float(permuted(word_at(f32 ? p + at * 4 : p + at / 2 * 4), 0, row % 2 ? a.odd : a.even));
+            zero = half_at(p + at * 2 + a.zeros);
+        }
+        r.zero = a.sums ? fmaf(zero, fmaf(a.z1, r.scale, a.z0), a.z2 * r.scale) : 0; /* else zero may be no number */
+    }
+    return r;
+}
+
+/* Of rows g of both records. */
+struct Affines {
+    Affine first, second;
+};
+
+template <int BITS, int SCALES>
+__device__ __forceinline__ Affines affines_at(const Packed &a, unsigned p, unsigned q, int group)
+{
+    const int g = threadIdx.x % 32 / 4;
+    if constexpr (SCALES == ROW_SCALES)
+        return {{1, 0}, {1, 0}};
+    else
+        return {affine_at<BITS, SCALES>(a, p, g, group), affine_at<BITS, SCALES>(a, q, g, group)};
+}
+
+/* What a group of x gives, of sums d (high and low of two rows), to y. */
+__device__ __forceinline__ void add_group(Affines s, float2 f, const int *d, float *y)
+{
+    y[0] = fmaf(f.x, fmaf(s.first.scale, (float)(d[0] * 256 + d[1]), s.first.zero * f.y), y[0]);
+    y[1] = fmaf(f.x, fmaf(s.second.scale, (float)(d[2] * 256 + d[3]), s.second.zero * f.y), y[1]);
+}
+
+/* A chunk of two records, at p and q: lane (g, t) adds what its quarter t has of rows g of them for one row of x, whose
+ * digits for quarter g / 2 are at x and whose scale is at factors; both of this lane and chunk. */
+template <int BITS, int SCALES>
+__device__ __forceinline__ void multiply_quarter(const Packed &a, unsigned p, unsigned q, unsigned x, unsigned factors,
+                                                 float *y, float &offset)
+{
+    const int     lane = threadIdx.x % 32, t = lane % 4, own = lane / 8;
+    Weights<BITS> u, v;
+    int           d[4] = {}, e[4] = {};
+
+    u.load(p, lane);
+    v.load(q, lane);
+    const uint2  w = words_at(x);
+    const float2 f = pair_at(factors);
+    p += VALUES<BITS>;
+    q += VALUES<BITS>;
+    const Affines s = affines_at<BITS, SCALES>(a, p, q, HALVES<BITS> ? 2 * t : t >> a.groups_shift);
+    const Affines r = HALVES<BITS> ? affines_at<BITS, SCALES>(a, p, q, 2 * t + 1) : s;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const unsigned b0 = j == own ? w.x : 0, b1 = j == own ? w.y : 0;
+        if constexpr (HALVES<BITS>) {
+            mma_bytes(d, u.word(j, 0), v.word(j, 0), b0);
+            mma_bytes(e, u.word(j, 1), v.word(j, 1), b1);
+        } else {
+            mma_bytes(d, u.word(j, 0), v.word(j, 0), u.word(j, 1), v.word(j, 1), b0, b1);
+        }
+    }
+    add_group(s, f, d, y);
+    if constexpr (HALVES<BITS>)
+        add_group(r, f, e, y);
+    if constexpr (SCALES == ROW_SCALES)
+        offset = fmaf(f.x, f.y, offset);
+}
+
+/* The same of any form, several rows. */
+template <int BITS, int SCALES, int M>
+__device__ __forceinline__ void multiply_rows(const Packed &a, unsigned p, unsigned q, unsigned x, unsigned factors,
+                                              float *y, float &offset)
+{
+    const int     lane = threadIdx.x % 32;
     Weights<BITS> u, v;
     uint4         b[2];
-    int           d[4] = {};
 
-    u.load(p + lane * 16);
-    v.load(q + lane * 16);
+    u.load(p, lane);
+    v.load(q, lane);
     b[0] = load_shared(x);
     b[1] = load_shared(x + M * 128);
-    constexpr int VALUES = BITS * OCTET * COLUMNS / 8;
-    p += VALUES + g * 2;
-    q += VALUES + g * 2;
-    if constexpr (!ANY) {
-        const float2 f = pair_at(factors);
-        const float  s0 = BITS == 4 ? f.x * half_at(p) : f.x, s1 = BITS == 4 ? f.x * half_at(q) : f.x;
+    p += VALUES<BITS>;
+    q += VALUES<BITS>;
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const unsigned *w = (const unsigned *)&b[j / 2];
-            mma_bytes(d, u.word(j, 0), v.word(j, 0), u.word(j, 1), v.word(j, 1), w[j % 2 * 2], w[j % 2 * 2 + 1]);
-        }
-        y[0] = fmaf(s0, (float)(d[0] * 256 + d[1]), y[0]);
-        y[1] = fmaf(s1, (float)(d[2] * 256 + d[3]), y[1]);
-    }
-#pragma unroll
-    for (int j = 0; ANY && j < 4; j++) {
+    for (int j = 0; j < 4; j++) {
         const unsigned *w = (const unsigned *)&b[j / 2];
-        mma_bytes(d, u.word(j, 0), v.word(j, 0), u.word(j, 1), v.word(j, 1), w[j % 2 * 2], w[j % 2 * 2 + 1]);
-        if (!(a.flush >> j & 1))
-            continue;
-        const float2 f = pair_at(factors);
-        const float  y0 = (float)(d[0] * 256 + d[1]), y1 = (float)(d[2] * 256 + d[3]);
-        if (BITS == 8 && !a.groups) {
-            y[0] = fmaf(f.x, y0, y[0]);
-            y[1] = fmaf(f.x, y1, y[1]);
-            offset = fmaf(f.x, f.y, offset);
+        const float2    f = pair_at(factors + j * M * sizeof(float2));
+        int             d[4] = {}, e[4] = {};
+        if constexpr (HALVES<BITS>) {
+            const Affines s = affines_at<BITS, SCALES>(a, p, q, 2 * j), r = affines_at<BITS, SCALES>(a, p, q, 2 * j + 1);
+            mma_bytes(d, u.word(j, 0), v.word(j, 0), w[j % 2 * 2]);
+            mma_bytes(e, u.word(j, 1), v.word(j, 1), w[j % 2 * 2 + 1]);
+            add_group(s, f, d, y);
+            add_group(r, f, e, y);
         } else {
-            const float s0 = half_at(p), s1 = half_at(q);
-            float       z0 = 0, z1 = 0;
-            if (a.sum_lanes) {
-                const int zeros = a.groups * OCTET * 2;
-                z0 = half_at(p + zeros);
-                z1 = half_at(q + zeros);
-                z0 = (a.minima ? fmaf(8, s0, z0) : s0 * z0) * f.y;
-                z1 = (a.minima ? fmaf(8, s1, z1) : s1 * z1) * f.y;
-            }
-            y[0] = fmaf(f.x, fmaf(s0, y0, z0), y[0]);
-            y[1] = fmaf(f.x, fmaf(s1, y1, z1), y[1]);
-            p += OCTET * 2;
-            q += OCTET * 2;
+            const Affines s = affines_at<BITS, SCALES>(a, p, q, j >> a.groups_shift);
+            mma_bytes(d, u.word(j, 0), v.word(j, 0), u.word(j, 1), v.word(j, 1), w[j % 2 * 2], w[j % 2 * 2 + 1]);
+            add_group(s, f, d, y);
         }
-        factors += M * sizeof(float2);
-        d[0] = d[1] = d[2] = d[3] = 0;
+        if constexpr (SCALES == ROW_SCALES)
+            offset = fmaf(f.x, f.y, offset);
     }
 }
 
-/* The same for one row of x and the usual form without the tensor core, whose latency is longer than what is left of one
- * product: a lane has its own columns of rows g of both, so y is summed over the lanes of a row by added_up(). x: of this
+/* The usual form, no zeros and one scale for the chunk or the row, and one row of x, without the tensor core, whose latency is longer than what is left of one
+ * product: a lane has its own columns of rows g of both, so y is summed over the lanes of a row by added_up().  x: of this
  * chunk and lane % 4. */
 template <int BITS>
 __device__ __forceinline__ void multiply_one(unsigned p, unsigned q, unsigned x, unsigned factors, float *y)
 {
-    constexpr int VALUES = BITS * OCTET * COLUMNS / 8;
     const int     lane = threadIdx.x % 32, g = lane / 4;
     Weights<BITS> u, v;
     uint4         digits[4]; /* [half of the chunk][high, low] */
     int           d[4] = {};
 
-    u.load(p + lane * 16);
-    v.load(q + lane * 16);
+    u.load(p, lane);
+    v.load(q, lane);
 #pragma unroll
     for (int i = 0; i < 4; i++)
         digits[i] = load_shared(x + i * 64);
     const float2 f = pair_at(factors);
-    const float  s0 = BITS == 4 ? half_at(p + VALUES + g * 2) : 1, s1 = BITS == 4 ? half_at(q + VALUES + g * 2) : 1;
+    const float  s0 = BITS == 4 ? half_at(p + VALUES<BITS> + g * 2) : 1, s1 = BITS == 4 ? half_at(q + VALUES<BITS> + g * 2) : 1;
 #pragma unroll
     for (int j = 0; j < 8; j++) { /* quarter j / 2, word j % 2 of it */
         const int *high = (const int *)&digits[j / 4 * 2], *low = (const int *)&digits[j / 4 * 2 + 1];
@@ -352,22 +510,19 @@ __device__ __forceinline__ void multiply_one(unsigned p, unsigned q, unsigned x,
     y[1] = fmaf(f.x * s1, (float)(d[2] * 256 + d[3]), y[1]);
 }
 
-__device__ __forceinline__ void added_up(float *y)
+__device__ __forceinline__ void added_up(float &y)
 {
 #pragma unroll
-    for (int o = 1; o < 4; o *= 2) {
-        y[0] += __shfl_xor_sync(~0u, y[0], o);
-        y[1] += __shfl_xor_sync(~0u, y[1], o);
-    }
+    for (int o = 1; o < 4; o *= 2)
+        y += __shfl_xor_sync(~0u, y, o);
 }
 
-/* ANY: whatever form the weights have; else the usual one.  LATE: each tile has threads of its own for its end, which
+/* LATE: each tile has threads of its own for its end, which
  * look up what it needs before the wait; for one row. */
-template <int BITS, bool ANY, int KIND, int M, bool LATE>
+template <int BITS, int SCALES, int KIND, int M, bool LATE>
 __global__ void __maxnreg__(96) packed(const __grid_constant__ Packed a)
 {
     extern __shared__ __align__(128) char smem[];
-    constexpr bool ONE = M == 1 && !ANY;
 
     let_successor_start();
     const Share t = share_of_octets<KIND>(a);
@@ -411,15 +566,17 @@ __global__ void __maxnreg__(96) packed(const __grid_constant__ Packed a)
     if (tid == 0)
         barrier_arrive((uint64_t *)(smem + RELEASED));
     const float2 residual = item < items ? residual_of<bf16, KIND>(a, unit, item % M, two) : float2{0, 0};
-    split_rows<BITS, ANY, KIND, M>(a, row, gain, smem);
+    split_rows<BITS, SCALES, KIND, M>(a, row, gain, smem);
     consumers_meet(a);
 
-    /* Column g of the narrow side is row g / 2 of x, high or low; of those past the last nothing is used. */
+    /* Column g of the narrow side is row g / 2 of x, high or low, or its quarter g / 2; of those past the last nothing is used. */
     const int      team = warp * a.team_magic >> 16, part = warp - team * a.team;
-    const int      column = ONE ? 0 : g % (2 * M);
-    const unsigned ring = shared_address(smem) + HEADER, x = shared_address(smem) + a.xs + column * 64 + lane % 4 * 16;
-    const unsigned factors = shared_address(smem) + a.factors + min(lane % 4, M - 1) * sizeof(float2);
-    const int      of_chunk = (ANY ? max(a.groups, 1) : 1) * M * sizeof(float2);
+    const int      column = SCALES == USUAL ? 0 : g % (2 * M);
+    constexpr bool QUARTERS = SCALES != USUAL && M == 1; /* multiply_quarter() */
+    const unsigned ring = shared_address(smem) + HEADER, of_x = shared_address(smem) + a.xs + lane % 4 * 16;
+    const unsigned x = of_x + (QUARTERS ? g / 4 * 128 + g / 2 % 2 * 8 + g % 2 * 64 : column * 64);
+    const unsigned factors = shared_address(smem) + a.factors + min(lane % 4, QUARTERS ? 3 : M - 1) * sizeof(float2);
+    constexpr int  OF_CHUNK = GROUPS<SCALES> * M * sizeof(float2);
     float         *parts = (float *)(smem + a.parts);
     int            slot = team, phase = 0;
 #pragma unroll 1
@@ -435,19 +592,26 @@ __global__ void __maxnreg__(96) packed(const __grid_constant__ Packed a)
             barrier_wait(full, phase);
 #pragma unroll 1
             for (int c = part; c < n; c += a.team) {
-                const unsigned p = at + c * a.chunk, q = at + second + c * a.chunk, f = factors + (from + c) * of_chunk;
-                if constexpr (ONE)
-                    multiply_one<BITS>(p, q, x + (from + c) * 256, f, y);
-                else
-                    multiply_chunk<BITS, ANY, M>(a, p, q, x + (from + c) * 256 * M, f, y, offset);
+                const unsigned p = at + c * a.chunk, q = p + second, xc = x + (from + c) * 256 * M,
+                               fc = factors + (from + c) * OF_CHUNK;
+                if constexpr (QUARTERS) {
+                    multiply_quarter<BITS, SCALES>(a, p, q, xc, fc, y, offset);
+                } else if constexpr (SCALES != USUAL) {
+                    multiply_rows<BITS, SCALES, M>(a, p, q, xc, fc, y, offset);
+                } else {
+                    multiply_one<BITS>(p, q, xc, fc, y);
+                }
             }
-            if (ONE && cut == a.cuts - 1)
-                added_up(y);
-            if (BITS == 8 && (!ANY || !a.groups) && cut == a.cuts - 1) {
+            if (M == 1 && cut == a.cuts - 1) {
+                added_up(y[0]);
+                added_up(y[1]);
+                added_up(offset);
+            }
+            if (BITS == 8 && SCALES <= ROW_SCALES && cut == a.cuts - 1) {
                 const float *s = (const float *)(smem + HEADER + slot * a.stage_bytes + n * a.chunk) + g;
                 const float *r = s + second / 4;
-                y[0] = s[0] * (ANY ? fmaf(s[OCTET], offset, y[0]) : y[0]);
-                y[1] = r[0] * (ANY ? fmaf(r[OCTET], offset, y[1]) : y[1]);
+                y[0] = s[0] * (SCALES == ROW_SCALES ? fmaf(s[OCTET], offset, y[0]) : y[0]);
+                y[1] = r[0] * (SCALES == ROW_SCALES ? fmaf(r[OCTET], offset, y[1]) : y[1]);
             }
             __syncwarp();
             if (lane == 0)
@@ -490,12 +654,36 @@ __global__ void __maxnreg__(96) packed(const __grid_constant__ Packed a)
 
 #else
 
-template <int BITS, bool ANY, int KIND, int M, bool LATE> __global__ void packed(const __grid_constant__ Packed a)
+template <int BITS, int SCALES, int KIND, int M, bool LATE> __global__ void packed(const __grid_constant__ Packed a)
 {
     (void)a;
 }
 
 #endif
+
+typedef void (*Kernel)(Packed);
+
+/* The kernel for several rows, or one, of weights of any form. */
+template <int BITS, int SCALES> Kernel any_kernel(MiGemvKind kind, bool several)
+{
+    switch (kind) {
+    case MI_GEMV_PLAIN:
+        return several ? packed<BITS, SCALES, MI_GEMV_PLAIN, 4, false> : packed<BITS, SCALES, MI_GEMV_PLAIN, 1, false>;
+    case MI_GEMV_RESIDUAL:
+        return several ? packed<BITS, SCALES, MI_GEMV_RESIDUAL, 4, false> : packed<BITS, SCALES, MI_GEMV_RESIDUAL, 1, false>;
+    case MI_GEMV_GATED:
+        return several ? packed<BITS, SCALES, MI_GEMV_GATED, 4, false> : packed<BITS, SCALES, MI_GEMV_GATED, 1, false>;
+    case MI_GEMV_QKV:
+        return several ? packed<BITS, SCALES, MI_GEMV_QKV, 4, false> : packed<BITS, SCALES, MI_GEMV_QKV, 1, false>;
+    case MI_GEMV_HEAD:
+        return several ? packed<BITS, SCALES, MI_GEMV_HEAD, 4, false> : packed<BITS, SCALES, MI_GEMV_HEAD, 1, false>;
+    }
+    return NULL;
+}
+
+/* Those of other files. */
+Kernel blocks_kernel(MiQuantForm, MiGemvKind, bool several);
+Kernel wide_kernel(MiQuantForm, MiGemvKind, bool several);
 
 } // namespace mi_quant
 #endif

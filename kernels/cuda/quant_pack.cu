@@ -1,35 +1,7 @@
 /* quant_pack.cu - plain rows to the records of quant.h and back. */
-#include "device.cuh"
-#include "quant.h"
+#include "quant_codes.cuh"
 
-/* What all threads of a kernel know of a matrix. */
-struct Matrix {
-    MiQuantForm form;
-    int64_t     record, rows, in, chunks;
-    int32_t     chunk, values, groups;
-};
-
-static Matrix matrix_of(MiQuantForm f, int64_t rows, int64_t in)
-{
-    return {f,
-            mi_quant_record(f, in),
-            rows,
-            in,
-            mi_quant_chunks(in),
-            mi_quant_chunk(f),
-            mi_quant_values(f),
-            mi_quant_groups(f)};
-}
-
-/* A lane has the four columns 4 * lane of a chunk; they lie in the words of lane (row, lane / 2 % 4), at a byte each.
- */
-__device__ static char *word_of(const Matrix &m, char *chunk, int row, int lane)
-{
-    const int j = lane / 8, t = lane / 2 % 4;
-
-    return m.form.bits == 4 ? chunk + (row * 4 + t) * 16 + j * 4
-                            : chunk + j / 2 * 512 + (row * 4 + t) * 16 + j % 2 * 8 + lane % 2 * 4;
-}
+using namespace mi_quant;
 
 struct Range {
     float least, most;
@@ -44,11 +16,7 @@ __device__ static Range over_lanes(Range r, int lanes)
     return r;
 }
 
-/* How the values of a range are rounded: v = scale * (q + zero). */
-struct Rule {
-    float scale, zero;
-};
-
+/* How the values of a range are rounded. */
 __device__ static Rule rule_of(MiQuantForm f, Range r)
 {
     const float least = f.bits == 4 ? -8 : -128, steps = f.bits == 4 ? 15 : 255;
@@ -102,27 +70,22 @@ template <typename T> static __global__ void __launch_bounds__(256) quantise(Mat
         rule = rule_of(m.form, over_lanes(all, 32));
     }
     for (int64_t c = 0; c < m.chunks; c++) {
-        char    *chunk = record + c * m.chunk;
-        unsigned word = 0;
+        char *chunk = record + c * m.chunk;
+        int   q[4];
         four(c, v);
         if (m.form.group) {
             const int lanes = m.form.group / 4, g = lane / lanes;
             rule = rule_of(m.form, over_lanes(range(v), lanes));
             if (lane % lanes == 0) {
-                __half *scales = (__half *)(chunk + m.values) + g * MI_QUANT_ROWS + row;
-                *scales = __float2half_rn(rule.scale);
+                const Scales s = scales_at(m, chunk, row, g);
+                *(__half *)s.scale = __float2half_rn(rule.scale);
                 if (m.form.zeros)
-                    scales[m.groups * MI_QUANT_ROWS] = __float2half_rn(rule.zero);
+                    *(__half *)s.zero = __float2half_rn(rule.zero);
             }
         }
         for (int i = 0; i < 4; i++)
-            word |= (unsigned)(rounded(m.form, rule, v[i]) & (m.form.bits == 4 ? 15 : 255)) << 8 * i;
-        if (m.form.bits == 4) {
-            const unsigned high = __shfl_down_sync(~0u, word, 1);
-            word |= high << 4;
-        }
-        if (m.form.bits == 8 || lane % 2 == 0)
-            *(unsigned *)word_of(m, chunk, row, lane) = word;
+            q[i] = rounded(m.form, rule, v[i]);
+        put_codes(m.form, chunk, row, lane, q);
     }
     if (!m.form.group && lane == 0) {
         float *end = (float *)(record + m.chunks * m.chunk);
@@ -135,42 +98,30 @@ template <typename T> static __global__ void __launch_bounds__(256) quantise(Mat
 template <typename T>
 static __global__ void __launch_bounds__(256) dequantise(Matrix m, const char *packed, int64_t first, T *dst)
 {
-    const int     lane = threadIdx.x % 32, row = threadIdx.x / 32, shift = lane % 2 * 4;
+    const int     lane = threadIdx.x % 32, row = threadIdx.x / 32;
     const int64_t r = (int64_t)blockIdx.x * MI_QUANT_ROWS + row;
     const char   *record = packed + (first / MI_QUANT_ROWS + blockIdx.x) * m.record;
     const float  *end = (const float *)(record + m.chunks * m.chunk);
 
     if (r >= m.rows)
         return;
-    const Rule all = m.form.group ? Rule{} : Rule{end[row], end[MI_QUANT_ROWS + row]};
     for (int64_t c = blockIdx.y; c < m.chunks; c += gridDim.y) {
-        char          *chunk = (char *)record + c * m.chunk;
-        const unsigned word = *(const unsigned *)word_of(m, chunk, row, lane);
-        Rule           rule = all;
-        float          more = 0;
-        if (m.form.group) {
-            const __half *scales = (const __half *)(chunk + m.values) + lane * 4 / m.form.group * MI_QUANT_ROWS + row;
-            rule.scale = __half2float(*scales);
-            const float zero = m.form.zeros ? __half2float(scales[m.groups * MI_QUANT_ROWS]) : 0;
-            rule.zero = m.form.minima ? 8 : zero;
-            more = m.form.minima ? zero : 0;
-        }
+        const char *chunk = record + c * m.chunk;
+        const Rule  rule = m.form.group ? rule_at(m, chunk, row, lane * 4 / m.form.group)
+                                        : Rule{end[row], end[MI_QUANT_ROWS + row], 0};
+        int         q[4];
+        get_codes(m.form, chunk, row, lane, q);
         for (int i = 0; i < 4; i++) {
             const int64_t k = c * MI_QUANT_COLUMNS + lane * 4 + i;
-            const int     q =
-                m.form.bits == 8 ? (int)(word << (24 - 8 * i)) >> 24 : (int)(word >> (8 * i + shift) << 28) >> 28;
             if (k < m.in)
-                dst[r * m.in + k] = from_float<T>(fmaf(rule.scale, (float)q + rule.zero, more));
+                dst[r * m.in + k] = from_float<T>(fmaf(rule.scale, (float)q[i] + rule.zero, rule.more));
         }
     }
 }
 
 static bool possible(MiQuantForm f, int64_t rows, int64_t in)
 {
-    return ((f.bits == 4 && f.group) || f.bits == 8) &&
-           (f.group == 0 || f.group == 32 || f.group == 64 || f.group == 128) &&
-           (!f.minima || (f.zeros && f.group && f.bits == 4)) && rows > 0 && in > 0 && rows <= INT32_MAX &&
-           in <= INT32_MAX;
+    return mi_quant_possible(f) && rows > 0 && in > 0 && rows <= INT32_MAX && in <= INT32_MAX;
 }
 
 extern "C" int mi_cuda_quantise(void *stream, MiQuantForm f, const void *src, MiDType dtype, int64_t rows, int64_t in,
@@ -179,7 +130,7 @@ extern "C" int mi_cuda_quantise(void *stream, MiQuantForm f, const void *src, Mi
     const dim3   grid((unsigned)((rows + MI_QUANT_ROWS - 1) / MI_QUANT_ROWS));
     const Matrix m = matrix_of(f, rows, in);
 
-    if (!possible(f, rows, in) || f.minima)
+    if (!possible(f, rows, in) || f.minima || f.levels || f.scales || (f.bits != 4 && f.bits != 8))
         return cudaErrorInvalidValue;
     if (dtype == MI_BF16)
         quantise<<<grid, 256, 0, (cudaStream_t)stream>>>(m, (const bf16 *)src, (char *)dst);

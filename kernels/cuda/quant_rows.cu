@@ -507,8 +507,8 @@ extern "C" int mi_cuda_quant_rows_takes(MiQuantForm f, int64_t rows, int64_t in,
     const mi_boxes::Card &c = mi_boxes::card();
     Product               a = {};
 
-    if (!c.encode || rows < 1 || rows > MI_QUANT_MOST || in < 8 || in % 8 || out < 1 || in > 1 << 20 ||
-        out > 1 << 24)
+    if (!c.encode || (f.bits != 4 && f.bits != 8) || f.levels || f.scales || rows < 1 || rows > MI_QUANT_MOST || in < 8 ||
+        in % 8 || out < 1 || in > 1 << 20 || out > 1 << 24)
         return cudaErrorNotSupported;
     const int bytes = lay_out(&a, f, rows, in, out, c.sms, c.smem);
     return bytes ? mi_allow_smem(kernel_for(f, width_of(rows)), (size_t)bytes) : (int)cudaErrorNotSupported;

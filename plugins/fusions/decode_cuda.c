@@ -2,7 +2,8 @@
  * them, for NVIDIA cards from Hopper on.
  *
  * Up to MI_GEMV_MAX_ROWS rows of bf16 and weights of layout "plain", up to MI_GEMV_FEW_ROWS and weights
- * of "int8", "int4" and E4M3; a bucket of more rows, another dtype or another card takes the fusions of
+ * of "int8", "int4", E4M3 and "stored" (not in act order; those of one kernel in one form); a bucket of more rows,
+ * another dtype or another card takes the fusions of
  * prefill_cuda.c or the operations. */
 #include <cuda/gemv.h>
 #include <cuda/ops.h>
@@ -11,8 +12,9 @@
 #include <string.h>
 
 #include "left_cuda.h"
+#include <linear/stored_cuda.h>
 
-static const char *const layouts[] = {"plain", "int8", "int4", "fp8", "fp8.blocks", NULL}, *const plain[] = {"plain", NULL};
+static const char *const layouts[] = {"plain", "int8", "int4", "fp8", "fp8.blocks", "stored", NULL}, *const plain[] = {"plain", NULL};
 
 /* ---- what all of them share ------------------------------------------------------ */
 
@@ -37,20 +39,27 @@ static bool packed(const MiTensor *t)
 
 static bool has_bias(const MiArgs *linear) { return linear->node->weight[1] != NULL; }
 
-/* How the weights will lie, at the worst: they are not there yet. */
+/* How the weights will lie, at the worst: they are not there yet; 1 bit: not as these kernels read them. */
 static MiQuantForm form_of(const MiArgs *linear)
 {
-    const char *layout = linear->weight[0].layout;
-    return strcmp(layout, "int8") == 0   ? (MiQuantForm){.bits = 8}
-           : strcmp(layout, "int4") == 0 ? (MiQuantForm){.bits = 4, .group = 32, .zeros = true}
-           : strcmp(layout, "fp8") == 0  ? (MiQuantForm){.bits = MI_QUANT_E4M3}
+    const char     *layout = linear->weight[0].layout;
+    const MiWeight *w = linear->node->weight[0];
+    MiQuantForm     stored = {.bits = 1};
+
+    if (strcmp(layout, "stored") == 0 && !stored_cuda_ordered(w))
+        (void)stored_cuda_form(w, &stored, NULL);
+    return strcmp(layout, "int8") == 0         ? (MiQuantForm){.bits = 8}
+           : strcmp(layout, "int4") == 0       ? (MiQuantForm){.bits = 4, .group = 32, .zeros = true}
+           : strcmp(layout, "fp8") == 0        ? (MiQuantForm){.bits = MI_QUANT_E4M3}
            : strcmp(layout, "fp8.blocks") == 0 ? (MiQuantForm){.bits = MI_QUANT_E4M3, .group = 128}
-                                         : (MiQuantForm){0};
+           : strcmp(layout, "stored") == 0     ? stored
+                                               : (MiQuantForm){0};
 }
 
-static bool same_layout(const MiArgs *a, const MiArgs *b)
+static bool same_form(const MiArgs *a, const MiArgs *b)
 {
-    return strcmp(a->weight[0].layout, b->weight[0].layout) == 0;
+    const MiQuantForm f = form_of(a), g = form_of(b);
+    return strcmp(a->weight[0].layout, b->weight[0].layout) == 0 && memcmp(&f, &g, sizeof f) == 0;
 }
 
 /* Of n linears next to each other: how they do lie. */
@@ -143,8 +152,8 @@ static bool qkv_fits(const MiArgs *at, const MiArgs *rope)
            q->shape[1] * q->shape[2] == at[Q].out[0].shape[1] && k->shape[1] * k->shape[2] == at[K].out[0].shape[1] &&
            v->shape[1] == k->shape[1] && v->shape[2] == k->shape[2] && q->shape[2] == k->shape[2] &&
            at[V].out[0].shape[1] == at[K].out[0].shape[1] && memcmp(r, rope[1].node->attr, sizeof *r) == 0 &&
-           rope[0].node->in[1].id == rope[1].node->in[1].id && same_layout(&at[Q], &at[K]) &&
-           same_layout(&at[Q], &at[V]) &&
+           rope[0].node->in[1].id == rope[1].node->in[1].id && same_form(&at[Q], &at[K]) &&
+           same_form(&at[Q], &at[V]) &&
            mi_cuda_gemv_qkv_takes((int32_t)q->shape[2], r->dim, r->style == MI_ROPE_INTERLEAVED,
                                   form_of(&at[Q]).bits > 0) &&
            possible(qkv_plan(at, rope));
@@ -304,7 +313,7 @@ static bool gated_match(const MiArgs *at, MiShape shape)
 
     (void)shape;
     return x->ndim == 2 && packed(x) && y->ndim == 2 && packed(y) && !has_bias(&at[GATE]) && !has_bias(&at[UP]) &&
-           same_layout(&at[GATE], &at[UP]) && possible(gated_plan(at));
+           same_form(&at[GATE], &at[UP]) && possible(gated_plan(at));
 }
 
 static bool gated_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)

@@ -18,8 +18,8 @@ const MiOption int4_cuda_options[] = {
 static const Options defaults = {"128", true};
 
 static const MiQuantForm forms[2][3] = {
-    {{4, 32, true, false}, {4, 64, true, false}, {4, 128, true, false}},
-    {{4, 32, false, false}, {4, 64, false, false}, {4, 128, false, false}},
+    {{.bits = 4, .group = 32, .zeros = true}, {.bits = 4, .group = 64, .zeros = true}, {.bits = 4, .group = 128, .zeros = true}},
+    {{.bits = 4, .group = 32}, {.bits = 4, .group = 64}, {.bits = 4, .group = 128}},
 };
 
 static const MiQuantForm *form_of(const void *options)

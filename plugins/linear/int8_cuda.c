@@ -12,7 +12,7 @@ const MiOption int8_cuda_options[] = {
     MI_OPTION_END,
 };
 
-static const MiQuantForm forms[] = {{8, 0, false, false}, {8, 0, true, false}};
+static const MiQuantForm forms[] = {{.bits = 8}, {.bits = 8, .zeros = true}};
 
 static const MiQuantForm *form_of(const Options *o) { return &forms[o && !o->symmetric]; }
 

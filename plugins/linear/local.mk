@@ -36,7 +36,7 @@ if MI_CUDA
 plugins += plugins/linear_dense_cuda.so plugins/linear_fp8_cuda.so
 endif
 plugins_linear_dense_cuda_so_SOURCES  = plugins/linear/dense_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h \
-	kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/gemv.h kernels/cuda/quant_gemv.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h \
+	kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/gemv.h $(quant_gemv) \
 	kernels/cuda/quant_gemv.h kernels/cuda/quant.h kernels/cuda/skinny.cu kernels/cuda/skinny.cuh \
 	kernels/cuda/skinny_parts.cuh kernels/cuda/skinny.h \
 	kernels/cuda/invariant.cu kernels/cuda/invariant.h plugins/linear/invariant_cuda.c plugins/linear/invariant_cuda.h \
@@ -48,14 +48,15 @@ if MI_CUDA
 plugins += plugins/linear_quant_cuda.so
 endif
 plugins_linear_quant_cuda_so_SOURCES = plugins/linear/quant_cuda.c plugins/linear/quant_cuda.h plugins/linear/int4_cuda.c \
-	plugins/linear/int8_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h \
+	plugins/linear/int8_cuda.c plugins/linear/stored_cuda.c plugins/linear/stored_form.c plugins/linear/stored_cuda.h \
+	kernels/cuda/quant_stored.cu kernels/cuda/quant_stored.h kernels/cuda/quant_codes.cuh kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h \
 	kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/gemv.h kernels/cuda/skinny.cu kernels/cuda/skinny.h \
-	kernels/cuda/quant_gemv.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv.h kernels/cuda/quant_pack.cu \
+	$(quant_gemv) kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv.h kernels/cuda/quant_pack.cu \
 	kernels/cuda/quant.h kernels/cuda/quant_rows.cu kernels/cuda/quant_rows.h plugins/linear/tune_cuda.c \
 	plugins/linear/tune_cuda.h
 plugins_linear_quant_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS) -I$(top_srcdir)/plugins
 plugins_linear_quant_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
-plugins_linear_quant_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
+plugins_linear_quant_cuda_so_LDADD    = $(cpu_kernels) $(plugin_ldadd) $(CUDA_LIBS)
 plugins += plugins/linear_fp8.so
 plugins_linear_fp8_so_SOURCES  = plugins/linear/fp8.c plugins/linear/fp8.h
 plugins_linear_fp8_so_CPPFLAGS = $(kernel_cppflags)
@@ -63,7 +64,7 @@ plugins_linear_fp8_so_LDFLAGS  = $(plugin_ldflags)
 plugins_linear_fp8_so_LDADD    = $(cpu_kernels) $(plugin_ldadd)
 plugins_linear_fp8_cuda_so_SOURCES  = plugins/linear/fp8_cuda.c plugins/linear/fp8.h kernels/cuda/fp8.cu kernels/cuda/fp8.h kernels/cuda/gemm.c \
 	kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu \
-	kernels/cuda/gemv.h kernels/cuda/quant_gemv.cu kernels/cuda/fp8_gemv.cu kernels/cuda/fp8_gemv.h kernels/cuda/skinny.cu
+	kernels/cuda/gemv.h $(quant_gemv) kernels/cuda/skinny.cu
 plugins_linear_fp8_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_linear_fp8_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_linear_fp8_cuda_so_LDADD    = $(cpu_kernels) $(plugin_ldadd) $(CUDA_LIBS)

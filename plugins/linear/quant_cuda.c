@@ -1,10 +1,11 @@
-/* quant_cuda.c - matrices rounded to 4 or 8 bit while they are loaded, on a card.
+/* quant_cuda.c - matrices of 4 to 8 bit on a card, rounded while they are loaded or, in stored_cuda.c, as files have them.
  *
  * The card rounds them, a piece of rows at a time: what is there of a matrix in more bits is
  * never more than PIECE bytes.  Products of up to 64 rows read the packed weights
  * as they lie; of more rows, a piece of the matrix is made plain again for each product of
  * cuBLASLt's, as much as the second-level cache holds. */
 #include "quant_cuda.h"
+#include "stored_cuda.h"
 
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
@@ -132,11 +133,17 @@ static void release(void *state)
 
 static bool in_one_piece(const MiTensor *x, int64_t in) { return x->stride[0] == in && x->stride[x->ndim - 1] == 1; }
 
-/* layout: what the form will be at the worst. */
-static MiQuantForm largest(const char *layout)
+/* What the form will be at the worst. */
+static MiQuantForm largest(const MiArgs *a)
 {
-    return strcmp(layout, "int8") == 0 ? (MiQuantForm){.bits = 8}
-                                       : (MiQuantForm){.bits = 4, .group = 32, .zeros = true};
+    const char *layout = a->weight[0].layout;
+    MiQuantForm form = {.bits = 8};
+
+    if (strcmp(layout, "int4") == 0)
+        form = (MiQuantForm){.bits = 4, .group = 32, .zeros = true};
+    else if (strcmp(layout, "stored") == 0)
+        (void)stored_cuda_form(a->node->weight[0], &form, NULL); /* it was packed */
+    return form;
 }
 
 static bool prepare_part(Part *p, MiContext *ctx, const MiArgs *a, GError **error)
@@ -159,7 +166,7 @@ static bool prepare_part(Part *p, MiContext *ctx, const MiArgs *a, GError **erro
                           .rows = MI_GEMV_FEW_ROWS,
                           .in = (int32_t)in,
                           .out = (int32_t)rows,
-                          .form = largest(a->weight[0].layout)};
+                          .form = largest(a)};
     if (!in_one_piece(x, in) || mi_cuda_gemv_plan(&p->few) != 0)
         p->few.rows = 0;
     return true;
@@ -281,4 +288,6 @@ const MiOp quant_cuda_op = {
 
 MI_PLUGIN("quant_cuda", "0.1", "Matrices of 4 and 8 bit on a card",
           MI_FEATURE_LINEAR("int4", "cuda", &int4_cuda, int4_cuda_options),
-          MI_FEATURE_LINEAR("int8", "cuda", &int8_cuda, int8_cuda_options));
+          MI_FEATURE_LINEAR("int8", "cuda", &int8_cuda, int8_cuda_options),
+          MI_FEATURE_LINEAR("blocks", "cuda", &blocks_cuda, NULL),
+          MI_FEATURE_LINEAR("packed", "cuda", &packed_cuda, NULL));

@@ -16,8 +16,8 @@ bool quant_cuda_pack(MiContext *, const MiWeight *parts, int n, const MiQuantFor
 /* Of weights with such an ext. */
 extern const MiOp quant_cuda_op;
 
-/* The linears, each with its options. */
-extern const MiLinear int4_cuda, int8_cuda;
+/* The linears; the first two have options. */
+extern const MiLinear int4_cuda, int8_cuda, blocks_cuda, packed_cuda;
 extern const MiOption int4_cuda_options[], int8_cuda_options[];
 
 #endif
