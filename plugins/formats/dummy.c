@@ -2,7 +2,8 @@
  *
  * A path is a config.json or a directory with one; no weight is read, no tokenizer is there.
  * All weights are bf16, matrices and biases about normal with deviation 0.02, gains of norms
- * 1 + 0.02 of that, the same for the same file on every machine.  They lie in one pattern of
+ * 1 + 0.02 of that, the same for the same file on every machine.  `stored`: matrices are blocks of
+ * random codes instead, of about that deviation.  They lie in one pattern of
  * some 150 MB that is mapped one copy behind the other: a model of 15 GB takes no more host
  * memory.  Where weights are used as they lie in the file, a cache holds more of such a model
  * than of a real one; pattern_mb = 0 gives every weight memory of its own. */
@@ -10,6 +11,7 @@
 #include "files.h"
 #include "hf_config.h"
 #include "names.h"
+#include <cpu/blocks.h>
 #include <errno.h>
 #include <miniinfer/plugin.h>
 #include <string.h>
@@ -20,8 +22,22 @@ enum { PAGE = 4096, START = 256, MAX_GAINS = 1 << 20, MAX_LAYERS = 1024, MAX_SIZ
 static const size_t MAX_BYTES = (size_t)1 << 42;
 
 typedef struct {
-    int32_t pattern_mb;
+    int32_t     pattern_mb;
+    const char *stored;
 } Options;
+
+/* Where a block has its f16, and what they are about: codes and small scales are random bits. */
+typedef struct {
+    const char *format;
+    struct { int at; float about; } half[2]; /* about 0: none */
+} Blocks;
+
+static const Blocks blocks[] = {
+    { "q4_0", { { 0, 4.3e-3f } } },   { "q4_1", { { 0, 4.3e-3f }, { 2, -3.3e-2f } } }, { "q5_0", { { 0, 2.2e-3f } } },
+    { "q8_0", { { 0, 2.7e-4f } } },   { "q5_1", { { 0, 2.2e-3f }, { 2, -3.4e-2f } } }, { "q6_k", { { 208, 1.5e-5f } } },
+    { "iq4_nl", { { 0, 3.1e-4f } } }, { "q4_k", { { 0, 8e-5f }, { 2, 6e-4f } } },      { "iq4_xs", { { 0, 1.7e-5f } } },
+    { "q5_k", { { 0, 4e-5f }, { 2, 6.2e-4f } } },
+};
 
 typedef struct {
     MiMeta    meta;
@@ -30,7 +46,10 @@ typedef struct {
     uint16_t *pattern; /* copies of [pattern_bytes], [mapped] in all */
     size_t    pattern_bytes, mapped;
     size_t    largest, total; /* bytes of a weight, of all */
-    uint16_t *gains;          /* [MAX_GAINS] of norms */
+    uint16_t *gains;          /* [MAX_GAINS] of norms; behind them as many of biases, where matrices are blocks */
+
+    const MiBlockFormat *format; /* of matrices; a value a block: bf16 */
+    const Blocks        *blocks; /* NULL then */
 } Dummy;
 
 static const MiFormat dummy;
@@ -81,11 +100,14 @@ static bool flag(const Reader *r, const char *key, bool def)
 static void add(Reader *r, const char *name, const char *suffix, int64_t rows, int64_t columns)
 {
     g_autofree char *full = g_strdup_printf("%s.%s", name, suffix);
-    MiWeight         w = { .name = full, .format = "bf16", .ndim = rows ? 2 : 1, .source = &r->d->source };
+    const MiBlockFormat *f = rows ? r->d->format : mi_block_format("bf16");
+    MiWeight         w = { .name = full, .format = f->name, .ndim = rows ? 2 : 1, .source = &r->d->source };
 
+    if (columns % f->values)
+        fail(r, MI_ERROR_MODEL, "%s has rows of %" G_GINT64_FORMAT ", no multiple of %d: no %s", full, columns, f->values, f->name);
     w.shape[0] = rows ? rows : columns;
     w.shape[1] = rows ? columns : 0;
-    w.bytes = (size_t)(rows ? rows : 1) * (size_t)columns * 2; /* at most 2^24 * 2^24 * 2 */
+    w.bytes = (size_t)(rows ? rows : 1) * (size_t)(columns / f->values) * (size_t)f->bytes; /* at most 2^24 * 2^24 * 2 */
     r->d->largest = MAX(r->d->largest, w.bytes);
     r->d->total += w.bytes;
     if (r->d->total > MAX_BYTES)
@@ -248,42 +270,75 @@ static bool prime(size_t n)
     return n > 1;
 }
 
-/* A prime number of pages: the rows of one weight come round to the same bytes as late as can be. */
+/* Where a weight may begin: at blocks, and at a multiple of START. */
+static size_t step_of(const Dummy *d)
+{
+    size_t step = START;
+
+    while (step % (size_t)d->format->bytes)
+        step += START;
+    return step;
+}
+
+/* A prime number of pages: the rows of one weight come round to the same bytes as late as can be.  Of blocks a multiple of
+ * theirs: they are whole where a copy ends. */
 static size_t pattern_pages(const Dummy *d, const Options *o)
 {
-    const size_t all = (d->total + d->weights.n * START + PAGE - 1) / PAGE + 1;
+    const size_t all = (d->total + d->weights.n * step_of(d) + PAGE - 1) / PAGE + 1, bytes = (size_t)d->format->bytes;
     size_t       pages = (size_t)o->pattern_mb * (1 << 20) / PAGE;
 
     if (!pages || pages >= all)
-        return all;
+        return (all + bytes - 1) / bytes * bytes;
+    if (d->blocks)
+        return MAX(pages / bytes, 1) * bytes;
     while (!prime(pages))
         pages--;
     return pages;
 }
 
 typedef struct {
-    uint16_t *pattern;
-    size_t    first, end;
+    const Dummy *d;
+    size_t       first, end; /* blocks */
 } Part;
+
+static void fill_block(const Dummy *d, size_t i)
+{
+    const size_t   bytes = (size_t)d->format->bytes;
+    uint8_t       *b = (uint8_t *)d->pattern + i * bytes;
+    const uint64_t x = mixed(i);
+    const float    times = 0.5f + (float)(x >> 40) * 0x1p-24f; /* no two blocks have one scale */
+
+    for (size_t k = 0; k < bytes; k += sizeof x) {
+        const uint64_t y = mixed(x + k);
+        memcpy(b + k, &y, MIN(sizeof y, bytes - k));
+    }
+    for (int h = 0; h < 2 && d->blocks->half[h].about != 0; h++) {
+        const uint16_t scale = mi_f32_to_f16(d->blocks->half[h].about * times);
+        memcpy(b + d->blocks->half[h].at, &scale, sizeof scale);
+    }
+}
 
 static gpointer fill_part(gpointer data)
 {
     const Part *p = data;
 
     for (size_t i = p->first; i < p->end; i++)
-        p->pattern[i] = value(i, 0);
+        if (p->d->blocks)
+            fill_block(p->d, i);
+        else
+            p->d->pattern[i] = value(i, 0);
     return NULL;
 }
 
 static void fill_pattern(Dummy *d)
 {
     enum { MAX_THREADS = 16 };
-    const size_t n = d->pattern_bytes / 2, threads = CLAMP(g_get_num_processors(), 1u, (guint)MAX_THREADS);
+    const size_t n = d->pattern_bytes / (size_t)d->format->bytes, threads = CLAMP(g_get_num_processors(), 1u, (guint)MAX_THREADS);
     Part         part[MAX_THREADS];
     GThread     *thread[MAX_THREADS] = { NULL };
 
     for (size_t i = 0; i < threads; i++) {
-        part[i] = (Part){ d->pattern, n * i / threads, n * (i + 1) / threads };
+        part[i] = (Part){ d, n * i / threads, n * (i + 1) / threads };
         if (i)
             thread[i] = g_thread_try_new("dummy", fill_part, &part[i], NULL);
     }
@@ -301,17 +356,28 @@ static void fill(Reader *r, const Options *o)
     size_t at = 0;
 
     map_pattern(r, pattern_pages(d, o));
-    if (!r->failed && !(d->gains = g_try_new(uint16_t, MAX_GAINS)))
+    if (!r->failed && !(d->gains = g_try_new(uint16_t, 2 * MAX_GAINS)))
         fail(r, MI_ERROR_NO_MEMORY, "no memory for its norms");
     if (r->failed)
         return;
     fill_pattern(d);
-    for (size_t i = 0; i < MAX_GAINS; i++)
+    for (size_t i = 0; i < MAX_GAINS; i++) {
         d->gains[i] = value(i, 1);
+        d->gains[MAX_GAINS + i] = value(i, 0);
+    }
     for (size_t i = 0; i < d->weights.n; i++) {
-        MiWeight *w = &d->weights.at[i];
-        w->data = is_gain(w->name) ? (char *)d->gains : (char *)d->pattern + at;
-        at = (at + w->bytes + START - 1) / START * START % d->pattern_bytes;
+        MiWeight    *w = &d->weights.at[i];
+        const size_t step = step_of(d);
+        if (is_gain(w->name) || (d->blocks && w->ndim == 1)) {
+            w->data = d->gains + (is_gain(w->name) ? 0 : MAX_GAINS);
+            if (w->bytes > MAX_GAINS * sizeof *d->gains)
+                fail(r, MI_ERROR_MODEL, "%s has more than %d values", w->name, MAX_GAINS);
+            if (d->blocks)
+                continue;
+        } else {
+            w->data = (char *)d->pattern + at;
+        }
+        at = (at + w->bytes + step - 1) / step * step % d->pattern_bytes;
     }
 }
 
@@ -343,11 +409,16 @@ static void *open_dummy(const char *path, const void *options, GError **error)
     Dummy           *d = g_new0(Dummy, 1);
     Reader           r = { d, path, error, false };
 
+    const Options *o = options;
     d->source = (MiSource){ &dummy, d };
+    d->format = mi_block_format(o->stored);
+    for (size_t i = 0; i < G_N_ELEMENTS(blocks); i++)
+        if (strcmp(blocks[i].format, o->stored) == 0)
+            d->blocks = &blocks[i];
     if (mi_config_read(&d->meta, directory, name, "", error) && mi_config_aliases(&d->meta, directory, error)) {
         read_shapes(&r);
         if (!r.failed)
-            fill(&r, options);
+            fill(&r, o);
         if (!r.failed && mi_weights_sort(&d->weights, path, error))
             return d;
     }
@@ -398,6 +469,7 @@ static const MiFormat dummy = {
 
 static const MiOption options[] = {
     MI_OPTION(Options, pattern_mb, "160", 0, 1 << 16, "mebibytes of random values that all weights share; 0: each has its own"),
+    MI_CHOICE(Options, stored, "bf16", "bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k, iq4_nl, iq4_xs", "how matrices are stored"),
     MI_OPTION_END,
 };
 
