@@ -385,6 +385,8 @@ int main(void)
         product(k, next, 2, 18944, 72, true, MI_BF16);
         product(k, next, 5, 264, 104, true, MI_BF16);
         product(k, k, 33, 896, 152, k % 2, MI_F16);
+        product(k, k, 41, 1544, 152, k % 2, MI_BF16);
+        product(k, next, 70, 896, 64, false, MI_BF16);
         product(k, next, 3, 328, 72, true, MI_F32);
     }
     if (g_getenv("MI_BENCH"))

@@ -2,7 +2,7 @@
 #include "quant_gemv.cuh"
 
 using namespace mi_gemv;
-using mi_quant::Packed, mi_quant::Kernel;
+using mi_quant::Packed, mi_quant::PackedKernel, mi_quant::set_form;
 
 static bool paired(const MiGemvPlan *p) { return p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_QKV; }
 
@@ -29,8 +29,6 @@ static int tail_of(const MiGemvPlan *p)
 static int half_of(const MiGemvPlan *p) { return (p->slice * mi_quant_chunk(p->form) + tail_of(p) + 127) / 128 * 128; }
 
 static int stages_of(const MiGemvPlan *p) { return most_duos(p) * cuts_of(p); }
-
-static bool wants_sums(const MiGemvPlan *p) { return p->form.zeros; }
 
 /* What the kernel without cases is for. */
 static bool usual(const MiGemvPlan *p)
@@ -66,7 +64,7 @@ static bool late(const MiGemvPlan *p)
            usual(p) && !(p->team & (p->team - 1)) && most_duos(p) * 8 * p->team <= p->team * p->teams * 32;
 }
 
-template <int BITS, int KIND> static Kernel usual_kernel(const MiGemvPlan *p)
+template <int BITS, int KIND> static PackedKernel usual_kernel(const MiGemvPlan *p)
 {
     using mi_quant::USUAL;
     if constexpr (KIND == MI_GEMV_RESIDUAL || KIND == MI_GEMV_GATED || KIND == MI_GEMV_QKV)
@@ -75,7 +73,7 @@ template <int BITS, int KIND> static Kernel usual_kernel(const MiGemvPlan *p)
     return mi_quant::packed<BITS, USUAL, KIND, 1, false>;
 }
 
-template <int BITS> static Kernel usual_kernel(const MiGemvPlan *p)
+template <int BITS> static PackedKernel usual_kernel(const MiGemvPlan *p)
 {
     switch (p->kind) {
     case MI_GEMV_PLAIN:
@@ -92,7 +90,7 @@ template <int BITS> static Kernel usual_kernel(const MiGemvPlan *p)
     return NULL;
 }
 
-static Kernel kernel_for(const MiGemvPlan *p)
+static PackedKernel kernel_for(const MiGemvPlan *p)
 {
     using namespace mi_quant;
     const MiQuantForm f = p->form;
@@ -204,14 +202,7 @@ int mi_quant::start(void *stream, const MiGemvPlan *p, const Args &args)
     a.cuts_magic = a.cuts > 1 ? (uint32_t)((((uint64_t)1 << 32) + a.cuts - 1) / a.cuts) : 0;
     a.half = half_of(p);
     a.tail = tail_of(p);
-    a.groups_shift = f.group == 128 ? 2 : f.group == 64 ? 1 : 0;
-    a.sums = wants_sums(p);
-    a.zeros = f.zeros ? mi_quant_groups(f) * MI_QUANT_ROWS * (f.scales == MI_QUANT_F32 ? 4 : 2) : 0;
-    a.z0 = f.minima;
-    a.z1 = !f.minima;
-    a.z2 = f.minima ? (float)(1 << (f.bits - 1)) : 0;
-    a.even = f.scales == MI_QUANT_BF16 ? 0x1044 : 0x3210;
-    a.odd = f.scales == MI_QUANT_BF16 ? 0x3244 : 0x3210;
+    set_form(&a, f);
     a.factors = r.factors;
     while (2 << a.team_shift <= p->team)
         a.team_shift++;

@@ -54,6 +54,19 @@ struct Packed : Args {
     unsigned odd, even;                  /* selectors that make f32 of the words in which rows' scales are */
 };
 
+/* Of a, what follows from how weights lie, but for their sizes. */
+static inline void set_form(Packed *a, MiQuantForm f)
+{
+    a->groups_shift = f.group == 128 ? 2 : f.group == 64 ? 1 : 0;
+    a->sums = f.zeros;
+    a->zeros = f.zeros ? mi_quant_groups(f) * MI_QUANT_ROWS * (f.scales == MI_QUANT_F32 ? 4 : 2) : 0;
+    a->z0 = f.minima;
+    a->z1 = !f.minima;
+    a->z2 = f.minima ? (float)(1 << (f.bits - 1)) : 0;
+    a->even = f.scales == MI_QUANT_BF16 ? 0x1044 : 0x3210;
+    a->odd = f.scales == MI_QUANT_BF16 ? 0x3244 : 0x3210;
+}
+
 #if __CUDA_ARCH__ >= 900
 
 /* In units: pairs, or rows where not PAIRED; blocks have whole octets of them. */
@@ -409,7 +422,33 @@ __device__ __forceinline__ void add_group(Affines s, float2 f, const int *d, flo
     y[1] = fmaf(f.x, fmaf(s.second.scale, (float)(d[2] * 256 + d[3]), s.second.zero * f.y), y[1]);
 }
 
-/* A chunk of two records, at p and q: lane (g, t) adds what its quarter t has of rows g of them for one row of x, whose
+/* A chunk of two records, at p and q, of lane (g, t): adds what row t of x has with rows g of them.  x: its digits,
+ * factors: its scales; both of this lane and chunk.  Of the usual form. */
+template <int BITS, int M>
+__device__ __forceinline__ void multiply_usual(unsigned p, unsigned q, unsigned x, unsigned factors, float *y)
+{
+    const int     lane = threadIdx.x % 32, g = lane / 4;
+    Weights<BITS> u, v;
+    uint4         b[2];
+    int           d[4] = {};
+
+    u.load(p, lane);
+    v.load(q, lane);
+    b[0] = load_shared(x);
+    b[1] = load_shared(x + M * 128);
+    const float2 f = pair_at(factors);
+    const float  s0 = BITS == 4 ? f.x * half_at(p + VALUES<BITS> + g * 2) : f.x;
+    const float  s1 = BITS == 4 ? f.x * half_at(q + VALUES<BITS> + g * 2) : f.x;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const unsigned *w = (const unsigned *)&b[j / 2];
+        mma_bytes(d, u.word(j, 0), v.word(j, 0), u.word(j, 1), v.word(j, 1), w[j % 2 * 2], w[j % 2 * 2 + 1]);
+    }
+    y[0] = fmaf(s0, (float)(d[0] * 256 + d[1]), y[0]);
+    y[1] = fmaf(s1, (float)(d[2] * 256 + d[3]), y[1]);
+}
+
+/* The same of any form, one row of x: lane (g, t) adds what its quarter t has of rows g of them for one row of x, whose
  * digits for quarter g / 2 are at x and whose scale is at factors; both of this lane and chunk. */
 template <int BITS, int SCALES>
 __device__ __forceinline__ void multiply_quarter(const Packed &a, unsigned p, unsigned q, unsigned x, unsigned factors,
@@ -661,10 +700,10 @@ template <int BITS, int SCALES, int KIND, int M, bool LATE> __global__ void pack
 
 #endif
 
-typedef void (*Kernel)(Packed);
+typedef void (*PackedKernel)(Packed);
 
 /* The kernel for several rows, or one, of weights of any form. */
-template <int BITS, int SCALES> Kernel any_kernel(MiGemvKind kind, bool several)
+template <int BITS, int SCALES> PackedKernel any_kernel(MiGemvKind kind, bool several)
 {
     switch (kind) {
     case MI_GEMV_PLAIN:
@@ -682,8 +721,8 @@ template <int BITS, int SCALES> Kernel any_kernel(MiGemvKind kind, bool several)
 }
 
 /* Those of other files. */
-Kernel blocks_kernel(MiQuantForm, MiGemvKind, bool several);
-Kernel wide_kernel(MiQuantForm, MiGemvKind, bool several);
+PackedKernel blocks_kernel(MiQuantForm, MiGemvKind, bool several);
+PackedKernel wide_kernel(MiQuantForm, MiGemvKind, bool several);
 
 } // namespace mi_quant
 #endif

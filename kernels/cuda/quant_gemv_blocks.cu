@@ -3,7 +3,7 @@
 
 using namespace mi_quant;
 
-Kernel mi_quant::blocks_kernel(MiQuantForm f, MiGemvKind kind, bool several)
+PackedKernel mi_quant::blocks_kernel(MiQuantForm f, MiGemvKind kind, bool several)
 {
     const bool pairs = f.scales == MI_QUANT_PAIRS;
 

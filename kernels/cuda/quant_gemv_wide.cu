@@ -3,7 +3,7 @@
 
 using namespace mi_quant;
 
-Kernel mi_quant::wide_kernel(MiQuantForm f, MiGemvKind kind, bool several)
+PackedKernel mi_quant::wide_kernel(MiQuantForm f, MiGemvKind kind, bool several)
 {
     return f.bits == 4 ? any_kernel<4, WIDE_SCALES>(kind, several) : any_kernel<8, WIDE_SCALES>(kind, several);
 }

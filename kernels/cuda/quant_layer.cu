@@ -103,7 +103,7 @@ __device__ __forceinline__ void tell(const Layer &l, int set, int word, unsigned
 }
 
 /* x of a phase into shared memory, the sums of its squares with it where it is normed. */
-template <int BITS, bool ANY>
+template <int BITS, int SCALES>
 __device__ __forceinline__ void gather(const Packed &a, const char *x, bool wait, float4 (*gain)[2], char *smem)
 {
     const int    tid = threadIdx.x, all = a.blocks_of_x * 16;
@@ -123,7 +123,7 @@ __device__ __forceinline__ void gather(const Packed &a, const char *x, bool wait
         if (e + THREADS < a.chunks)
             next = word_now(from + e + THREADS);
         __syncwarp();
-        split<BITS, ANY, true, 1>(a, smem, e, 0, v, gain[0], sum);
+        split<BITS, SCALES, true, 1>(a, smem, e, 0, v, gain[0], sum);
         if (a.gain) {
             gain[0][0] = gain[1][0];
             gain[0][1] = gain[1][1];
@@ -145,14 +145,16 @@ struct Ring {
 };
 
 /* The block's rows of a phase, a warp's part of each sum into parts[row][warp]. */
-template <int BITS, bool ANY>
+template <int BITS, int SCALES>
 __device__ __forceinline__ void multiply_piece(const Packed &a, int duos, int octets, bool paired, bool apart, char *smem,
                                                int stages, int stage_bytes, Ring &ring)
 {
     const int      lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4;
-    const unsigned x = shared_address(smem) + a.xs + g % 2 * 64 + lane % 4 * 16;
-    const unsigned factors = shared_address(smem) + a.factors;
-    const int      of_chunk = (ANY ? max(a.groups, 1) : 1) * sizeof(float2);
+    constexpr bool QUARTERS = SCALES != USUAL; /* as in quant_gemv.cuh */
+    const unsigned of_x = shared_address(smem) + a.xs + g % 2 * 64 + lane % 4 * 16;
+    const unsigned x = QUARTERS ? of_x + g / 4 * 128 + g / 2 % 2 * 8 : of_x;
+    const unsigned factors = shared_address(smem) + a.factors + (QUARTERS ? lane % 4 * sizeof(float2) : 0);
+    constexpr int  OF_CHUNK = GROUPS<SCALES> * sizeof(float2);
     float         *parts = (float *)(smem + a.parts);
 
 #pragma unroll 1
@@ -167,14 +169,24 @@ __device__ __forceinline__ void multiply_piece(const Packed &a, int duos, int oc
             const int      from = cut * a.slice, n = min(a.slice, a.blocks_of_x - from);
             barrier_wait(full, ring.phase);
 #pragma unroll 1
-            for (int c = warp; c < n; c += WARPS)
-                multiply_chunk<BITS, ANY, 1>(a, at + c * a.chunk, at + second + c * a.chunk, x + (from + c) * 256,
-                                             factors + (from + c) * of_chunk, y, offset);
-            if (BITS == 8 && (!ANY || !a.groups) && cut == a.cuts - 1) {
+            for (int c = warp; c < n; c += WARPS) {
+                const unsigned p = at + c * a.chunk, q = p + second, xc = x + (from + c) * 256, fc = factors + (from + c) * OF_CHUNK;
+                if constexpr (QUARTERS) {
+                    multiply_quarter<BITS, SCALES>(a, p, q, xc, fc, y, offset);
+                } else {
+                    multiply_usual<BITS, 1>(p, q, xc, fc, y);
+                }
+            }
+            if (QUARTERS && cut == a.cuts - 1) {
+                added_up(y[0]);
+                added_up(y[1]);
+                added_up(offset);
+            }
+            if (BITS == 8 && SCALES <= ROW_SCALES && cut == a.cuts - 1) {
                 const float *s = (const float *)(smem + HEADER + ring.slot * stage_bytes + n * a.chunk) + g;
                 const float *r = s + second / 4;
-                y[0] = s[0] * (ANY ? fmaf(s[OCTET], offset, y[0]) : y[0]);
-                y[1] = r[0] * (ANY ? fmaf(r[OCTET], offset, y[1]) : y[1]);
+                y[0] = s[0] * (SCALES == ROW_SCALES ? fmaf(s[OCTET], offset, y[0]) : y[0]);
+                y[1] = r[0] * (SCALES == ROW_SCALES ? fmaf(r[OCTET], offset, y[1]) : y[1]);
             }
             __syncwarp();
             if (lane == 0)
@@ -197,7 +209,7 @@ __device__ __forceinline__ float added(const float *parts)
     return ((p.x + p.y) + (p.z + p.w)) + ((q.x + q.y) + (q.z + q.w));
 }
 
-template <int BITS, bool ANY> __global__ void __maxnreg__(96) layer(const __grid_constant__ Layer l)
+template <int BITS, int SCALES> __global__ void __maxnreg__(96) layer(const __grid_constant__ Layer l)
 {
     extern __shared__ __align__(128) char smem[];
     const Packed &whole = l.phase[0];
@@ -250,9 +262,9 @@ template <int BITS, bool ANY> __global__ void __maxnreg__(96) layer(const __grid
         }
         if (t.octets == 0)
             continue;
-        gather<BITS, ANY>(a, x, p != O, gain, smem);
+        gather<BITS, SCALES>(a, x, p != O, gain, smem);
         consumers_meet(whole);
-        multiply_piece<BITS, ANY>(a, t.duos, t.octets, paired, apart, smem, whole.stages, whole.stage_bytes, ring);
+        multiply_piece<BITS, SCALES>(a, t.duos, t.octets, paired, apart, smem, whole.stages, whole.stage_bytes, ring);
         const float scale = a.gain ? inverse_rms<1>(a, smem, 0) : 1;
         consumers_meet(whole);
         const float *parts = (const float *)(smem + a.parts) + 2 * WARPS * tid;
@@ -287,7 +299,7 @@ template <int BITS, bool ANY> __global__ void __maxnreg__(96) layer(const __grid
 
 #else
 
-template <int BITS, bool ANY> __global__ void layer(const __grid_constant__ Layer l) { (void)l; }
+template <int BITS, int SCALES> __global__ void layer(const __grid_constant__ Layer l) { (void)l; }
 
 #endif
 
@@ -295,11 +307,13 @@ template <int BITS, bool ANY> __global__ void layer(const __grid_constant__ Laye
 
 typedef void (*Kernel)(Layer);
 
+static bool is_usual(MiQuantForm f) { return !f.zeros && f.group == (f.bits == 4 ? 128 : 0); }
+
 static Kernel kernel_for(MiQuantForm f)
 {
-    const bool usual = !f.zeros && f.group == (f.bits == 4 ? 128 : 0);
-
-    return f.bits == 4 ? usual ? layer<4, false> : layer<4, true> : usual ? layer<8, false> : layer<8, true>;
+    if (f.bits == 4)
+        return is_usual(f) ? layer<4, USUAL> : layer<4, F16_SCALES>;
+    return is_usual(f) ? layer<8, USUAL> : f.group ? layer<8, F16_SCALES> : layer<8, ROW_SCALES>;
 }
 
 typedef struct {
@@ -308,7 +322,7 @@ typedef struct {
 
 static Regions regions_of(const MiQuantLayerPlan *p)
 {
-    const int groups = p->shape.form.group ? mi_quant_groups(p->shape.form) : 1;
+    const int groups = is_usual(p->shape.form) ? 1 : 4;
     int       chunks = 0, tiles = 0;
     Regions   r;
 
@@ -433,10 +447,7 @@ static Packed packed_of(const MiQuantLayerPlan *p, int phase, Regions r)
     a.cuts = m->cuts;
     a.half = m->half;
     a.tail = tail_of(f, m->in);
-    a.groups = mi_quant_groups(f);
-    a.flush = a.groups == 4 ? 15 : a.groups == 2 ? 10 : 8;
-    a.sum_lanes = f.zeros ? a.groups ? 16 / a.groups : 16 : 0;
-    a.minima = f.minima;
+    set_form(&a, f);
     return a;
 }
 

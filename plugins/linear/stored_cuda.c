@@ -356,5 +356,5 @@ const MiLinear blocks_cuda = {
 };
 const MiLinear packed_cuda = {
     .struct_size = sizeof packed_cuda, .formats = quant_formats, .layout = "stored", .rank = 20, .joins = true,
-    .bytes = bytes, .pack = pack, .op = &op,
+    .bytes = bytes, .pack = pack, .op = &op, .head = "auto",
 };
