@@ -102,63 +102,90 @@ bool mi_plot_write(const char *file, const char *title, const double *x, int n, 
     return finish(s, file, error);
 }
 
-/* ---- bars ------------------------------------------------------------------------- */
+/* ---- points ----------------------------------------------------------------------- */
 
-enum { BARS = 90, BARS_TOP = 74, TICKS = 30 /* numbers below a panel, or less */ };
+enum { DOTS = 96, DOTS_TOP = 74, TICKS = 30 /* numbers below a panel, or less */ };
 
-static void box(GString *s, double x, double y, double wide, double high, const char *colour)
+/* What the axis of values, a logarithm's, goes from and to: whole decades. */
+typedef struct { double low, decades; } Axis;
+
+static Axis axis_of(const MiDotPlot *p)
 {
-    put(s, "<rect x=\"", x, "\"");
-    put(s, " y=\"", y, "\"");
-    put(s, " width=\"", wide, "\"");
-    put(s, " height=\"", high, "\"");
-    g_string_append_printf(s, " fill=\"%s\"/>\n", colour);
-}
-
-static void bars(GString *s, const MiBarPlot *p, int index, double most)
-{
-    const MiBars *b = &p->panels[index];
-    const double  top = BARS_TOP + index * (BARS + GAP), bottom = top + BARS, wide = WIDTH - LEFT - RIGHT;
-    const double  column = wide / MAX(p->n, 1), bar = column * (p->names[1] ? 0.4 : 0.7);
-    const int     each = (p->n + TICKS - 1) / TICKS;
-
-    label(s, LEFT, top - 6, "start", b->title);
-    for (int i = 0; i <= 2; i++) {
-        const double y = bottom - BARS * i / 2.0;
-        put(s, "<line class=\"grid\" x1=\"", LEFT, "\"");
-        put(s, " x2=\"", LEFT + wide, "\"");
-        put(s, " y1=\"", y, "\"");
-        put(s, " y2=\"", y, "\"/>\n");
-        number(s, LEFT - 8, y + 4, "end", most * i / 2, p->unit);
-    }
-    for (int i = 0; i < p->n; i++) {
-        for (int k = 0; k < 2; k++) {
-            const double high = p->names[k] && isfinite(b->y[k][i]) ? BARS * b->y[k][i] / most : 0;
-            if (high > 0)
-                box(s, LEFT + column * i + (column - bar * (p->names[1] ? 2 : 1)) / 2 + bar * k, bottom - high, bar, high, colours[k]);
-        }
-        if (i % MAX(each, 1) == 0)
-            number(s, LEFT + column * (i + 0.5), bottom + 14, "middle", i, "");
-    }
-    label(s, LEFT - 8, bottom + 14, "end", p->x_label);
-}
-
-bool mi_plot_bars(const char *file, const MiBarPlot *p, GError **error)
-{
-    g_autoptr(GString) s = g_string_new(NULL);
-    double             most = 0;
+    double least = G_MAXDOUBLE, most = 0;
 
     for (int i = 0; i < p->n_panels; i++)
-        for (int k = 0; k < 2; k++)
-            for (int c = 0; p->names[k] && c < p->n; c++)
-                most = isfinite(p->panels[i].y[k][c]) ? MAX(most, p->panels[i].y[k][c]) : most;
-    most = rounded_up(most);
-    begin(s, BARS_TOP + p->n_panels * (BARS + GAP), p->title);
+        for (int k = 0; k < 2 && p->names[k]; k++)
+            for (int c = 0; c < p->n; c++)
+                if (p->panels[i].y[k][c] > 0) {
+                    least = MIN(least, p->panels[i].y[k][c]);
+                    most = MAX(most, p->panels[i].y[k][c]);
+                }
+    if (!(most > 0) || !isfinite(most))
+        return (Axis){ 1, 1 };
+    const double low = floor(log10(least) + 1e-9);
+    return (Axis){ pow(10, low), MAX(ceil(log10(most) - 1e-9) - low, 1) };
+}
+
+static void line(GString *s, const char *class, double x1, double y1, double x2, double y2)
+{
+    g_string_append_printf(s, "<line class=\"%s\"", class);
+    put(s, " x1=\"", x1, "\"");
+    put(s, " y1=\"", y1, "\"");
+    put(s, " x2=\"", x2, "\"");
+    put(s, " y2=\"", y2, "\"/>\n");
+}
+
+static void dot(GString *s, double x, double y, double radius, int which)
+{
+    put(s, "<circle cx=\"", x, "\"");
+    put(s, " cy=\"", y, "\"");
+    put(s, " r=\"", radius, "\"");
+    g_string_append_printf(s, " fill=\"%s\"/>\n", colours[which]);
+}
+
+static void dots(GString *s, const MiDotPlot *p, int index, Axis axis)
+{
+    const double top = DOTS_TOP + index * (DOTS + GAP), bottom = top + DOTS, wide = WIDTH - LEFT - RIGHT;
+    const double column = wide / MAX(p->n, 1);
+    const int    each = MAX((p->n + TICKS - 1) / TICKS, 1);
+
+    label(s, LEFT, top - 6, "start", p->panels[index].title);
+    for (int i = 0; i <= (int)axis.decades; i++)
+        for (int part = 1; part <= 9 && (part == 1 || i < (int)axis.decades); part++) {
+            const double y = bottom - DOTS * (i + log10(part)) / axis.decades;
+            line(s, part == 1 ? "grid" : "fine", LEFT, y, LEFT + wide, y);
+            if (part == 1)
+                number(s, LEFT - 8, y + 4, "end", axis.low * pow(10, i), p->unit);
+        }
+    for (int c = 0; c < p->n; c++) {
+        const double x = LEFT + column * (c + 0.5);
+        double       at[2] = { NAN, NAN };
+        for (int k = 0; k < 2 && p->names[k]; k++)
+            if (p->panels[index].y[k][c] > 0)
+                at[k] = bottom - DOTS * log10(p->panels[index].y[k][c] / axis.low) / axis.decades;
+        if (isfinite(at[0]) && isfinite(at[1]))
+            line(s, "pair", x, at[0], x, at[1]);
+        for (int k = 1; k >= 0; k--)
+            if (isfinite(at[k]))
+                dot(s, x, at[k], CLAMP(column / 4, 1.5, 4), k);
+        if (c % each == 0)
+            number(s, x, bottom + 16, "middle", c, "");
+    }
+    label(s, LEFT - 8, bottom + 16, "end", p->x_label);
+}
+
+bool mi_plot_dots(const char *file, const MiDotPlot *p, GError **error)
+{
+    g_autoptr(GString) s = g_string_new(NULL);
+    const Axis         axis = axis_of(p);
+
+    begin(s, DOTS_TOP + p->n_panels * (DOTS + GAP), p->title);
+    g_string_append(s, "<style>line { stroke: #eee } .grid { stroke: #aaa } .pair { stroke: #888 }</style>\n");
     for (int k = 0; k < 2 && p->names[k]; k++) {
-        box(s, LEFT + 110 * k, 34, 12, 12, colours[k]);
+        dot(s, LEFT + 6 + 110 * k, 40, 4, k);
         label(s, LEFT + 18 + 110 * k, 44, "start", p->names[k]);
     }
     for (int i = 0; i < p->n_panels; i++)
-        bars(s, p, i, most);
+        dots(s, p, i, axis);
     return finish(s, file, error);
 }

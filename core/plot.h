@@ -1,4 +1,4 @@
-/* plot.h - curves over one axis of time, or bars over whole numbers, one panel below the other, as an SVG file. */
+/* plot.h - curves over one axis of time, or points over whole numbers, one panel below the other, as an SVG file. */
 #ifndef MI_CORE_PLOT_H
 #define MI_CORE_PLOT_H
 
@@ -14,21 +14,21 @@ typedef struct {
 bool mi_plot_write(const char *file, const char *title, const double *x, int n, const MiPanel *panels, int n_panels,
                    GError **error);
 
-/* Of each column one bar, or two side by side; NAN: none there. */
+/* Of each column one point, or two; what is not above 0 is not there. */
 typedef struct {
     const char   *title;
     const double *y[2]; /* [n] of the plot each */
-} MiBars;
+} MiDots;
 
 typedef struct {
     const char   *title, *x_label, *unit;
-    const char   *names[2]; /* of a column's bars; the second NULL: there is one */
+    const char   *names[2]; /* of a column's points; the second NULL: there is one */
     int           n;        /* columns, numbered from 0 */
-    const MiBars *panels;
+    const MiDots *panels;
     int           n_panels;
-} MiBarPlot;
+} MiDotPlot;
 
-/* All panels have one scale, so that they compare. */
-bool mi_plot_bars(const char *file, const MiBarPlot *, GError **error);
+/* On a logarithmic axis, the same in all panels. */
+bool mi_plot_dots(const char *file, const MiDotPlot *, GError **error);
 
 #endif

@@ -103,6 +103,8 @@ void mi_rounding_report_json(const MiRoundingReport *r)
 
 /* ---- plot ------------------------------------------------------------------------------ */
 
+static gint by_name(gconstpointer a, gconstpointer b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
 bool mi_rounding_report_plot(const MiRoundingReport *r, const char *file, GError **error)
 {
     const bool           with_outputs = mean(r, outputs) >= 0, with_nearest = mean(r, nearest) >= 0;
@@ -118,9 +120,10 @@ bool mi_rounding_report_plot(const MiRoundingReport *r, const char *file, GError
         else
             g_ptr_array_add(kinds, what);
     }
+    g_ptr_array_sort(kinds, by_name);
     const size_t        n = (size_t)kinds->len * (size_t)layers;
     g_autofree double  *before = g_new(double, n + 1), *after = g_new(double, n + 1);
-    g_autofree MiBars  *panels = g_new(MiBars, kinds->len + 1);
+    g_autofree MiDots  *panels = g_new(MiDots, kinds->len + 1);
     for (size_t i = 0; i < n; i++)
         before[i] = after[i] = NAN;
     for (int i = 0; i < r->n; i++) {
@@ -132,11 +135,11 @@ bool mi_rounding_report_plot(const MiRoundingReport *r, const char *file, GError
         before[at] = with_nearest ? 100 * r->errors[i].nearest : NAN;
     }
     for (guint k = 0; k < kinds->len; k++)
-        panels[k] = (MiBars){ kinds->pdata[k], { after + k * (size_t)layers, before + k * (size_t)layers } };
+        panels[k] = (MiDots){ kinds->pdata[k], { after + k * (size_t)layers, before + k * (size_t)layers } };
     g_autofree char *group = r->grid.group ? g_strdup_printf("groups of %d", (int)r->grid.group) : g_strdup("rows");
     g_autofree char *title = g_strdup_printf("Relative error of %s, %s: %d bits, %s, %s; mean %.2f %%",
                                              with_outputs ? "outputs" : "weights", r->method, r->grid.bits, group,
                                              r->grid.symmetric ? "symmetric" : "asymmetric", 100 * all);
-    const MiBarPlot plot = { title, "layer", "%", { r->method, with_nearest ? "rtn" : NULL }, layers, panels, (int)kinds->len };
-    return mi_plot_bars(file, &plot, error);
+    const MiDotPlot plot = { title, "layer", "%", { r->method, with_nearest ? "rtn" : NULL }, layers, panels, (int)kinds->len };
+    return mi_plot_dots(file, &plot, error);
 }

@@ -94,7 +94,7 @@ python3 - <<-'END' >err 2>&1
 	END
 check "gives less error" $?
 python3 $py folded loud awq >err 2>&1; check "gains, rows of v and up are divided" $?
-python3 $py plot awq.svg 7 30 >err 2>&1; check "the plot" $?
+python3 $py plot awq.svg 7 28 >err 2>&1; check "the plot" $?
 "$mi" quantize loud -o loud8 --linear int8 --group 32 --method awq --calibrate text --windows 2 >out 2>err
 "$mi" quantize loud -o loud8.gguf --linear int8 --method awq --calibrate text --windows 2 --memory 1 >>out 2>>err
 "$mi" quantize loud -o plain8 --linear int8 --group 32 >>out 2>>err

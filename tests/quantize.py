@@ -5,7 +5,7 @@ usage: quantize.py outliers MODEL             some gains, rows of v and up 8 tim
        quantize.py same A B                    two results stand for the same matrices
        quantize.py folded MODEL RESULT         what of MODEL was divided by scales is in RESULT, as values of bf16
        quantize.py interrupt FILE COMMAND...   the status of a command that gets SIGINT once that file is there
-       quantize.py plot FILE PANELS BARS       an SVG has so many panels' grids and at least so many bars within its view
+       quantize.py plot FILE PANELS POINTS     an SVG has so many panels and so many points, all of them in a panel
 """
 import json
 import os
@@ -143,17 +143,19 @@ def folded(model, result):
     assert all(moved.values()), moved
 
 
-def plot(file, panels, least):
+def plot(file, panels, dots):
+    svg, panels = "{http://www.w3.org/2000/svg}", int(panels)
     root = xml.etree.ElementTree.parse(file).getroot()
     width, height = map(float, root.get("viewBox").split()[2:])
-    boxes = [r for r in root.iter("{http://www.w3.org/2000/svg}rect") if r.get("fill", "").startswith("#")]
-    lines = [x for x in root.iter("{http://www.w3.org/2000/svg}line")]
-    texts = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert len(lines) == 3 * int(panels) and len(boxes) >= int(least), (len(lines), len(boxes))
-    for r in boxes:
-        x, y, w, h = (float(r.get(k)) for k in ("x", "y", "width", "height"))
-        assert 0 <= x and 0 <= y and x + w <= width and y + h <= height and w > 0 and h > 0, (x, y, w, h)
-    assert texts.count("layer") == int(panels) and "rtn" in texts, texts
+    found = [[float(c.get(k)) for k in ("cx", "cy", "r")] for c in root.iter(svg + "circle")]
+    grid = sorted(float(x.get("y1")) for x in root.iter(svg + "line") if x.get("class") == "grid")
+    texts = [t.text for t in root.iter(svg + "text")]
+    assert len(found) == int(dots) + 2, len(found)  # two of the legend
+    assert all(r <= x <= width - r and r <= y <= height - r for x, y, r in found)
+    assert texts.count("layer") == panels and "rtn" in texts, texts
+    lines = len(grid) // panels  # of decades; each point is between the first and the last of a panel
+    spans = [(grid[i], grid[i + lines - 1]) for i in range(0, len(grid), lines)]
+    assert lines >= 2 and all(any(top - 0.01 <= y <= bottom + 0.01 for top, bottom in spans) for _, y, _ in found[2:]), spans
 
 
 def interrupt(file, *command):
