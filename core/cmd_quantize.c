@@ -10,7 +10,6 @@
 #include "suggest.h"
 
 #include <glib/gstdio.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
