@@ -23,6 +23,10 @@ check "the reference reads the same weights" $?
 status 0 "$mi" run -m dir $flags --ids 1,2,3 -n 8 --json --format.dummy.pattern_mb 0; check "weights of their own" $?
 status 0 "$mi" plan -m "$MI_SRCDIR/bench/shapes/qwen2-7b.json" --model.load dummy --json && grep -q '"mapped":1523[0-9]*}' out
 check "a 7B model is planned" $?
+for f in q4_1 q8_0 iq4_nl; do
+	status 0 "$mi" verify -m dir $flags --ids 1,2,3 -n 4 --format.dummy.stored $f && grep -q '^nodes: 0 of ' out; check "matrices stored as $f" $?
+done
+refuses 65 'rows of 64, no multiple of 256: no q4_k' "$mi" plan -m dir $flags --format.dummy.stored q4_k; check "rows that are no whole blocks" $?
 refuses 65 'tokenizer' "$mi" run -m dir $flags --raw -p x; check "text without a tokenizer" $?
 
 config Qwen2ForCausalLM | sed 's/"hidden_size": 64,//' >bad.json

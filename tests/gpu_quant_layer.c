@@ -322,8 +322,8 @@ static void bench(MiQuantForm f, Shape s, int copies, const char *name)
 int main(void)
 {
     static const MiQuantForm forms[] = {
-        {4, 128, false, false}, {4, 64, false, false}, {4, 32, false, false}, {4, 128, true, false},
-        {4, 32, true, false},   {8, 0, false, false},  {8, 0, true, false},
+        {.bits = 4, .group = 128}, {.bits = 4, .group = 64}, {.bits = 4, .group = 32}, {.bits = 4, .group = 128, .zeros = true},
+        {.bits = 4, .group = 32, .zeros = true},   {.bits = 8},  {.bits = 8, .zeros = true},
     };
 
     if (!gpu_present())
