@@ -1,42 +1,9 @@
 /* gpu_head.c - the kernels of kernels/cuda/head.h against plain loops in double; with MI_BENCH=1 (or only: without the
  * comparison) what they take for the heads of Qwen2 shapes, weights from memory. */
 #include <cuda/head.h>
-#include <cuda_runtime_api.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-static int  passed, failed;
-static bool quick; /* under a sanitizer: a few cases */
-
-static void must(int code, const char *what)
-{
-    if (!code)
-        return;
-    printf("not ok %d - %s: CUDA error %d: %s\n", passed + failed + 1, what, code, cudaGetErrorString((cudaError_t)code));
-    exit(1);
-}
-
-static uint64_t state = 1;
-static float    uniform(void)
-{
-    state = state * 6364136223846793005ull + 1442695040888963407ull;
-    return (float)(state >> 40) * (2.f / 16777216.f) - 1;
-}
-static float from_bf16(uint16_t b)
-{
-    uint32_t u = (uint32_t)b << 16;
-    float    f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-static uint16_t to_bf16(float f)
-{
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
+#include "gpu_numbers.h"
 
 static uint16_t *some_bf16(size_t n, float amp)
 {
@@ -44,14 +11,6 @@ static uint16_t *some_bf16(size_t n, float amp)
     for (size_t i = 0; i < n; i++)
         b[i] = to_bf16(amp * uniform());
     return b;
-}
-
-static void *there(const void *from, size_t bytes)
-{
-    void *p;
-    must(cudaMalloc(&p, bytes), "cudaMalloc");
-    must(from ? cudaMemcpy(p, from, bytes, cudaMemcpyHostToDevice) : cudaMemset(p, 0xff, bytes), "filling");
-    return p;
 }
 
 typedef struct {
@@ -76,22 +35,22 @@ static void one(Case c)
         slots[i] = i % 5 == 3 ? -1 : i;
     }
     memcpy(w + (size_t)(c.out - 3) * c.in, w + (size_t)2 * c.in, (size_t)c.in * 2); /* equal logits: the first wins */
-    MiHeadCall call = {.x = {there(x, (size_t)c.tokens * c.in * 2), MI_BF16, 2, {c.tokens, c.in}, {c.in, 1}},
-                       .out_rows = there(rows, sizeof *rows * c.rows),
-                       .norm = {there(gain, sizeof *gain * c.in), 1e-5f, 0.25f},
-                       .w = there(w, (size_t)c.out * c.in * 2),
-                       .logits = c.logits ? there(NULL, sizeof *got * c.rows * c.out) : NULL,
+    MiHeadCall call = {.x = {upload(x, (size_t)c.tokens * c.in * 2), MI_BF16, 2, {c.tokens, c.in}, {c.in, 1}},
+                       .out_rows = upload(rows, sizeof *rows * c.rows),
+                       .norm = {upload(gain, sizeof *gain * c.in), 1e-5f, 0.25f},
+                       .w = upload(w, (size_t)c.out * c.in * 2),
+                       .logits = c.logits ? upload(NULL, sizeof *got * c.rows * c.out) : NULL,
                        .stride = c.out,
-                       .best = c.best ? there(NULL, sizeof(MiCandidate) * c.rows * tiles) : NULL,
+                       .best = c.best ? upload(NULL, sizeof(MiCandidate) * c.rows * tiles) : NULL,
                        .rows = c.rows,
                        .in = c.in,
                        .out = c.out,
-                       .workspace = there(NULL, (size_t)c.rows * c.in * 2)};
-    int32_t *tokens = there(NULL, sizeof *tokens * c.rows), *drawn = there(NULL, sizeof *drawn * c.rows);
+                       .workspace = upload(NULL, (size_t)c.rows * c.in * 2)};
+    int32_t *tokens = upload(NULL, sizeof *tokens * c.rows), *drawn = upload(NULL, sizeof *drawn * c.rows);
     must(mi_cuda_head_takes(MI_HEAD_MAX_ROWS, c.in, c.out), "planning"); /* a step may have fewer rows */
     must(mi_cuda_head(NULL, &call), "launching");
     if (c.best)
-        must(mi_cuda_gemv_pick(NULL, call.best, (int32_t)tiles, c.rows, tokens, drawn, there(slots, sizeof *slots * c.rows)), "picking");
+        must(mi_cuda_gemv_pick(NULL, call.best, (int32_t)tiles, c.rows, tokens, drawn, upload(slots, sizeof *slots * c.rows)), "picking");
     must(cudaDeviceSynchronize(), "running");
     if (c.logits)
         must(cudaMemcpy(got, call.logits, sizeof *got * c.rows * c.out, cudaMemcpyDeviceToHost), "copying back");
@@ -125,12 +84,11 @@ static void one(Case c)
     }
     wrong = c.logits ? sqrt(wrong / size) : 0;
     const bool ok = wrong < 6e-3 && !other;
-    *(ok ? &passed : &failed) += 1;
-    snprintf(name, sizeof name, "%d rows of %d, %d in, %d out%s%s", c.rows, c.tokens, c.in, c.out, c.logits ? ", logits" : "", c.best ? ", likeliest" : "");
-    printf("%sok %d - %s (%.2e, %d others)\n", ok ? "" : "not ", passed + failed, name, wrong, other);
-    fflush(stdout);
+    snprintf(name, sizeof name, "%d rows of %d, %d in, %d out%s%s, %d other tokens", c.rows, c.tokens, c.in, c.out, c.logits ? ", logits" : "",
+             c.best ? ", likeliest" : "", other);
+    check(ok, name, wrong);
     free(x), free(w), free(gain), free(got), free(rows), free(slots), free(token), free(n);
-    must(cudaDeviceReset(), "ending");
+    free_all();
 }
 
 static int ascending(const void *a, const void *b) { return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b); }
@@ -141,16 +99,16 @@ static void bench(const char *name, int in, int rows, bool logits)
     const size_t bytes = (size_t)out * in * 2, tiles = (size_t)(out + MI_HEAD_TILE - 1) / MI_HEAD_TILE;
     cudaEvent_t  begin, end;
     float        ms[9];
-    MiHeadCall   call = {.x = {there(NULL, (size_t)rows * in * 2), MI_BF16, 2, {rows, in}, {in, 1}},
-                         .norm = {there(NULL, (size_t)in * 4), 1e-5f, 0},
-                         .w = there(NULL, bytes),
-                         .logits = logits ? there(NULL, (size_t)rows * out * 4) : NULL,
+    MiHeadCall   call = {.x = {upload(NULL, (size_t)rows * in * 2), MI_BF16, 2, {rows, in}, {in, 1}},
+                         .norm = {upload(NULL, (size_t)in * 4), 1e-5f, 0},
+                         .w = upload(NULL, bytes),
+                         .logits = logits ? upload(NULL, (size_t)rows * out * 4) : NULL,
                          .stride = out,
-                         .best = there(NULL, sizeof(MiCandidate) * rows * tiles),
+                         .best = upload(NULL, sizeof(MiCandidate) * rows * tiles),
                          .rows = rows,
                          .in = in,
                          .out = out,
-                         .workspace = there(NULL, (size_t)rows * in * 2)};
+                         .workspace = upload(NULL, (size_t)rows * in * 2)};
 
     must(mi_cuda_head_takes(rows, in, out), "planning");
     must(cudaEventCreate(&begin), "an event");
@@ -167,7 +125,7 @@ static void bench(const char *name, int in, int rows, bool logits)
     printf("# head of %s, %d rows, %s: %.1f us; W is %.1f us at 3.05 TB/s, the product %.1f at 800 TFLOP/s\n", name, rows,
            logits ? "logits" : "likeliest only", ms[4] * 100, (double)bytes / 3.05e6, 2. * rows * in * out / 8e8);
     fflush(stdout);
-    must(cudaDeviceReset(), "ending");
+    free_all();
 }
 
 int main(void)

@@ -12,7 +12,7 @@ tests_gpu_layer_LDADD    = $(CUDA_LIBS) -lm
 if MI_CUDA
 check_PROGRAMS += tests/gpu_head
 endif
-tests_gpu_head_SOURCES  = tests/gpu_head.c kernels/cuda/head.cu kernels/cuda/head.h kernels/cuda/boxes.cuh kernels/cuda/layer.cuh \
+tests_gpu_head_SOURCES  = tests/gpu_head.c tests/gpu_numbers.h kernels/cuda/head.cu kernels/cuda/head.h kernels/cuda/boxes.cuh kernels/cuda/layer.cuh \
 	kernels/cuda/pick.cu
 tests_gpu_head_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 tests_gpu_head_LDFLAGS  = $(AM_LDFLAGS) $(CUDA_LDFLAGS)

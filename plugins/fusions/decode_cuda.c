@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "left_cuda.h"
+#include "lines_cuda.h"
 #include <linear/stored_cuda.h>
 
 static const char *const layouts[] = {"plain", "int8", "int4", "fp8", "fp8.blocks", "stored", NULL}, *const plain[] = {"plain", NULL};
@@ -108,12 +109,8 @@ static MiGemvNorm norm_of(const MiArgs *at)
 enum { QKV_NORM, Q, K, V, ROPE_Q, ROPE_K, APPEND };
 static const MiPattern qkv_pattern[] = {
     [QKV_NORM] = {"rmsnorm", {0}},
-    [Q] = {"linear", {1 + QKV_NORM}},
-    [K] = {"linear", {1 + QKV_NORM}},
-    [V] = {"linear", {1 + QKV_NORM}},
-    [ROPE_Q] = {"rope", {1 + Q}},
-    [ROPE_K] = {"rope", {1 + K}},
-    [APPEND] = {"kv_append", {1 + ROPE_K, 1 + V}},
+    QKV_LINES(QKV_NORM),
+    ROPE_LINES,
     {NULL, {0}},
 };
 
@@ -121,14 +118,8 @@ static const MiPattern qkv_pattern[] = {
 enum { NORM_Q = V + 1, NORM_K, NORMED_ROPE_Q, NORMED_ROPE_K, NORMED_APPEND };
 static const MiPattern normed_pattern[] = {
     [QKV_NORM] = {"rmsnorm", {0}},
-    [Q] = {"linear", {1 + QKV_NORM}},
-    [K] = {"linear", {1 + QKV_NORM}},
-    [V] = {"linear", {1 + QKV_NORM}},
-    [NORM_Q] = {"rmsnorm", {1 + Q}},
-    [NORM_K] = {"rmsnorm", {1 + K}},
-    [NORMED_ROPE_Q] = {"rope", {1 + NORM_Q}},
-    [NORMED_ROPE_K] = {"rope", {1 + NORM_K}},
-    [NORMED_APPEND] = {"kv_append", {1 + NORMED_ROPE_K, 1 + V}},
+    QKV_LINES(QKV_NORM),
+    NORMED_ROPE_LINES,
     {NULL, {0}},
 };
 

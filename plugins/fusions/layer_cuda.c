@@ -10,26 +10,18 @@
 #include <string.h>
 
 #include "left_cuda.h"
+#include "lines_cuda.h"
 
 static const char *const layouts[] = {"plain", NULL};
 
 enum { O, O_ADD, NORM, GATE, UP, SILU, MUL, DOWN, DOWN_ADD, N_MLP, NEXT_NORM = N_MLP, Q, K, V, ROPE_Q, ROPE_K, APPEND };
 
-#define MLP_LINES \
-    [O] = {"linear", {0}}, [O_ADD] = {"add", {0, 1 + O}}, [NORM] = {"rmsnorm", {1 + O_ADD}}, \
-    [GATE] = {"linear", {1 + NORM}}, [UP] = {"linear", {1 + NORM}}, [SILU] = {"silu", {1 + GATE}}, \
-    [MUL] = {"mul", {1 + SILU, 1 + UP}}, [DOWN] = {"linear", {1 + MUL}}, [DOWN_ADD] = {"add", {1 + O_ADD, 1 + DOWN}}
-
 static const MiPattern mlp_pattern[] = {MLP_LINES, {NULL, {0}}};
 static const MiPattern heads_pattern[] = {
     MLP_LINES,
     [NEXT_NORM] = {"rmsnorm", {1 + DOWN_ADD}},
-    [Q] = {"linear", {1 + NEXT_NORM}},
-    [K] = {"linear", {1 + NEXT_NORM}},
-    [V] = {"linear", {1 + NEXT_NORM}},
-    [ROPE_Q] = {"rope", {1 + Q}},
-    [ROPE_K] = {"rope", {1 + K}},
-    [APPEND] = {"kv_append", {1 + ROPE_K, 1 + V}},
+    QKV_LINES(NEXT_NORM),
+    ROPE_LINES,
     {NULL, {0}},
 };
 
@@ -38,14 +30,8 @@ enum { NORM_Q = V + 1, NORM_K, NORMED_ROPE_Q, NORMED_ROPE_K, NORMED_APPEND };
 static const MiPattern normed_pattern[] = {
     MLP_LINES,
     [NEXT_NORM] = {"rmsnorm", {1 + DOWN_ADD}},
-    [Q] = {"linear", {1 + NEXT_NORM}},
-    [K] = {"linear", {1 + NEXT_NORM}},
-    [V] = {"linear", {1 + NEXT_NORM}},
-    [NORM_Q] = {"rmsnorm", {1 + Q}},
-    [NORM_K] = {"rmsnorm", {1 + K}},
-    [NORMED_ROPE_Q] = {"rope", {1 + NORM_Q}},
-    [NORMED_ROPE_K] = {"rope", {1 + NORM_K}},
-    [NORMED_APPEND] = {"kv_append", {1 + NORMED_ROPE_K, 1 + V}},
+    QKV_LINES(NEXT_NORM),
+    NORMED_ROPE_LINES,
     {NULL, {0}},
 };
 
