@@ -20,9 +20,10 @@ static const char *const formats[] = {
 /* ---- load ------------------------------------------------------------------- */
 
 /* NULL with *error: not a matrix this can read whole. */
-static const MiPanelKernel *kernel_of(const MiWeight *w, const Options *options, GError **error)
+static const MiPanelKernel *kernel_of(const MiWeight *w, const void *options, GError **error)
 {
-    const char          *isa = options && options->isa ? options->isa : "auto";
+    const Options       *o = options;
+    const char          *isa = o && o->isa ? o->isa : "auto";
     const MiPanelKernel *k = mi_panel_kernel(w->format, isa, MI_X_BLOCK);
     const MiBlockFormat *f = mi_block_format(w->format);
 
@@ -49,19 +50,7 @@ static const MiPanelKernel *kernel_of(const MiWeight *w, const Options *options,
 static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *options, size_t *total, GError **error)
 {
     (void)dtype;
-    *total = 0;
-    for (int i = 0; i < n; i++) {
-        const MiPanelKernel *k = kernel_of(&parts[i], options, error);
-        if (!k)
-            return false;
-        if (parts[i].shape[1] != parts[0].shape[1]) {
-            g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s and %s share an input but not its width", parts[0].name,
-                        parts[i].name);
-            return false;
-        }
-        *total += (size_t)(mi_panels(parts[i].shape[0]) * mi_panel_bytes(&k->shape, parts[i].shape[1]));
-    }
-    return true;
+    return mi_panel_op_bytes(kernel_of, parts, n, options, total, error);
 }
 
 typedef struct {

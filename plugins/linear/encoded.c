@@ -16,6 +16,18 @@ MiPanelX mi_encoded_x(const char *activations)
     return strcmp(activations, "int8") == 0 ? MI_X_ROW : strcmp(activations, "none") == 0 ? MI_X_WIDE : MI_X_BLOCK;
 }
 
+const MiPanelKernel *mi_encoded_kernel(const char *linear, const MiWeight *w, const char *format, const char *group, const char *isa, MiPanelX x,
+                                       GError **error)
+{
+    g_autofree char     *name = g_strdup_printf("%s_%s", format, group);
+    const MiPanelKernel *k = mi_panel_kernel(name, isa, x);
+
+    if (!k)
+        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG,
+                    "%s: [linear.%s] isa = %s: this machine has no such instruction set; set it to auto", w->name, linear, isa);
+    return k;
+}
+
 static bool check(const MiWeight *w, GError **error)
 {
     const MiBlockFormat *f = mi_block_format(w->format);
@@ -37,20 +49,10 @@ static bool check(const MiWeight *w, GError **error)
 
 bool mi_encoded_bytes(MiKernelOf *kernel_of, const MiWeight *parts, int n, const void *options, size_t *total, GError **error)
 {
-    *total = 0;
-    for (int i = 0; i < n; i++) {
-        const MiPanelKernel *k = kernel_of(&parts[i], options, error);
-
-        if (!k || !check(&parts[i], error))
+    for (int i = 0; i < n; i++)
+        if (!check(&parts[i], error))
             return false;
-        if (parts[i].shape[1] != parts[0].shape[1]) {
-            g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s and %s share an input but not its width", parts[0].name,
-                        parts[i].name);
-            return false;
-        }
-        *total += (size_t)(mi_panels(parts[i].shape[0]) * mi_panel_bytes(&k->shape, parts[i].shape[1]));
-    }
-    return true;
+    return mi_panel_op_bytes(kernel_of, parts, n, options, total, error);
 }
 
 typedef struct {

@@ -7,8 +7,9 @@
 
 extern const char *const mi_encoded_formats[]; /* of MiLinear.formats: all that MiBlockFormat decodes */
 
-/* NULL with *error: the options ask for what this machine lacks. */
-typedef const MiPanelKernel *MiKernelOf(const MiWeight *, const void *options, GError **error);
+/* Of "int4_64" and so on; NULL with *error: this machine lacks the instruction set.  linear: whose options they are. */
+const MiPanelKernel *mi_encoded_kernel(const char *linear, const MiWeight *, const char *format, const char *group, const char *isa, MiPanelX,
+                                       GError **error);
 
 bool mi_encoded_bytes(MiKernelOf *, const MiWeight *parts, int n, const void *options, size_t *bytes, GError **error);
 bool mi_encoded_pack(MiKernelOf *, bool fit, MiContext *, const MiWeight *parts, int n, const void *options, void *dst,

@@ -22,14 +22,8 @@ static const MiOption option_table[] = {
 
 static const MiPanelKernel *kernel_of(const MiWeight *w, const void *options, GError **error)
 {
-    const Options       *o = options ? options : &defaults;
-    g_autofree char     *name = g_strdup_printf("%sint4_%s", o->symmetric ? "" : "u", o->group);
-    const MiPanelKernel *k = mi_panel_kernel(name, o->isa, mi_encoded_x(o->activations));
-
-    if (!k)
-        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG,
-                    "%s: [linear.int4] isa = %s: this machine has no such instruction set; set it to auto", w->name, o->isa);
-    return k;
+    const Options *o = options ? options : &defaults;
+    return mi_encoded_kernel("int4", w, o->symmetric ? "int4" : "uint4", o->group, o->isa, mi_encoded_x(o->activations), error);
 }
 
 static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *options, size_t *total, GError **error)

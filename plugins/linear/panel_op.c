@@ -7,6 +7,25 @@
 #include <stdatomic.h>
 #include <string.h>
 
+/* ---- load ------------------------------------------------------------------- */
+
+bool mi_panel_op_bytes(MiKernelOf *kernel_of, const MiWeight *parts, int n, const void *options, size_t *total, GError **error)
+{
+    *total = 0;
+    for (int i = 0; i < n; i++) {
+        const MiPanelKernel *k = kernel_of(&parts[i], options, error);
+        if (!k)
+            return false;
+        if (parts[i].shape[1] != parts[0].shape[1]) {
+            g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s and %s share an input but not its width", parts[0].name,
+                        parts[i].name);
+            return false;
+        }
+        *total += (size_t)(mi_panels(parts[i].shape[0]) * mi_panel_bytes(&k->shape, parts[i].shape[1]));
+    }
+    return true;
+}
+
 enum {
     FEW_ROWS = 4,          /* fewer are quantised by the calling thread: 1 us a row, less than a wake-up */
     PIECE = 32 << 10,      /* bytes of W that are worth an atomic addition */

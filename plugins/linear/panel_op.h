@@ -11,6 +11,12 @@
 
 extern const MiOp mi_panel_op, mi_panel_op_wide; /* the latter: with room for x of two bytes */
 
+/* Of a part that is one matrix; NULL with *error: it is none, or this machine lacks what the options ask for. */
+typedef const MiPanelKernel *MiKernelOf(const MiWeight *, const void *options, GError **error);
+
+/* MiLinear.bytes of parts that read one x. */
+bool mi_panel_op_bytes(MiKernelOf *, const MiWeight *parts, int n, const void *options, size_t *total, GError **error);
+
 static inline int64_t mi_panels(int64_t out) { return (out + MI_PANEL - 1) / MI_PANEL; }
 
 static inline void mi_on_all_threads(MiContext *ctx, void (*fn)(void *, int, int), void *arg)

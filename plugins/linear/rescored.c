@@ -39,14 +39,8 @@ enum { STORED = (sizeof(Stored) + 63) / 64 * 64 };
 
 static const MiPanelKernel *kernel_of(const MiWeight *w, const void *options, GError **error)
 {
-    const Options       *o = options ? options : &defaults;
-    g_autofree char     *name = g_strdup_printf("%sint4_%s", o->symmetric ? "" : "u", o->group);
-    const MiPanelKernel *k = mi_panel_kernel(name, o->isa, MI_X_BLOCK);
-
-    if (!k)
-        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG,
-                    "%s: [linear.rescored] isa = %s: this machine has no such instruction set; set it to auto", w->name, o->isa);
-    return k;
+    const Options *o = options ? options : &defaults;
+    return mi_encoded_kernel("rescored", w, o->symmetric ? "int4" : "uint4", o->group, o->isa, MI_X_BLOCK, error);
 }
 
 static bool bytes(const MiWeight *parts, int n, MiDType dtype, const void *options, size_t *total, GError **error)
