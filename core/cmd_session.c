@@ -43,8 +43,9 @@ static bool loading(void *user, uint64_t done, uint64_t total)
 }
 
 /* ---- opening ---------------------------------------------------------------- */
-/* A folder that --plugin-path names and that was refused is not only `inspect`'s to tell. */
-static void tell_refused_folders(const MiSession *s)
+/* A plugin that is there and refused, and a folder that --plugin-path names, are not only `inspect`'s to tell: without its
+ * fusions a model would only be slower. */
+static void tell_refused(const MiSession *s)
 {
     const char      *path = mi_flag(s->line, "plugin-path");
     g_auto(GStrv)    dirs = g_strsplit(path ? path : "", G_SEARCHPATH_SEPARATOR_S, 0);
@@ -54,6 +55,8 @@ static void tell_refused_folders(const MiSession *s)
         const MiLoaded *l = files->pdata[i];
         if (l->state == MI_FILE_SKIPPED && g_strv_contains((const char *const *)dirs, l->file))
             g_message("--plugin-path: %s", l->why);
+        else if (l->refused)
+            g_message("plugin refused: %s", l->why);
     }
 }
 
@@ -65,6 +68,6 @@ bool mi_session_open(MiSession *s, const MiCommandLine *line, MiSessionDepth dep
     *s = (MiSession){ .line = line, .verbose = mi_flag(line, "verbose"), .progress = loading, .user = s };
     if (!mi_session_begin(s, &wanted, error))
         return false;
-    tell_refused_folders(s);
+    tell_refused(s);
     return mi_session_deepen(s, depth, error);
 }

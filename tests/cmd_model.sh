@@ -20,6 +20,10 @@ status 0 "$mi" run $flags --raw -p "$prompt" -n 24 -t 1 --engine.prefill_step 2 
 check "threads and prefill step change nothing" $?
 status 0 "$mi" run $flags --raw -p "$prompt" -n 24 -v && cmp -s out text && grep -q 'tokens/s' err && grep -q ' ms  plugins' err
 check "-v itemises on standard error" $?
+mkdir refused && echo text >refused/not.so
+status 0 "$mi" run $flags --raw -p "$prompt" -n 24 --plugin-path "$PWD/refused" && cmp -s out text &&
+	[ "`cat err`" = "miniinfer: plugin refused: $PWD/refused/not.so: no shared object" ]
+check "a plugin that is refused is told of, and the answer comes" $?
 status 0 "$mi" run $flags --raw -p "$prompt" -n 24 --plugin-path ./here && cmp -s out text &&
 	[ "`cat err`" = 'miniinfer: --plugin-path: ./here: plugins are searched in absolute directories only' ]
 check "a folder of plugins that is not searched is told of" $?
