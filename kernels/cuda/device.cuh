@@ -167,6 +167,21 @@ __device__ __forceinline__ bool beats(float v, int i, float than_v, int than_i)
 
 __device__ __forceinline__ unsigned shared_address(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }
 
+/* Of shared memory: an f16, two f32. */
+__device__ __forceinline__ float half_at(unsigned at)
+{
+    unsigned short h;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(h) : "r"(at));
+    return __half2float(__ushort_as_half(h));
+}
+
+__device__ __forceinline__ float2 pair_at(unsigned at)
+{
+    float2 f;
+    asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(f.x), "=f"(f.y) : "r"(at));
+    return f;
+}
+
 #if __CUDA_ARCH__ >= 900
 __device__ __forceinline__ void barrier_init(uint64_t *b, int arrivals)
 {

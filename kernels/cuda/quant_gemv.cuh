@@ -345,20 +345,6 @@ template <int BITS> struct Weights {
     }
 };
 
-__device__ __forceinline__ float half_at(unsigned at)
-{
-    unsigned short h;
-    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(h) : "r"(at));
-    return __half2float(__ushort_as_half(h));
-}
-
-__device__ __forceinline__ float2 pair_at(unsigned at)
-{
-    float2 f;
-    asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(f.x), "=f"(f.y) : "r"(at));
-    return f;
-}
-
 /* A value is scale * code + zero: of a row's group; p: behind the chunk's values.  Without branches, so that loads of
  * several are under way at once. */
 struct Affine {

@@ -162,20 +162,6 @@ template <int BITS, int STEPS> __device__ __forceinline__ void load_duo(unsigned
     }
 }
 
-__device__ __forceinline__ float half_at(unsigned at)
-{
-    unsigned short h;
-    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(h) : "r"(at));
-    return __half2float(__ushort_as_half(h));
-}
-
-__device__ __forceinline__ float2 pair_at(unsigned at)
-{
-    float2 f;
-    asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(f.x), "=f"(f.y) : "r"(at));
-    return f;
-}
-
 __device__ __forceinline__ void meet_all()
 {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");

@@ -7,26 +7,17 @@
  * prefill_cuda.c or the operations. */
 #include <cuda/gemv.h>
 #include <cuda/ops.h>
-#include <cuda/refused.h>
 #include <miniinfer/plugin.h>
 #include <string.h>
 
 #include "left_cuda.h"
 #include "lines_cuda.h"
+#include "parts_cuda.h"
 #include <linear/stored_cuda.h>
 
 static const char *const layouts[] = {"plain", "int8", "int4", "fp8", "fp8.blocks", "stored", NULL}, *const plain[] = {"plain", NULL};
 
 /* ---- what all of them share ------------------------------------------------------ */
-
-static bool launched(int e, GError **error)
-{
-    if (e == 0)
-        return true;
-    g_set_error(error, MI_ERROR, mi_cuda_refused(e) ? MI_ERROR_UNSUPPORTED : MI_ERROR_DEVICE,
-                "launching the kernel: CUDA error %d", e);
-    return false;
-}
 
 /* Rows one after the other, each in one piece that 16-byte loads can read. */
 static bool packed(const MiTensor *t)
@@ -96,12 +87,6 @@ static bool keep(MiGemvPlan plan, void **state, GError **error)
 
     *state = g_memdup2(&plan, sizeof plan);
     return launched(e, error);
-}
-
-static MiGemvNorm norm_of(const MiArgs *at)
-{
-    const MiNorm *n = at->node->attr;
-    return (MiGemvNorm){at->weight[0].tensor.data, n->eps, n->offset};
 }
 
 /* ---- norm, q, k, v, rope, append --------------------------------------------------- */

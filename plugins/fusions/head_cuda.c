@@ -3,8 +3,9 @@
  * For bf16 and weights of layout "plain"; up to MI_GEMV_HEAD_ROWS rows are decode_cuda.c's.  Where logits have to be stored for
  * a draw that reads them all, cuBLASLt's stores are hidden better than these (docs/performance.md). */
 #include <cuda/head.h>
-#include <cuda/refused.h>
 #include <miniinfer/plugin.h>
+
+#include "parts_cuda.h"
 
 static const char *const layouts[] = {"plain", NULL};
 
@@ -42,23 +43,14 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     return true;
 }
 
-static bool launched(int e, GError **error)
-{
-    if (e)
-        g_set_error(error, MI_ERROR, mi_cuda_refused(e) ? MI_ERROR_UNSUPPORTED : MI_ERROR_DEVICE,
-                    "launching the kernel: CUDA error %d", e);
-    return e == 0;
-}
-
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     const MiArgs   *at = call->at;
     const MiTensor *x = &at[ROWS].in[0], *y = &at[HEAD].out[0];
-    const MiNorm   *n = at[NORM].node->attr;
     const MiBatch  *b = call->batch;
     MiHeadCall      c = {.x = *x,
                          .out_rows = b->out_rows,
-                         .norm = {at[NORM].weight[0].tensor.data, n->eps, n->offset},
+                         .norm = norm_of(&at[NORM]),
                          .w = at[HEAD].weight[0].tensor.data,
                          .logits = y->data, /* NULL: nobody reads them */
                          .stride = y->stride[0],

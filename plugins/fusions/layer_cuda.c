@@ -5,12 +5,12 @@
  * decode_cuda.c, which are made for few, and prefill_cuda.c, which leaves large products to cuBLASLt. */
 #include <cuda/layer.h>
 #include <cuda/ops.h>
-#include <cuda/refused.h>
 #include <miniinfer/plugin.h>
 #include <string.h>
 
 #include "left_cuda.h"
 #include "lines_cuda.h"
+#include "parts_cuda.h"
 
 static const char *const layouts[] = {"plain", NULL};
 
@@ -130,14 +130,6 @@ static const MiArgs *rope_of(const MiCall *call)
 
 static void release(void *state) { mi_cuda_layer_free(state); }
 
-static bool launched(int e, GError **error)
-{
-    if (e)
-        g_set_error(error, MI_ERROR, mi_cuda_refused(e) ? MI_ERROR_UNSUPPORTED : MI_ERROR_DEVICE,
-                    "launching the kernel: CUDA error %d", e);
-    return e == 0;
-}
-
 static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
     const MiArgs      *rope = rope_of(call);
@@ -150,12 +142,6 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     *state = l;
     *workspace = mi_cuda_layer_workspace(l) + (rope ? left_bytes(&rope[1].in[0]) : 0);
     return true;
-}
-
-static MiGemvNorm norm_of(const MiArgs *at)
-{
-    const MiNorm *n = at->node->attr;
-    return (MiGemvNorm){at->weight[0].tensor.data, n->eps, n->offset};
 }
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)

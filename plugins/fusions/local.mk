@@ -17,7 +17,7 @@ plugins_fusion_prefill_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 if MI_CUDA
 plugins += plugins/fusion_decode_cuda.so
 endif
-plugins_fusion_decode_cuda_so_SOURCES  = plugins/fusions/decode_cuda.c plugins/fusions/left_cuda.h plugins/fusions/lines_cuda.h \
+plugins_fusion_decode_cuda_so_SOURCES  = plugins/fusions/decode_cuda.c plugins/fusions/left_cuda.h plugins/fusions/lines_cuda.h plugins/fusions/parts_cuda.h \
 	plugins/linear/stored_form.c plugins/linear/stored_cuda.h kernels/cuda/quant_stored.cu kernels/cuda/quant_stored.h kernels/cuda/gemv.cu kernels/cuda/pick.cu kernels/cuda/gemv.cuh \
 	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h $(quant_gemv) \
 	kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv.h kernels/cuda/quant.h kernels/cuda/skinny.cu \
@@ -38,7 +38,7 @@ plugins_fusion_sampling_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 if MI_CUDA
 plugins += plugins/fusion_layer_cuda.so
 endif
-plugins_fusion_layer_cuda_so_SOURCES  = plugins/fusions/layer_cuda.c plugins/fusions/left_cuda.h plugins/fusions/lines_cuda.h kernels/cuda/layer.cu kernels/cuda/boxes.cuh \
+plugins_fusion_layer_cuda_so_SOURCES  = plugins/fusions/layer_cuda.c plugins/fusions/left_cuda.h plugins/fusions/lines_cuda.h plugins/fusions/parts_cuda.h kernels/cuda/layer.cu kernels/cuda/boxes.cuh \
 	kernels/cuda/layer.cuh kernels/cuda/layer.h kernels/cuda/wgmma.cuh kernels/cuda/rows.cu kernels/cuda/ops.h
 plugins_fusion_layer_cuda_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_layer_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
@@ -57,7 +57,7 @@ plugins_fusion_fp8_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 if MI_CUDA
 plugins += plugins/fusion_head_cuda.so
 endif
-plugins_fusion_head_cuda_so_SOURCES  = plugins/fusions/head_cuda.c kernels/cuda/head.cu kernels/cuda/head.h kernels/cuda/boxes.cuh \
+plugins_fusion_head_cuda_so_SOURCES  = plugins/fusions/head_cuda.c plugins/fusions/parts_cuda.h kernels/cuda/head.cu kernels/cuda/head.h kernels/cuda/boxes.cuh \
 	kernels/cuda/layer.cuh kernels/cuda/wgmma.cuh kernels/cuda/pick.cu
 plugins_fusion_head_cuda_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_head_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
@@ -66,7 +66,7 @@ plugins_fusion_head_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 if MI_CUDA
 plugins += plugins/fusion_quant_layer_cuda.so
 endif
-plugins_fusion_quant_layer_cuda_so_SOURCES  = plugins/fusions/quant_layer_cuda.c plugins/fusions/left_cuda.h plugins/fusions/lines_cuda.h \
+plugins_fusion_quant_layer_cuda_so_SOURCES  = plugins/fusions/quant_layer_cuda.c plugins/fusions/left_cuda.h plugins/fusions/lines_cuda.h plugins/fusions/parts_cuda.h \
 	kernels/cuda/quant_layer.cu kernels/cuda/quant_layer.h kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv.h \
 	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h kernels/cuda/rows.cu \
 	kernels/cuda/ops.h

@@ -5,12 +5,12 @@
  * more rows, take the fusions of decode_cuda.c.  Each layer's call keeps some ten KB on the card, in which the kernel's blocks tell each other results. */
 #include <cuda/ops.h>
 #include <cuda/quant_layer.h>
-#include <cuda/refused.h>
 #include <miniinfer/plugin.h>
 #include <string.h>
 
 #include "left_cuda.h"
 #include "lines_cuda.h"
+#include "parts_cuda.h"
 
 static const char *const layouts[] = {"int8", "int4", NULL};
 
@@ -30,14 +30,6 @@ typedef struct {
     MiContext       *ctx;
     void            *exchange;
 } State;
-
-static bool launched(int e, GError **error)
-{
-    if (e)
-        g_set_error(error, MI_ERROR, mi_cuda_refused(e) ? MI_ERROR_UNSUPPORTED : MI_ERROR_DEVICE,
-                    "launching the kernel: CUDA error %d", e);
-    return e == 0;
-}
 
 /* ---- what fits ------------------------------------------------------------------------- */
 
@@ -154,12 +146,6 @@ static bool settle(MiQuantLayerPlan *p, const MiArgs *at, int n, GError **error)
         return true;
     p->shape.form = *f;
     return launched(mi_cuda_quant_layer_plan(p), error);
-}
-
-static MiGemvNorm norm_of(const MiArgs *at)
-{
-    const MiNorm *n = at->node->attr;
-    return (MiGemvNorm){at->weight[0].tensor.data, n->eps, n->offset};
 }
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
