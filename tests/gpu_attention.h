@@ -12,7 +12,7 @@ typedef enum { SIMPLE, GQA, FLASH, N_KERNELS } Kernel;
 
 typedef struct {
     int     n_seqs, rows[MAX_SEQS], len[MAX_SEQS]; /* the last rows of len positions; len 0: padding */
-    int     dim, heads, kv_heads, page, max_kv;    /* max_kv 0: the longest */
+    int     dim, heads, kv_heads, page, max_kv, room;    /* max_kv 0: the longest; room: positions of a MiCudaWide, 0: all */
     MiDType dtype, kv_dtype;
     Layout  layout;
     float   softcap;
@@ -24,6 +24,7 @@ typedef struct {
 typedef struct {
     MiCudaAttention call;
     void           *k, *v, *q, *out, *ints, *workspace, *scales;
+    MiCudaWide      wide;
     size_t          side, scale_bytes, out_bytes;
     int             n_tokens, starts[MAX_SEQS + 1];
 } World;

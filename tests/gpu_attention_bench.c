@@ -90,6 +90,8 @@ static double in_turn(World *w, const Case *c, int layers)
     return us;
 }
 
+static const char *named(MiDType kv) { return kv == MI_F8 ? " fp8" : kv == MI_I8 ? " int8" : ""; }
+
 static void decode_from(MiDType kv, double limit, Layout layout, int n_seqs, int context, int max_kv)
 {
     for (int s = 0; s < 3; s++) {
@@ -111,7 +113,7 @@ static void decode_from(MiDType kv, double limit, Layout layout, int n_seqs, int
         const double bytes = 2.0 * n_seqs * context * c.kv_heads * (double)mi_dtype_size(kv) * c.dim;
         const double us = in_turn(&w, &c, bytes > 3e7 ? 6 : bytes > 3e5 ? 60 : 28);
         printf("decode%s %2d/%d x %3d, %2d x %4d%s, bucket %4d: %7.2f us, %.2f TB/s = %3.0f %%\n",
-               kv == MI_F8 ? " fp8" : kv == MI_I8 ? " int8" : "", c.heads, c.kv_heads, c.dim, n_seqs, context, layout == PAGED ? " paged" : "", w.call.batch.shape.max_kv, us,
+               named(kv), c.heads, c.kv_heads, c.dim, n_seqs, context, layout == PAGED ? " paged" : "", w.call.batch.shape.max_kv, us,
                bytes / us * 1e-6, bytes / us * 1e-4 / limit);
         fflush(stdout);
         world_free(&w);
@@ -121,7 +123,7 @@ static void decode_from(MiDType kv, double limit, Layout layout, int n_seqs, int
 static int longer_first(const void *a, const void *b) { return *(const int *)b - *(const int *)a; }
 
 /* 256 requests of 100 to 1,024 tokens each way, all begun at once, after so many steps: as `bench offline` has them. */
-static void offline(double limit, Layout layout, int steps)
+static void offline(MiDType kv, double limit, Layout layout, int steps)
 {
     for (int s = 0; s < 4; s++) {
         Case     c = {.dim = shapes[s].dim,
@@ -129,7 +131,7 @@ static void offline(double limit, Layout layout, int steps)
                       .kv_heads = shapes[s].kv_heads,
                       .page = 16,
                       .dtype = MI_BF16,
-                      .kv_dtype = MI_BF16,
+                      .kv_dtype = kv,
                       .layout = layout,
                       .decode = true,
                       .blank = true,
@@ -150,8 +152,8 @@ static void offline(double limit, Layout layout, int steps)
         }
         qsort(c.len, (size_t)c.n_seqs, sizeof *c.len, longer_first);
         world_make(&w, &c);
-        const double bytes = 4.0 * keys * c.kv_heads * c.dim, us = in_turn(&w, &c, bytes > 3e7 ? 6 : 24);
-        printf("decode %2d/%d x %3d, %3d of 256 requests after %3d steps%s, %6d keys: %7.2f us, %.2f TB/s = %3.0f %%\n", c.heads,
+        const double bytes = 2.0 * keys * c.kv_heads * c.dim * (double)mi_dtype_size(kv), us = in_turn(&w, &c, bytes > 3e7 ? 6 : 24);
+        printf("decode%s %2d/%d x %3d, %3d of 256 requests after %3d steps%s, %6d keys: %7.2f us, %.2f TB/s = %3.0f %%\n", named(kv), c.heads,
                c.kv_heads, c.dim, c.n_seqs, steps, layout == PAGED ? " paged" : "", keys, us, bytes / us * 1e-6,
                bytes / us * 1e-4 / limit);
         fflush(stdout);
@@ -200,14 +202,14 @@ static void prefill_from(MiDType kv, int n, Layout layout)
 static void prefill(int n, Layout layout) { prefill_from(MI_BF16, n, layout); }
 
 /* us of one call, the best of some times 8 in a row. */
-static double eager(World *w, const Case *c)
+static double eager(World *w, const Case *c, Kernel kernel)
 {
     float best = 1e9f;
 
     for (int i = 0; i < 6; i++) {
         must(cudaEventRecord(begun, stream), "event");
         for (int r = 0; r < 8; r++)
-            must(world_run(w, FLASH, c, stream), "flash");
+            must(world_run(w, kernel, c, stream), kernel_names[kernel]);
         const float ms = since() / 8;
         best = ms < best ? ms : best;
     }
@@ -235,13 +237,40 @@ static void mixed(void)
                 if (part > 0)
                     c.rows[c.n_seqs] = 512, c.len[c.n_seqs++] = 1024;
                 world_make(&w, &c);
-                us[part] = eager(&w, &c);
+                us[part] = eager(&w, &c, FLASH);
                 world_free(&w);
             }
             printf("mixed %2d/%d x %3d%s: 31 rows over 1000 %.1f us, a chunk of 512 over 1024 %.1f us, in one step "
                    "%.1f us\n",
                    shapes[s].heads, shapes[s].kv_heads, shapes[s].dim, layout == PAGED ? " paged" : "", us[0], us[1],
                    us[2]);
+            fflush(stdout);
+        }
+}
+
+/* Prompts over a cache of fp8: rows behind others, alone or with as many sequences like them, straight from the cache and by way of
+ * 16 bits; over bf16 beside it. */
+static void wide(void)
+{
+    static const int rows[][3] = {{585, 585, 14}, {32, 32, 1}, {64, 64, 1}, {128, 128, 1}, {256, 256, 1}, {512, 512, 1}, {2048, 2048, 1},
+                                  {32, 2000, 1}, {256, 2000, 1}, {512, 8192, 1}, {128, 128, 8}};
+
+    for (int s = 0; s < 3; s++)
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            double us[3];
+            for (int k = 0; k < 3; k++) {
+                Case  c = {.dim = shapes[s].dim, .heads = shapes[s].heads, .kv_heads = shapes[s].kv_heads, .page = 16, .dtype = MI_BF16,
+                           .kv_dtype = k < 2 ? MI_F8 : MI_BF16, .layout = CONTIGUOUS, .n_seqs = rows[i][2],
+                           .room = rows[i][0] * rows[i][2] + rows[i][1], .blank = true};
+                World w;
+                for (int n = 0; n < c.n_seqs; n++)
+                    c.rows[n] = rows[i][0], c.len[n] = rows[i][1];
+                world_make(&w, &c);
+                us[k] = eager(&w, &c, k ? FLASH : GQA);
+                world_free(&w);
+            }
+            printf("prompts %2d/%d x %3d, %2d of %4d rows, %4d keys: fp8 %.1f us by gqa, %.1f by flash; bf16 %.1f\n", shapes[s].heads,
+                   shapes[s].kv_heads, shapes[s].dim, rows[i][2], rows[i][0], rows[i][1], us[0], us[1], us[2]);
             fflush(stdout);
         }
 }
@@ -281,10 +310,13 @@ float bench_all(void)
         }
         prefill_from(MI_F8, 2048, PAGED);
     }
+    if (chosen("wide"))
+        wide();
     if (chosen("offline"))
         for (int steps = 8; steps < 1000; steps = steps < 100 ? 250 : steps + 250)
             for (int layout = CONTIGUOUS; layout <= PAGED; layout += PAGED - CONTIGUOUS)
-                offline(limit, (Layout)layout, steps);
+                for (MiDType kv = MI_BF16; kv <= MI_F8; kv++)
+                    offline(kv, limit, (Layout)layout, steps);
     if (chosen("mixed"))
         mixed();
     if (chosen("prefill")) {

@@ -151,13 +151,12 @@ static void fill_cache(const Case *c, const MiKvView *kv, const int *start, char
             }
 }
 
-static void make_cache(World *w, const Case *c, int64_t elements, const int *start)
+static void make_cache(World *w, const Case *c, const int *start)
 {
     char *k = malloc(w->side), *v = malloc(w->side);
 
     memset(k, 0xff, w->side);
     memset(v, 0xff, w->side);
-    w->scale_bytes = mi_dtype_scaled(c->kv_dtype) ? (size_t)elements / (size_t)c->dim * 4 : 0;
     uint16_t *scales = malloc(w->scale_bytes + 4);
     memset(scales, 0xff, w->scale_bytes + 4);
     fill_cache(c, &w->call.kv, start, k, v, scales);
@@ -201,6 +200,16 @@ static void make_q(World *w, const Case *c)
         (MiTensor){w->out, c->dtype, 3, {w->n_tokens, c->heads, c->dim}, {(int64_t)c->heads * c->dim, c->dim, 1}};
 }
 
+static void make_wide(World *w, const Case *c)
+{
+    w->wide.positions = c->room ? c->room : c->n_seqs * w->call.batch.shape.max_kv;
+    const size_t bytes = 2 * (size_t)w->wide.positions * (size_t)(c->kv_heads * c->dim) * mi_dtype_size(c->dtype);
+    must(cudaMalloc(&w->wide.data, bytes), "cudaMalloc");
+    must(cudaMemset(w->wide.data, 0xff, bytes), "cudaMemset");
+    must(cudaMalloc((void **)&w->wide.moved, ((size_t)c->n_seqs + 1) * 4), "cudaMalloc");
+    must(cudaMemset(w->wide.moved, 0xff, ((size_t)c->n_seqs + 1) * 4), "cudaMemset");
+}
+
 void world_make(World *w, const Case *c)
 {
     int longest = 1, n = 0;
@@ -224,10 +233,11 @@ void world_make(World *w, const Case *c)
     }
     w->side = (size_t)elements * mi_dtype_size(c->kv_dtype);
     w->call.kv.block_table = tables;
+    w->scale_bytes = mi_dtype_scaled(c->kv_dtype) ? (size_t)elements / (size_t)c->dim * 4 : 0;
     if (c->blank)
-        w->call.kv.k = w->k = blank(w->side), w->call.kv.v = w->v = blank(w->side);
+        w->call.kv.k = w->k = blank(w->side), w->call.kv.v = w->v = blank(w->side), w->call.kv.scales = w->scales = w->scale_bytes ? blank(w->scale_bytes) : NULL;
     else
-        make_cache(w, c, elements, start);
+        make_cache(w, c, start);
     make_q(w, c);
     int *d = w->ints = upload(ints, (size_t)(arrived + c->n_seqs * c->kv_heads - ints) * sizeof *ints);
     w->call.kv.kv_len = d + (len - ints);
@@ -242,12 +252,14 @@ void world_make(World *w, const Case *c)
     const size_t decode = mi_cuda_attention_workspace(c->dim), prompts = mi_cuda_attention_flash_workspace(c->dim);
     must(cudaMalloc(&w->workspace, decode > prompts ? decode : prompts), "cudaMalloc");
     free(ints);
+    if (mi_dtype_scaled(c->kv_dtype) && c->dtype != MI_F32)
+        make_wide(w, c);
 }
 
 void world_free(World *w)
 {
-    void *all[] = {w->k, w->v, w->q, w->out, w->ints, w->workspace, w->scales};
-    for (int i = 0; i < 7; i++)
+    void *all[] = {w->k, w->v, w->q, w->out, w->ints, w->workspace, w->scales, w->wide.data, w->wide.moved};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         cudaFree(all[i]);
 }
 
@@ -263,5 +275,5 @@ int world_run(World *w, Kernel kernel, const Case *c, cudaStream_t stream)
     if (e || c->decode)
         return e;
     return kernel == GQA ? mi_cuda_attention_gqa(stream, &w->call, few)
-                         : mi_cuda_attention_flash(stream, &w->call, few, w->workspace);
+                         : mi_cuda_attention_flash(stream, &w->call, few, w->workspace, w->wide.data ? &w->wide : NULL);
 }

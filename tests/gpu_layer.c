@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "gpu_numbers.h"
+#include "scaled.h"
 
 typedef struct {
     double *host;
@@ -101,6 +102,81 @@ typedef struct {
     bool interleaved, bias, next, own; /* next: with the heads of the next layer; own: h and act by the caller */
     bool normed;                       /* heads of q and k */
 } Case;
+
+/* ---- a cache with scales -------------------------------------------------------------------- */
+
+typedef struct {
+    MiKvView kv;
+    float   *shift; /* of keys, on this side */
+    size_t   side;  /* bytes of keys */
+} Scaled;
+
+/* Like a cache of bf16. */
+static Scaled scaled_like(const MiKvView *kv, MiDType t)
+{
+    const size_t n = (size_t)kv->n_kv_heads * kv->head_dim, rows = (size_t)BLOCKS * kv->n_kv_heads * CAPACITY;
+    Scaled       s = {*kv, malloc(n * sizeof(float)), rows * kv->head_dim};
+
+    s.kv.dtype = t;
+    s.kv.k = upload(NULL, s.side);
+    s.kv.v = upload(NULL, s.side);
+    float *shift = upload(NULL, n * sizeof(float) + rows * 4);
+    for (size_t i = 0; i < n; i++)
+        s.shift[i] = 3 * uniform();
+    must(cudaMemcpy(shift, s.shift, n * sizeof(float), cudaMemcpyHostToDevice), "copying there");
+    s.kv.scales = shift + n;
+    return s;
+}
+
+static void *downloaded(const void *device, size_t bytes)
+{
+    void *p = malloc(bytes);
+    must(cudaDeviceSynchronize(), "running");
+    must(cudaMemcpy(p, device, bytes, cudaMemcpyDeviceToHost), "copying back");
+    return p;
+}
+
+/* Heads in the cache with scales that are not to the bit what those in the cache of bf16, to which the call writes, become; elements that
+ * are no row's count too where they have changed. */
+static int wrong_heads(const MiLayer *l, MiLayerCall call, const Scaled *s, const int32_t *slots)
+{
+    const MiKvView *kv = &s->kv;
+    const int       dim = kv->head_dim;
+    const size_t    rows = s->side / (size_t)dim;
+    int             wrong = 0;
+
+    must(mi_cuda_layer(NULL, l, &call), "launching");
+    double *x[2] = {fetch(call.qkv.kv.k, s->side), fetch(call.qkv.kv.v, s->side)};
+    must(cudaMemset(kv->k, 0xff, s->side), "poisoning");
+    must(cudaMemset(kv->v, 0xff, s->side), "poisoning");
+    must(cudaMemset(kv->scales, 0xff, rows * 4), "poisoning");
+    call.qkv.kv = *kv;
+    must(mi_cuda_layer(NULL, l, &call), "launching");
+    uint8_t  *codes[2] = {downloaded(kv->k, s->side), downloaded(kv->v, s->side)};
+    uint16_t *scales = downloaded(kv->scales, rows * 4);
+    for (int side = 0; side < 2; side++) {
+        size_t kept = 0, written = 0;
+        for (int r = 0; r < call.a.shape[0]; r++)
+            for (int h = 0; h < kv->n_kv_heads && slots[r] >= 0; h++, written++) {
+                const int64_t at = slots[r] / CAPACITY * kv->stride_block + slots[r] % CAPACITY * kv->stride_token + h * kv->stride_head;
+                const float   scale = from_bf16(scales[at / dim * 2 + side]);
+                float         want[256];
+                bool          ok = true;
+                for (int d = 0; d < dim; d++)
+                    want[d] = (float)x[side][at + d] - (side ? 0 : s->shift[h * dim + d]);
+                scaled_round(kv->dtype, want, dim, want);
+                for (int d = 0; d < dim; d++)
+                    ok = ok && scaled_code(kv->dtype, codes[side][at + d]) * scale == want[d];
+                wrong += !ok;
+            }
+        for (size_t i = 0; i < rows; i++)
+            kept += scales[2 * i + (size_t)side] == 0xffff;
+        wrong += kept != rows - written;
+        free(x[side]), free(codes[side]);
+    }
+    free(scales);
+    return wrong;
+}
 
 static void one(const Case c)
 {
@@ -252,8 +328,13 @@ static void one(const Case c)
     check(memcmp(last, before, (size_t)R * D * sizeof *last) == 0, "and after many launches in a row", 0);
     free(last);
     /* Every tile that there is, in every product. */
-    int    cuts = 0;
+    Scaled scaled[2] = {0};
+    int    cuts = 0, wrong = 0;
     double far = 0;
+    for (int i = 0; i < 2 && c.next; i++) {
+        scaled[i] = scaled_like(&call.qkv.kv, i ? MI_I8 : MI_F8);
+        wrong += wrong_heads(l, call, &scaled[i], slots);
+    }
     for (int i = 0; i < (c.next ? MI_LAYER_PRODUCTS : MI_LAYER_PRODUCTS - 1) && !quick; i++)
         for (int k = 0; k < 4; k++)
             for (int tokens = 32; tokens <= 128; tokens *= 2)
@@ -267,6 +348,8 @@ static void one(const Case c)
                     must(cudaMemsetAsync(call.qkv.q.data, 0xff, (size_t)R * Q * 2, NULL), "poisoning");
                     must(mi_cuda_layer(NULL, l, &call), "launching");
                     double *now = fetch(call.y.data, (size_t)R * D), *q = fetch(call.qkv.q.data, (size_t)R * Q);
+                    for (int t = 0; t < 2 && i == MI_LAYER_PRODUCTS - 1; t++)
+                        wrong += wrong_heads(l, call, &scaled[t], slots);
                     d = fmax(distance(now, y, (size_t)R * D), c.next ? distance(q, first_q, (size_t)R * Q) : 0);
                     far = isnan(d) ? NAN : fmax(far, d);
                     if (!(d < 1e-2))
@@ -277,6 +360,10 @@ static void one(const Case c)
     snprintf(name, sizeof name, "cut in %d other ways", cuts);
     if (!quick)
         check(cuts > 0 && far < 1e-2, name, far);
+    if (c.next)
+        check(!wrong, "heads in caches of fp8 and int8, to the bit", wrong);
+    for (int i = 0; i < 2; i++)
+        free(scaled[i].shift);
     free(first_q);
     mi_cuda_layer_free(l);
     free(h), free(n), free(act), free(up), free(y), free(got);

@@ -133,6 +133,13 @@ __device__ __forceinline__ unsigned turned(unsigned x)
     return y;
 }
 
+/* ---- caches with scales, in 16 bits ------------------------------------------------- */
+
+/* attention_widen.cu: of the sequences with more than `few` packed rows. */
+int mi_attention_widen(void *stream, const MiCudaAttention *a, int few, const MiCudaWide *wide);
+/* attention_gqa.cu: those that did not fit; moved: MiCudaWide's, NULL: all. */
+int mi_attention_gqa_rest(void *stream, const MiCudaAttention *a, int few, const int32_t *moved);
+
 /* Of the four lanes that hold a row. */
 __device__ __forceinline__ float quad_max(float v)
 {

@@ -33,12 +33,20 @@ int mi_cuda_attention_simple(void *stream, const MiCudaAttention *call);
 size_t mi_cuda_attention_workspace(int head_dim);
 int    mi_cuda_attention_decode(void *stream, const MiCudaAttention *call, void *workspace, int32_t *arrived);
 
+/* Where the keys and values of prompts over a cache with scales become elements of q's type.  Of no other call at the same time. */
+enum { MI_CUDA_NOT_WIDE = INT32_MIN };
+typedef struct {
+    void    *data;  /* [k, v][n_kv_heads][positions][head_dim] */
+    int32_t *moved; /* [n_seqs + 1] by how many places a sequence's positions lie there, MI_CUDA_NOT_WIDE: it does not fit; how many do not */
+    int32_t  positions;
+} MiCudaWide;
+
 /* Sequences of more than `few` packed rows; the rest is left alone.  flash: by the tensor cores of sm_90a; where the card,
  * the type or the pages of the cache do not allow that, as gqa; workspace: as many bytes as _flash_workspace() says, for a few rows
- * behind many keys; NULL: those take longer. */
+ * behind many keys; NULL: those take longer.  wide: for a cache with scales; NULL, or where a sequence does not fit there: as gqa. */
 int    mi_cuda_attention_gqa(void *stream, const MiCudaAttention *call, int few);
 size_t mi_cuda_attention_flash_workspace(int head_dim);
-int    mi_cuda_attention_flash(void *stream, const MiCudaAttention *call, int few, void *workspace);
+int    mi_cuda_attention_flash(void *stream, const MiCudaAttention *call, int few, void *workspace, const MiCudaWide *wide);
 
 static inline int mi_cuda_attention_few(const MiCudaAttention *a) { return a->q.shape[1] / a->kv.n_kv_heads <= 8 ? 8 : 16; }
 

@@ -6,7 +6,8 @@
  * in one, another turns its scores into weights, which stay in registers.
  *
  * A paged cache starts at position 0, in pages that divide a block of keys or are a multiple of it; what does not fit
- * here goes to attention_gqa.cu. */
+ * here goes to attention_gqa.cu.  Keys and values with scales become 16 bits in a place of their own first
+ * (attention_widen.cu), and that is read instead of the cache. */
 #include <cuda.h>
 #include <cuda/attention_tiles.cuh>
 #include <cuda/wgmma.cuh>
@@ -100,7 +101,12 @@ struct Box {
         const int       in_seq = kv.max_blocks > 1 ? t / kv.block_size : 0;
 
         at = -1;
-        if (i < keys) {
+        if (i >= keys)
+            return;
+        if (step.moved) {
+            at = t + step.moved[seq];
+            page = 0;
+        } else {
             at = t - in_seq * kv.block_size;
             page = kv.block_table ? kv.block_table[seq * (int64_t)kv.max_blocks + in_seq] : seq;
         }
@@ -427,8 +433,10 @@ __global__ void __launch_bounds__(Plan<DIM, N>::THREADS, 1)
     let_successor_start();
     if (threadIdx.x == 0)
         m.init();
-    if (threadIdx.x / 32 == 1)
+    if (threadIdx.x / 32 == 1) {
+        step.wait_for_moved();
         m.listed->fill(step, P::ROWS, threadIdx.x % 32);
+    }
     __syncthreads();
     wait_for_predecessor();
     if (group == 0) {
@@ -521,14 +529,14 @@ int most_parts(const MiCudaAttention *a, int rows)
     return s.max_kv < (4 * least > card().processors ? 4096 : 1024) || 2 * least > card().processors ? 1 : 16;
 }
 
-template <typename T, int DIM, int N> int launch(void *stream, const MiCudaAttention *a, int few, void *workspace)
+template <typename T, int DIM, int N> int launch(void *stream, const MiCudaAttention *a, int few, void *workspace, const int32_t *moved)
 {
     using P = Plan<DIM, N>;
     static const int allowed = mi_allow_smem(flash<T, DIM, N>, P::BYTES);
     const int        parts = P::SHARES && workspace ? most_parts(a, P::ROWS) : 1;
     const int64_t    tiles = tiles_of(a, P::ROWS) * parts;
     const int        blocks = (int)(tiles < card().processors ? tiles : card().processors);
-    const Step       step = {*a, few, box_of(&a->kv, P::KEYS), blocks, parts, (float *)workspace};
+    const Step       step = {*a, few, box_of(&a->kv, P::KEYS), blocks, parts, (float *)workspace, moved};
     CUtensorMap      keys, values;
     int              e;
 
@@ -541,22 +549,56 @@ template <typename T, int DIM, int N> int launch(void *stream, const MiCudaAtten
     return e || parts == 1 ? e : mi_launch(add_parts<T, DIM, P::ROWS, P::KEYS>, dim3(blocks / 2 * (P::ROWS / ADDED)), ADDED * DIM / 4, 0, stream, step);
 }
 
-template <typename T> int launch(void *stream, const MiCudaAttention *a, int few, void *workspace)
+template <typename T> int launch(void *stream, const MiCudaAttention *a, int few, void *workspace, const int32_t *moved)
 {
     switch (a->kv.head_dim) {
     case 64: /* larger tiles are faster where there are enough of them */
         if (tiles_of(a, 192) < 3 * card().processors)
-            return launch<T, 64, 2>(stream, a, few, workspace);
-        return launch<T, 64, 3>(stream, a, few, workspace);
+            return launch<T, 64, 2>(stream, a, few, workspace, moved);
+        return launch<T, 64, 3>(stream, a, few, workspace, moved);
     case 96:
-        return launch<T, 96, 2>(stream, a, few, workspace);
+        return launch<T, 96, 2>(stream, a, few, workspace, moved);
     case 128:
-        return launch<T, 128, 2>(stream, a, few, workspace);
+        return launch<T, 128, 2>(stream, a, few, workspace, moved);
     case 256:
-        return launch<T, 256, 2>(stream, a, few, workspace);
+        return launch<T, 256, 2>(stream, a, few, workspace, moved);
     default:
         return cudaErrorNotSupported;
     }
+}
+
+int launch(void *stream, const MiCudaAttention *a, int few, void *workspace, const int32_t *moved)
+{
+    return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, few, workspace, moved) : launch<__half>(stream, a, few, workspace, moved);
+}
+
+/* The same call over what became of the cache. */
+MiCudaAttention over(const MiCudaAttention *a, const MiCudaWide *w)
+{
+    MiCudaAttention b = *a;
+
+    b.kv.k = w->data;
+    b.kv.dtype = a->q.dtype;
+    b.kv.stride_token = a->kv.head_dim;
+    b.kv.stride_head = (int64_t)w->positions * b.kv.stride_token;
+    b.kv.stride_block = a->kv.n_kv_heads * b.kv.stride_head;
+    b.kv.v = (char *)w->data + b.kv.stride_block * 2;
+    b.kv.block_size = w->positions;
+    b.kv.max_blocks = 1;
+    b.kv.block_table = NULL;
+    b.kv.scales = NULL;
+    return b;
+}
+
+int launch_wide(void *stream, const MiCudaAttention *a, int few, void *workspace, const MiCudaWide *w)
+{
+    const MiShape         s = a->batch.shape;
+    const MiCudaAttention wide = over(a, w);
+    int                   e;
+
+    if ((e = mi_attention_widen(stream, a, few, w)) || (e = launch(stream, &wide, few, workspace, w->moved)))
+        return e;
+    return (int64_t)s.n_seqs * s.max_kv > w->positions ? mi_attention_gqa_rest(stream, a, few, w->moved) : 0;
 }
 
 } // namespace
@@ -566,11 +608,16 @@ extern "C" size_t mi_cuda_attention_flash_workspace(int head_dim)
     return card().hopper ? (size_t)card().processors * 128 * ((size_t)head_dim + 2) * sizeof(float) : 0;
 }
 
-extern "C" int mi_cuda_attention_flash(void *stream, const MiCudaAttention *a, int few, void *workspace)
+/* Where gqa is done before keys and values are there in 16 bits. */
+static bool short_prompts(const MiShape &s) { return s.max_kv <= 256 && s.n_tokens <= 1024; }
+
+extern "C" int mi_cuda_attention_flash(void *stream, const MiCudaAttention *a, int few, void *workspace, const MiCudaWide *wide)
 {
+    const bool scaled = mi_dtype_scaled(a->kv.dtype);
+
     if (!mi_cuda_attention_fits(a))
         return cudaErrorNotSupported;
-    if (mi_dtype_scaled(a->kv.dtype) || !card().hopper || !box_of(&a->kv, a->kv.head_dim <= 128 ? 128 : 64))
+    if (!card().hopper || (scaled ? !wide || short_prompts(a->batch.shape) : !box_of(&a->kv, a->kv.head_dim <= 128 ? 128 : 64)))
         return mi_cuda_attention_gqa(stream, a, few);
-    return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, few, workspace) : launch<__half>(stream, a, few, workspace);
+    return scaled ? launch_wide(stream, a, few, workspace, wide) : launch(stream, a, few, workspace, NULL);
 }

@@ -19,12 +19,13 @@ template <typename K, int D> struct Tile {
 };
 
 /* Block index -> sequence and first packed row; the last rows of a sequence, which see the most keys, come
- * first.  Sequences of at most `few` packed rows are another kernel's. */
-__device__ __forceinline__ bool tile_at(const MiCudaAttention &a, int index, int group, int few, int *seq, int *first)
+ * first.  Sequences of at most `few` packed rows are another kernel's, and those that have moved. */
+__device__ __forceinline__ bool tile_at(const MiCudaAttention &a, int index, int group, int few, const int32_t *moved, int *seq, int *first)
 {
     for (int s = 0; s < a.batch.shape.n_seqs; s++) {
-        const int packed = (a.batch.seq_start[s + 1] - a.batch.seq_start[s]) * group;
-        const int tiles = packed > few ? (packed + TILE_ROWS - 1) / TILE_ROWS : 0;
+        const int  packed = (a.batch.seq_start[s + 1] - a.batch.seq_start[s]) * group;
+        const bool ours = packed > few && (!moved || moved[s] == MI_CUDA_NOT_WIDE);
+        const int  tiles = ours ? (packed + TILE_ROWS - 1) / TILE_ROWS : 0;
         if (index < tiles) {
             *seq = s, *first = (tiles - 1 - index) * TILE_ROWS;
             return true;
@@ -52,7 +53,7 @@ template <typename T> __device__ __forceinline__ void store_query(unsigned row_a
 }
 
 template <typename T, typename K, int D>
-__global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ MiCudaAttention a, int few)
+__global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ MiCudaAttention a, int few, const int32_t *moved)
 {
     using L = Tile<K, D>;
     using Number = std::conditional_t<SCALED<K>, __half, T>; /* what is multiplied */
@@ -64,7 +65,12 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
     int       seq, first;
 
     let_successor_start();
-    if (!tile_at(a, blockIdx.x, group, few, &seq, &first)) {
+    if (moved) {
+        wait_for_predecessor();
+        if (moved[a.batch.shape.n_seqs] == 0)
+            return;
+    }
+    if (!tile_at(a, blockIdx.x, group, few, moved, &seq, &first)) {
         wait_for_predecessor();
         return;
     }
@@ -267,43 +273,46 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
     }
 }
 
-template <typename T, typename K, int D> int launch(void *stream, const MiCudaAttention *a, int few)
+template <typename T, typename K, int D> int launch(void *stream, const MiCudaAttention *a, int few, const int32_t *moved)
 {
     static const int allowed = mi_allow_smem(prefill<T, K, D>, Tile<K, D>::BYTES);
     const int64_t    packed = (int64_t)a->batch.shape.n_tokens * (a->q.shape[1] / a->kv.n_kv_heads);
     const dim3       grid((unsigned)(packed / TILE_ROWS + a->batch.shape.n_seqs), (unsigned)a->kv.n_kv_heads);
 
-    return allowed ? allowed : mi_launch(prefill<T, K, D>, grid, TILE_THREADS, Tile<K, D>::BYTES, stream, *a, few);
+    return allowed ? allowed : mi_launch(prefill<T, K, D>, grid, TILE_THREADS, Tile<K, D>::BYTES, stream, *a, few, moved);
 }
 
-template <typename T, typename K> int launch(void *stream, const MiCudaAttention *a, int few)
+template <typename T, typename K> int launch(void *stream, const MiCudaAttention *a, int few, const int32_t *moved)
 {
     switch (a->kv.head_dim) {
     case 64:
-        return launch<T, K, 64>(stream, a, few);
+        return launch<T, K, 64>(stream, a, few, moved);
     case 96:
-        return launch<T, K, 96>(stream, a, few);
+        return launch<T, K, 96>(stream, a, few, moved);
     case 128:
-        return launch<T, K, 128>(stream, a, few);
+        return launch<T, K, 128>(stream, a, few, moved);
     case 256:
-        return launch<T, K, 256>(stream, a, few);
+        return launch<T, K, 256>(stream, a, few, moved);
     default:
         return cudaErrorNotSupported;
     }
 }
 
-template <typename T> int launch(void *stream, const MiCudaAttention *a, int few)
+template <typename T> int launch(void *stream, const MiCudaAttention *a, int few, const int32_t *moved)
 {
-    return a->kv.dtype == MI_F8   ? launch<T, F8>(stream, a, few)
-           : a->kv.dtype == MI_I8 ? launch<T, I8>(stream, a, few)
-                                  : launch<T, T>(stream, a, few);
+    return a->kv.dtype == MI_F8   ? launch<T, F8>(stream, a, few, moved)
+           : a->kv.dtype == MI_I8 ? launch<T, I8>(stream, a, few, moved)
+                                  : launch<T, T>(stream, a, few, moved);
 }
 
 } // namespace
 
+int mi_attention_gqa_rest(void *stream, const MiCudaAttention *a, int few, const int32_t *moved)
+{
+    return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, few, moved) : launch<__half>(stream, a, few, moved);
+}
+
 extern "C" int mi_cuda_attention_gqa(void *stream, const MiCudaAttention *a, int few)
 {
-    if (!mi_cuda_attention_fits(a))
-        return cudaErrorNotSupported;
-    return a->q.dtype == MI_BF16 ? launch<bf16>(stream, a, few) : launch<__half>(stream, a, few);
+    return mi_cuda_attention_fits(a) ? mi_attention_gqa_rest(stream, a, few, NULL) : (int)cudaErrorNotSupported;
 }

@@ -16,6 +16,20 @@ struct Step {
     int             box; /* positions that one copy brings */
     int             blocks, most_parts; /* that take tiles; so many for a tile, 1: none is shared out */
     float          *parts; /* [blocks] of rows [columns], then a maximum and a sum of each row */
+    const int32_t  *moved; /* MiCudaWide's, where call.kv is in fact that: only sequences that fit; NULL: call.kv is the cache */
+
+    /* Packed rows of a sequence, 0: it is another kernel's. */
+    __device__ __forceinline__ int packed(int seq, int group) const
+    {
+        const int n = (call.batch.seq_start[seq + 1] - call.batch.seq_start[seq]) * group;
+        return n > few && (!moved || moved[seq] != MI_CUDA_NOT_WIDE) ? n : 0;
+    }
+    /* Before anybody asks. */
+    __device__ __forceinline__ void wait_for_moved() const
+    {
+        if (moved)
+            wait_for_predecessor();
+    }
 };
 
 /* ---- tiles ----------------------------------------------------------------------- */
@@ -41,8 +55,8 @@ struct Listed {
 
         for (int base = 0; base < a.batch.shape.n_seqs && count < MOST; base += 32) {
             const int  s = base + lane;
-            const int  packed = s < a.batch.shape.n_seqs ? (a.batch.seq_start[s + 1] - a.batch.seq_start[s]) * group : 0;
-            const bool has = packed > step.few;
+            const int  packed = s < a.batch.shape.n_seqs ? step.packed(s, group) : 0;
+            const bool has = packed > 0;
             tiles += __reduce_add_sync(~0u, has ? (packed + rows - 1) / rows * a.kv.n_kv_heads : 0);
             const unsigned all = __ballot_sync(~0u, has);
             const int      at = count + __popc(all & ((1u << lane) - 1));
@@ -86,8 +100,7 @@ template <int ROWS, int KEYS, bool SHARES> struct Walk {
             if (!next_sequence())
                 return false;
             t.s = span_of(a, seq);
-            const int packed = t.s.rows * group;
-            tiles = packed > step.few ? (packed + ROWS - 1) / ROWS * a.kv.n_kv_heads : 0;
+            tiles = (step.packed(seq, group) + ROWS - 1) / ROWS * a.kv.n_kv_heads;
         }
         const int at = tiles / a.kv.n_kv_heads - 1 - (number - before) / a.kv.n_kv_heads;
         t.kv_head = (number - before) % a.kv.n_kv_heads;
@@ -147,8 +160,10 @@ __global__ void __launch_bounds__(ADDED *DIM / 4) add_parts(const __grid_constan
     __shared__ Listed listed;
 
     let_successor_start();
-    if (threadIdx.x < 32)
+    if (threadIdx.x < 32) {
+        step.wait_for_moved();
         listed.fill(step, ROWS, threadIdx.x);
+    }
     __syncthreads();
     wait_for_predecessor();
     Walk<ROWS, KEYS, true> walk(step, listed);

@@ -13,8 +13,10 @@
 
 #include "gemv_parts.cuh"
 #include "layer.h"
+#include "scaled.cuh"
 #include "wgmma.cuh"
 #include <cuda.h>
+#include <miniinfer/scales.h>
 
 namespace mi_layer
 {
@@ -74,12 +76,14 @@ struct Args {
 
 /* What ends need, in shared memory: a warp fetches it, and consumers that wait turn the positions into angles. */
 template <Kind KIND, int TOKENS, int N> struct Known {
-    static constexpr int SCALES = 0, BIAS = SCALES + TOKENS * 4, GAIN = BIAS + N * 4, PLACES = GAIN + N * 4, TURNS = PLACES + TOKENS * 8;
+    static constexpr int SCALES = 0, BIAS = SCALES + TOKENS * 4, GAIN = BIAS + N * 4, SHIFT = GAIN + N * 4,
+                         PLACES = SHIFT + (KIND == HEADS ? N * 4 : 0), TURNS = PLACES + TOKENS * 8;
 
     char *at;
     __device__ float   *scales() const { return (float *)(at + SCALES); } /* [tokens] 1 / rms */
     __device__ float   *bias() const { return (float *)(at + BIAS); }     /* [N] */
     __device__ float   *gain() const { return (float *)(at + GAIN); }     /* [N] BACK, HEADS: offset and all */
+    __device__ float   *shift() const { return (float *)(at + SHIFT); }   /* [N] HEADS: what keys are less by in a cache with scales */
     __device__ int64_t *places() const { return (int64_t *)(at + PLACES); } /* [tokens] HEADS: -1: nowhere */
     __device__ float2  *turns() const { return (float2 *)(at + TURNS); }  /* [tokens][N / 2] HEADS */
 };
@@ -265,6 +269,8 @@ __device__ __forceinline__ void fetch_known(const Args &a, const Tile<KIND, TOKE
                 known.gain()[i] = a.back.gain && from + i < most ? a.back.gain[from + i] + a.back.offset : 0;
             else if (h.part < 2 && a.heads.gain[h.part])
                 known.gain()[i] = a.heads.gain[h.part][i] + a.heads.offset;
+            if (KIND == HEADS && mi_dtype_scaled(a.heads.kv.dtype))
+                known.shift()[i] = h.part == 1 ? mi_kv_shift(&a.heads.kv)[from + i] : 0;
         }
         if (KIND == HEADS) {
             const MiKvView &kv = a.heads.kv;
@@ -417,10 +423,47 @@ __device__ __forceinline__ void end_logits(const Args &a, int tile, int token, i
         l.best[(int64_t)token * l.tiles + tile] = {v, at};
 }
 
-/* Four pairs from `pair` on; d: the first of each, then the second; at: where the head goes.  Neighbouring lanes have a head. */
+/* Eight of a head's DIM elements, whose others neighbouring lanes have, to a cache with scales, rounded to bf16 first: to the bit
+ * what mi_cuda_kv_append() makes of a head in bf16.  at: of the head, below 0: nowhere; the elements go to first, first + step, ...
+ * and so many `far` behind them. */
+template <int DIM>
+__device__ __forceinline__ void store_scaled8(const MiKvView &kv, int part, int64_t at, int first, int step, int far, Row8 d, const float *shift)
+{
+    const bool f8 = kv.dtype == MI_F8;
+    float      largest = 0;
+    unsigned   codes[8];
+
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        d.at[i] = to_float(from_float<bf16>(d.at[i])) - shift[first + i % 4 * step + i / 4 * far];
+        largest = larger_of(largest, fabsf(d.at[i]));
+    }
+#pragma unroll
+    for (int o = 1; o < DIM / 8; o *= 2)
+        largest = larger_of(largest, __shfl_xor_sync(~0u, largest, o));
+    if (at < 0)
+        return;
+    const unsigned short scale = scale_of(largest, f8 ? 448 : 127);
+    const float          by = __fdiv_rn(1, __uint_as_float((unsigned)scale << 16));
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        codes[i] = code_of(d.at[i] * by, f8);
+    uint8_t *to = (uint8_t *)(part == 1 ? kv.k : kv.v) + at + first;
+    if (step == 2) {
+        *(uint2 *)to = {codes[0] | codes[4] << 8 | codes[1] << 16 | codes[5] << 24, codes[2] | codes[6] << 8 | codes[3] << 16 | codes[7] << 24};
+    } else {
+        *(unsigned *)to = codes[0] | codes[1] << 8 | codes[2] << 16 | codes[3] << 24;
+        *(unsigned *)(to + far) = codes[4] | codes[5] << 8 | codes[6] << 16 | codes[7] << 24;
+    }
+    if (threadIdx.x % (DIM / 8) == 0)
+        ((unsigned short *)kv.scales)[at / DIM * 2 + part - 1] = scale;
+}
+
+/* Four pairs from `pair` on; d: the first of each, then the second; at: where the head goes, below 0: nowhere.  Neighbouring lanes
+ * have a head. */
 template <int DIM>
 __device__ __forceinline__ void end_head(const Args &a, int part, int64_t at, int pair, Row8 d, float scale, const float *bias,
-                                         const float *gain, const float2 *turns)
+                                         const float *gain, const float *shift, const float2 *turns)
 {
     const Heads &h = a.heads;
     void        *to = part == 0 ? (void *)h.q : part == 1 ? h.kv.k : h.kv.v;
@@ -446,8 +489,6 @@ __device__ __forceinline__ void end_head(const Args &a, int part, int64_t at, in
             d.at[4 + i] *= by * gain[first + i * step + far];
         }
     }
-    if (at < 0)
-        return;
     if (part < 2) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -457,6 +498,10 @@ __device__ __forceinline__ void end_head(const Args &a, int part, int64_t at, in
             d.at[4 + i] = v * turn.x + u * turn.y;
         }
     }
+    if (part && mi_dtype_scaled(h.kv.dtype))
+        return store_scaled8<DIM>(h.kv, part, at, first, step, far, d, shift);
+    if (at < 0)
+        return;
     if (part && h.kv.dtype != MI_BF16) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -631,7 +676,7 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
                 Row8 s = sum_of(token, c, inter ? c + 4 : N / 2 + c);
                 if (inter)
                     s = {s.at[0], s.at[2], s.at[4], s.at[6], s.at[1], s.at[3], s.at[5], s.at[7]};
-                end_head<N>(a, part, known.places()[token], piece * 4, s, known.scales()[token], known.bias(), known.gain(),
+                end_head<N>(a, part, known.places()[token], piece * 4, s, known.scales()[token], known.bias(), known.gain(), known.shift(),
                             known.turns() + token * (N / 2));
             }
         }

@@ -93,8 +93,6 @@ template <typename T> static __global__ void __launch_bounds__(TURN_THREADS) rop
     }
 }
 
-__device__ __forceinline__ float larger_of(float a, float b) { return b > a || isnan(b) ? b : a; } /* no number stays none */
-
 /* The same for a cache with scales: a warp a head, which it has whole in registers, PAIRS a lane. */
 template <typename T, int PAIRS>
 static __global__ void __launch_bounds__(TURN_THREADS) rope_append_scaled(const __grid_constant__ MiRopeAppend a,

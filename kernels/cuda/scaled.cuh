@@ -96,6 +96,8 @@ __device__ __forceinline__ uint8_t code_of(float x, bool f8)
 #endif
 }
 
+__device__ __forceinline__ float larger_of(float a, float b) { return b > a || isnan(b) ? b : a; } /* no number stays none */
+
 /* By a whole warp: a head's x(0), ... x(dim - 1) to element offset `at` of keys, side 0, or values.  dim: a multiple
  * of 4. */
 template <typename X> __device__ __forceinline__ void store_scaled(const MiKvView &kv, int side, int64_t at, int dim, X x)
@@ -104,15 +106,11 @@ template <typename X> __device__ __forceinline__ void store_scaled(const MiKvVie
     const bool f8 = kv.dtype == MI_F8;
     float      largest = 0;
 
-    for (int d = lane; d < dim; d += 32) {
-        const float a = fabsf(x(d));
-        largest = a > largest || isnan(a) ? a : largest;
-    }
+    for (int d = lane; d < dim; d += 32)
+        largest = larger_of(largest, fabsf(x(d)));
 #pragma unroll
-    for (int o = 16; o; o >>= 1) {
-        const float a = __shfl_xor_sync(~0u, largest, o);
-        largest = a > largest || isnan(a) ? a : largest;
-    }
+    for (int o = 16; o; o >>= 1)
+        largest = larger_of(largest, __shfl_xor_sync(~0u, largest, o));
     const unsigned short scale = scale_of(largest, f8 ? 448 : 127);
     const float          by = __fdiv_rn(1, __uint_as_float((unsigned)scale << 16));
     uint8_t             *to = (uint8_t *)(side ? kv.v : kv.k) + at;

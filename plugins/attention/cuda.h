@@ -15,10 +15,12 @@ bool cuda_attention_done(int code, GError **error);
 
 /* The fast ones (cuda_fast.c) are one but for what takes prompts, which a plugin says: sequences of more than `few`
  * packed rows. */
-typedef int    CudaAttentionPrompts(void *stream, const MiCudaAttention *call, int few, void *workspace);
-typedef size_t CudaAttentionWorkspace(int head_dim);
+typedef int     CudaAttentionPrompts(void *stream, const MiCudaAttention *call, int few, void *workspace, const MiCudaWide *wide);
+typedef size_t  CudaAttentionWorkspace(int head_dim);
+typedef int64_t CudaAttentionWide(const MiAttentionSpec *spec);
 extern CudaAttentionPrompts *const   cuda_attention_prompts;
 extern CudaAttentionWorkspace *const cuda_attention_workspace; /* that it wants; what takes decode rows has its own need */
+extern CudaAttentionWide *const      cuda_attention_wide;      /* positions of a MiCudaWide that it wants; 0: none */
 extern const int32_t               cuda_attention_head_dims[];
 extern const MiOp                  cuda_attention_op;
 bool  cuda_attention_prepare(MiContext *, const MiCall *, void **state, size_t *workspace, GError **error);

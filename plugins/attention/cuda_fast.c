@@ -1,5 +1,5 @@
 /* cuda_fast.c - what the fast attention plugins for cards share: what they take, and
- * the counters that they keep. */
+ * the counters and the wide keys and values that they keep. */
 #include "cuda.h"
 
 enum { MAX_GROUP = 16 };
@@ -8,8 +8,19 @@ const int32_t cuda_attention_head_dims[] = {64, 96, 128, 256, 0};
 
 typedef struct {
     int32_t   *arrived; /* device [max_seqs * n_kv_heads] */
+    MiCudaWide wide;    /* data NULL: none */
     MiContext *ctx;
 } Own;
+
+static bool make_wide(Own *o, const MiAttentionSpec *spec, GError **error)
+{
+    const int64_t positions = MIN(cuda_attention_wide(spec), INT32_MAX / 2);
+    const size_t  bytes = 2 * (size_t)positions * (size_t)(spec->n_kv_heads * spec->head_dim) * mi_dtype_size(spec->dtype);
+
+    o->wide.positions = (int32_t)positions;
+    return !positions || ((o->wide.data = o->ctx->alloc(o->ctx, MI_MEM_DEVICE, bytes, error)) &&
+                          (o->wide.moved = o->ctx->alloc(o->ctx, MI_MEM_DEVICE, ((size_t)spec->max_seqs + 1) * sizeof(int32_t), error)));
+}
 
 void *cuda_attention_create(MiContext *ctx, const MiAttentionSpec *spec, const void *options, GError **error)
 {
@@ -28,7 +39,7 @@ void *cuda_attention_create(MiContext *ctx, const MiAttentionSpec *spec, const v
     Own             *o = g_new0(Own, 1);
     o->ctx = ctx;
     if (!(o->arrived = ctx->alloc(ctx, MI_MEM_DEVICE, bytes, error)) ||
-        !ctx->upload(ctx, o->arrived, zeros, bytes, error)) {
+        !ctx->upload(ctx, o->arrived, zeros, bytes, error) || !make_wide(o, spec, error)) {
         cuda_attention_destroy(o);
         return NULL;
     }
@@ -39,6 +50,8 @@ void cuda_attention_destroy(void *self)
 {
     Own *o = self;
     o->ctx->free(o->ctx, MI_MEM_DEVICE, o->arrived);
+    o->ctx->free(o->ctx, MI_MEM_DEVICE, o->wide.data);
+    o->ctx->free(o->ctx, MI_MEM_DEVICE, o->wide.moved);
     g_free(o);
 }
 
@@ -67,7 +80,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 
     return (!few ||
             cuda_attention_done(mi_cuda_attention_decode(ctx->stream, &a, call->workspace, o->arrived), error)) &&
-           (shape.decode || cuda_attention_done(cuda_attention_prompts(ctx->stream, &a, few, call->workspace), error));
+           (shape.decode || cuda_attention_done(cuda_attention_prompts(ctx->stream, &a, few, call->workspace, o->wide.data ? &o->wide : NULL), error));
 }
 
 const MiOp cuda_attention_op = {

@@ -2,8 +2,16 @@
  * and older cards as `gqa`.  f16 and bf16, heads of 64, 96, 128 and 256, groups of at most 16. */
 #include "cuda.h"
 
+/* All rows of a step, and what one sequence has behind them: most prompts of a step begin in it. */
+static int64_t wide(const MiAttentionSpec *spec)
+{
+    const bool taken = mi_dtype_scaled(spec->kv_dtype) && mi_cuda_attention_flash_workspace(spec->head_dim);
+    return taken ? MIN((int64_t)spec->max_seqs * spec->max_len, (int64_t)spec->max_tokens + spec->max_len) : 0;
+}
+
 CudaAttentionPrompts *const   cuda_attention_prompts = mi_cuda_attention_flash;
 CudaAttentionWorkspace *const cuda_attention_workspace = mi_cuda_attention_flash_workspace;
+CudaAttentionWide *const      cuda_attention_wide = wide;
 
 static const MiAttention flash = CUDA_ATTENTION(cuda_attention_layouts, 20);
 

@@ -3,14 +3,21 @@
  * prompts go the plain way, `flash` is faster where it runs. */
 #include "cuda.h"
 
-static int prompts(void *stream, const MiCudaAttention *call, int few, void *workspace)
+static int prompts(void *stream, const MiCudaAttention *call, int few, void *workspace, const MiCudaWide *wide)
 {
-    (void)workspace;
+    (void)workspace, (void)wide;
     return mi_cuda_attention_gqa(stream, call, few);
+}
+
+static int64_t none(const MiAttentionSpec *spec)
+{
+    (void)spec;
+    return 0;
 }
 
 CudaAttentionPrompts *const   cuda_attention_prompts = prompts;
 CudaAttentionWorkspace *const cuda_attention_workspace = mi_cuda_attention_workspace;
+CudaAttentionWide *const      cuda_attention_wide = none;
 
 static const MiAttention gqa = CUDA_ATTENTION(cuda_attention_layouts, 10);
 

@@ -4,11 +4,9 @@
  * For bf16 and weights of layout "plain", and the rows where that is faster than the kernels of
  * decode_cuda.c, which are made for few, and prefill_cuda.c, which leaves large products to cuBLASLt. */
 #include <cuda/layer.h>
-#include <cuda/ops.h>
 #include <miniinfer/plugin.h>
 #include <string.h>
 
-#include "left_cuda.h"
 #include "lines_cuda.h"
 #include "parts_cuda.h"
 
@@ -140,7 +138,7 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     if (!launched(mi_cuda_layer_new(&l, &shape), error))
         return false;
     *state = l;
-    *workspace = mi_cuda_layer_workspace(l) + (rope ? left_bytes(&rope[1].in[0]) : 0);
+    *workspace = mi_cuda_layer_workspace(l);
     return true;
 }
 
@@ -160,9 +158,6 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
                        .down_bias = at[DOWN].weight[1].tensor.data,
                        .norm = norm_of(&at[NORM]),
                        .workspace = call->workspace};
-    const bool      scaled = rope && mi_dtype_scaled(rope[2].kv->dtype);
-    const MiTensor *k = rope ? &rope[1].in[0] : NULL;
-    void           *room = (char *)call->workspace + mi_cuda_layer_workspace(state);
 
     if (rope) {
         const MiRotate *r = rope[0].node->attr;
@@ -172,8 +167,8 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
                             .positions = call->batch->positions,
                             .magnitude = r->magnitude,
                             .q = rope[0].out[0],
-                            .kv = scaled ? left_view(room, k) : *rope[2].kv};
-        if (c.qkv.kv.dtype != MI_BF16 && c.qkv.kv.dtype != MI_F16 && c.qkv.kv.dtype != MI_F32) {
+                            .kv = *rope[2].kv};
+        if (c.qkv.kv.dtype != MI_BF16 && c.qkv.kv.dtype != MI_F16 && c.qkv.kv.dtype != MI_F32 && !mi_dtype_scaled(c.qkv.kv.dtype)) {
             g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
                         "it writes a cache of f32, f16, bf16, fp8 or int8; set [engine] kv_dtype");
             return false;
@@ -189,8 +184,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
             c.qkv.bias[i] = at[Q + i].weight[1].tensor.data;
         }
     }
-    return launched(mi_cuda_layer(ctx->stream, state, &c), error) &&
-           (!scaled || launched(mi_cuda_kv_append(ctx->stream, left(room, k, 0), left(room, k, 1), rope[2].kv), error));
+    return launched(mi_cuda_layer(ctx->stream, state, &c), error);
 }
 
 static const MiOp     op = {.struct_size = sizeof op, .prepare = prepare, .run = run, .release = release};

@@ -38,8 +38,8 @@ plugins_fusion_sampling_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 if MI_CUDA
 plugins += plugins/fusion_layer_cuda.so
 endif
-plugins_fusion_layer_cuda_so_SOURCES  = plugins/fusions/layer_cuda.c plugins/fusions/left_cuda.h plugins/fusions/lines_cuda.h plugins/fusions/parts_cuda.h kernels/cuda/layer.cu kernels/cuda/boxes.cuh \
-	kernels/cuda/layer.cuh kernels/cuda/layer.h kernels/cuda/wgmma.cuh kernels/cuda/rows.cu kernels/cuda/ops.h
+plugins_fusion_layer_cuda_so_SOURCES  = plugins/fusions/layer_cuda.c plugins/fusions/lines_cuda.h plugins/fusions/parts_cuda.h kernels/cuda/layer.cu kernels/cuda/boxes.cuh \
+	kernels/cuda/layer.cuh kernels/cuda/layer.h kernels/cuda/scaled.cuh kernels/cuda/wgmma.cuh
 plugins_fusion_layer_cuda_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_layer_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_layer_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
