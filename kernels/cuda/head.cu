@@ -10,7 +10,7 @@ namespace mi_layer
 
 using mi_boxes::card, mi_boxes::describe;
 
-constexpr int STAGES = 5, BARS_BYTES = (2 * MAX_STAGES + 2) * 8;
+constexpr int STAGES = 5, BARS_BYTES = (3 * MAX_STAGES + 2) * 8;
 
 struct Variant {
     int tokens;
@@ -89,6 +89,7 @@ extern "C" int mi_cuda_head(void *stream, const MiHeadCall *c)
     a.groups = (c->rows + v.tokens - 1) / v.tokens;
     a.cluster = 1;
     a.stages = stages_of(v);
+    a.under_way = a.stages;
     a.known = ring_of(v);
     a.bars = smem_of(v) - BARS_BYTES;
     a.logits = {c->logits, c->best, c->stride, tiles};

@@ -36,7 +36,8 @@ struct Product {
     int            cluster, stages, smem;
 };
 
-constexpr int BARS_BYTES = (2 * MAX_STAGES + 2) * 8;
+constexpr int BARS_BYTES = (3 * MAX_STAGES + 2) * 8;
+constexpr int UNDER_WAY = 44 << 10; /* of W; 33 or 60 KB a block are slower (docs/performance.md) */
 constexpr int HALF = 113 << 10; /* of shared memory: of two blocks at once, of one product or of two that follow each other */
 
 static int stage_bytes(const Variant *v) { return (v->tokens + v->n) * ROW; }
@@ -227,6 +228,7 @@ static int launch(void *stream, const Product *p, Args *a, const void *x, int ro
     a->groups = (rows + v->tokens - 1) / v->tokens;
     a->cluster = p->cluster;
     a->stages = p->stages;
+    a->under_way = std::clamp(UNDER_WAY / (v->n * ROW), 1, p->stages);
     a->received = p->stages * stage_bytes(v);
     a->known = a->received + received_bytes(p);
     a->bars = p->smem - BARS_BYTES;

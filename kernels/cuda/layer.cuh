@@ -1,7 +1,8 @@
 /* layer.cuh - the products behind layer.h, on the tensor cores of compute capability 9.0.
  *
  * A block has a tile: rows of x ("tokens"), up to 64 a warpgroup, times N rows of W. One thread streams both through a
- * ring of 64 columns a stage; W of all stages is on its way before the predecessor is done. Blocks of a cluster
+ * ring of 64 columns a stage; W of all stages is fetched before the predecessor is done, and not all of it at once:
+ * whatever else is read waits behind what the card's memory has been asked for. Blocks of a cluster
  * share the columns of one tile, tell each other their sums, and end some of its tokens each. Sums go through
  * shared memory to the ends, which see whole rows; what those need of vectors and the step's metadata is there
  * before x is.
@@ -64,6 +65,7 @@ struct Logits {
 struct Args {
     CUtensorMap  w[3], x; /* w: one; gate and up; q, k and v */
     int32_t      rows, out, boxes, groups, cluster, stages; /* groups: tiles of tokens */
+    int32_t      under_way; /* stages of W, at most, that are asked for and not there */
     int32_t      received, known, bars; /* where in shared memory; the ring is at 0 */
     const float *squares;           /* [n_squares][rows] of what x was before it was scaled; NULL: x is not normed */
     int32_t      n_squares;
@@ -150,12 +152,12 @@ __device__ __forceinline__ void send_piece(unsigned to, unsigned from, unsigned 
 /* ---- a block's part ------------------------------------------------------------------- */
 
 struct Bars {
-    unsigned full, freed, received, known; /* [stages], [stages], one, one */
+    unsigned weights, tokens, freed, received, known; /* [stages] thrice, one, one */
 };
 __device__ __forceinline__ Bars bars_of(const Args &a, unsigned smem)
 {
-    const unsigned b = smem + a.bars;
-    return {b, b + MAX_STAGES * 8, b + MAX_STAGES * 16, b + MAX_STAGES * 16 + 8};
+    const unsigned b = smem + a.bars, each = MAX_STAGES * 8;
+    return {b, b + each, b + 2 * each, b + 3 * each, b + 3 * each + 8};
 }
 
 /* With 32 tokens a warpgroup's other rows are what lies behind them, and nobody looks at their sums. */
@@ -215,9 +217,9 @@ template <Kind KIND, int TOKENS, int N> struct Copier {
 
     __device__ __forceinline__ void weights(int place, int box)
     {
-        const unsigned to = smem + place * T::STAGE + T::X_BYTES, bar = bars.full + place * 8;
+        const unsigned to = smem + place * T::STAGE + T::X_BYTES, bar = bars.weights + place * 8;
         const int      column = (t.first + box) * BOX;
-        expect_at(bar, T::STAGE);
+        expect_at(bar, T::W_BYTES);
         load_box(to, w, column, row, bar, once);
         if (KIND == GATED)
             load_box(to + T::W_BYTES / 2, w + 1, column, row, bar, once);
@@ -225,30 +227,44 @@ template <Kind KIND, int TOKENS, int N> struct Copier {
 
     __device__ __forceinline__ void tokens(int place, int box)
     {
-        load_box(smem + place * T::STAGE, &a.x, (t.first + box) * BOX, t.token, bars.full + place * 8);
+        const unsigned bar = bars.tokens + place * 8;
+        expect_at(bar, T::X_BYTES);
+        load_box(smem + place * T::STAGE, &a.x, (t.first + box) * BOX, t.token, bar);
     }
 
+    /* One thread: W, and x from where the ring begins anew. */
     __device__ __forceinline__ void run()
     {
-        const int stages = a.stages, ready = min(t.n, stages);
-        int       place = 0, parity = 0;
+        const int stages = a.stages;
+        int       place = 0, parity = 0, behind = 0, there = 0; /* behind: the stage that must be there before one more is asked for */
 
 #pragma unroll 1
-        for (int i = 0; i < ready; i++)
-            weights(i, i);
+        for (int i = 0; i < t.n; i++) {
+            if (i >= a.under_way) {
+                wait_at(bars.weights + behind * 8, there);
+                if (++behind == stages)
+                    behind = 0, there ^= 1;
+            }
+            if (i >= stages)
+                wait_at(bars.freed + place * 8, parity ^ 1);
+            weights(place, i);
+            if (i >= stages)
+                tokens(place, i);
+            if (++place == stages)
+                place = 0, parity ^= 1;
+        }
+    }
+
+    /* Another: x of the first stages, as soon as it is there. */
+    __device__ __forceinline__ void begin()
+    {
+        const int ready = min(t.n, a.stages);
+
         asm volatile("prefetch.tensormap [%0];" ::"l"(&a.x) : "memory");
         wait_for_predecessor();
 #pragma unroll 1
         for (int i = 0; i < ready; i++)
             tokens(i, i);
-#pragma unroll 1
-        for (int i = ready; i < t.n; i++) {
-            wait_at(bars.freed + place * 8, parity);
-            weights(place, i);
-            tokens(place, i);
-            if (++place == stages)
-                place = 0, parity ^= 1;
-        }
     }
 };
 
@@ -289,7 +305,7 @@ __device__ __forceinline__ void fetch_known(const Args &a, const Tile<KIND, TOKE
  * found. Few tokens: lanes share out the tiles. */
 template <int TOKENS> __device__ __forceinline__ void fetch_scales(const Args &a, int first, int n, float *scales)
 {
-    constexpr int EACH = TOKENS / 32;
+    constexpr int EACH = TOKENS / 32, AT_ONCE = 64 / EACH;
     const int     lane = threadIdx.x % 32, wide = min(n, 32), token = lane % wide, step = 32 / wide;
     float         sum[EACH];
 
@@ -297,13 +313,21 @@ template <int TOKENS> __device__ __forceinline__ void fetch_scales(const Args &a
     for (int i = 0; i < EACH; i++)
         sum[i] = 0;
     wait_for_predecessor();
-#pragma unroll (16 / EACH)
-    for (int g = lane / wide; g < a.n_squares; g += step) {
-        const float *s = a.squares + (int64_t)g * a.rows + first + token;
+#pragma unroll 1
+    for (int g = lane / wide; g < a.n_squares; g += step * AT_ONCE) {
+        float v[AT_ONCE][EACH];
 #pragma unroll
-        for (int i = 0; i < EACH; i++)
-            if (i * 32 < n && first + token + i * 32 < a.rows)
-                sum[i] += __ldcg(s + i * 32);
+        for (int k = 0; k < AT_ONCE; k++)
+#pragma unroll
+            for (int i = 0; i < EACH; i++)
+                v[k][i] = g + k * step < a.n_squares && i * 32 < n && first + token + i * 32 < a.rows
+                              ? __ldcg(a.squares + (int64_t)(g + k * step) * a.rows + first + token + i * 32)
+                              : 0;
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++)
+#pragma unroll
+            for (int i = 0; i < EACH; i++)
+                sum[i] += v[k][i];
     }
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
@@ -543,7 +567,8 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
             d[i] = 0;
 #pragma unroll 1
         for (int i = 0; i < t.n; i++) {
-            wait_at(bars.full + place * 8, parity);
+            wait_at(bars.tokens + place * 8, parity);
+            wait_at(bars.weights + place * 8, parity);
             /* A warp's registers in common: else each operand of each product goes there on its own. */
             const uint64_t to_x = (uint64_t)__shfl_sync(~0u, (mine + place * T::STAGE) >> 4, 0) | REST;
             const uint64_t to_w = (uint64_t)__shfl_sync(~0u, (ring + place * T::STAGE + T::X_BYTES) >> 4, 0) | REST;
@@ -698,10 +723,11 @@ __global__ void __launch_bounds__((TOKENS > 64 ? 256 : 128) + 64, N <= 128 ? 2 :
         uint64_t *b = (uint64_t *)(smem + a.bars);
         for (int i = 0; i < a.stages; i++) {
             barrier_init(b + i, 1);
-            barrier_init(b + MAX_STAGES + i, T::WGS);
+            barrier_init(b + MAX_STAGES + i, 1);
+            barrier_init(b + 2 * MAX_STAGES + i, T::WGS);
         }
-        barrier_init(b + 2 * MAX_STAGES, 1);
-        barrier_init(b + 2 * MAX_STAGES + 1, 32);
+        barrier_init(b + 3 * MAX_STAGES, 1);
+        barrier_init(b + 3 * MAX_STAGES + 1, 32);
         barrier_init_done();
         if (a.cluster > 1)
             expect_at(bars.received, TOKENS * (T::SENDS_NUMBERS ? N : T::STRIDE) * 4);
@@ -712,6 +738,9 @@ __global__ void __launch_bounds__((TOKENS > 64 ? 256 : 128) + 64, N <= 128 ? 2 :
     } else if (warp > T::CONSUMERS / 32) {
         const Known<KIND, TOKENS, N> known{smem + a.known};
         fetch_known(a, t, known);
+        if (threadIdx.x % 32 == 0)
+            Copier<KIND, TOKENS, N>(a, t, at, bars).begin();
+        __syncwarp();
         if (KIND == GATED || KIND == HEADS)
             fetch_scales<TOKENS>(a, t.token + t.from, t.tokens, known.scales());
         arrive_at(bars.known);
