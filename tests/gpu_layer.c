@@ -543,7 +543,8 @@ static void every_cut(const Stack *t, const MiLayerShape *shape)
 static void bench(const Shape *s, int rows, bool every)
 {
     Stack         t = new_stack(s, rows);
-    MiLayerShape  shape = {rows, s->hidden, s->mlp, s->heads * s->dim, s->heads, s->kv_heads, s->dim, false};
+    MiLayerShape  shape = {.rows = rows, .hidden = s->hidden, .ff = s->mlp, .heads_width = s->heads * s->dim,
+                           .n_heads = s->heads, .n_kv_heads = s->kv_heads, .head_dim = s->dim};
     MiLayer      *l;
 
     must(mi_cuda_layer_new(&l, &shape), "planning");

@@ -92,46 +92,7 @@ static double cost(const Product *p, int rows, bool before_most)
     return std::max({all, memory + ends, blocks * boxes * bytes / (f.shared * card().sms) + ends}) + (before_most ? f.place * blocks : 0);
 }
 
-static bool cut(Product *p, Kind kind, int rows, int width, int out, int dim, const Variant *v, int cluster)
-{
-    const int tile = kind == GATED ? v->n / 2 : v->n;
-
-    *p = {.v = v,
-          .width = width,
-          .boxes = (width + BOX - 1) / BOX,
-          .tiles = (out + tile - 1) / tile,
-          .groups = (rows + v->tokens - 1) / v->tokens,
-          .cluster = cluster};
-    return v->kind == kind && (kind != HEADS || v->n == dim) && (kind != GATED || cluster == 1) && lay_out(p);
-}
-
-static bool choose(Product *best, Kind kind, bool before_most, int rows, int width, int out, int dim)
-{
-    double  least = INFINITY;
-    Product p;
-
-    for (const Variant &v : variants)
-        for (int cluster = 1; cluster <= MAX_CLUSTER; cluster *= 2)
-            if ((v.tokens == 32) == (rows <= 32) && cut(&p, kind, rows, width, out, dim, &v, cluster) && cost(&p, rows, before_most) < least) {
-                least = cost(&p, rows, before_most);
-                *best = p;
-            }
-    return least < INFINITY;
-}
-
-} // namespace mi_layer
-
-/* ---- the plan ----------------------------------------------------------------------- */
-
-using namespace mi_layer;
-
 enum { O, MLP, DOWN, QKV };
-
-struct MiLayer {
-    MiLayerShape shape;
-    Product      product[MI_LAYER_PRODUCTS];
-    size_t       h, act, scaled[2], squares[2], bytes; /* where in the workspace */
-};
 
 struct Sizes {
     Kind kind;
@@ -146,6 +107,48 @@ static Sizes sizes_of(const MiLayerShape *s, int product)
     return all[product];
 }
 
+static bool cut(Product *p, const MiLayerShape *s, int product, const Variant *v, int cluster)
+{
+    const Sizes z = sizes_of(s, product);
+    const int   tile = z.kind == GATED ? v->n / 2 : v->n;
+
+    *p = {.v = v,
+          .width = z.width,
+          .boxes = (z.width + BOX - 1) / BOX,
+          .tiles = (z.out + tile - 1) / tile,
+          .groups = (s->rows + v->tokens - 1) / v->tokens,
+          .cluster = cluster};
+    return v->kind == z.kind && (z.kind != HEADS || v->n == s->head_dim || 2 * v->n == s->head_dim) &&
+           (z.kind != GATED || cluster == 1) && lay_out(p);
+}
+
+static bool choose(Product *best, const MiLayerShape *s, int product, bool whole_heads)
+{
+    double  least = INFINITY;
+    Product p;
+
+    for (const Variant &v : variants)
+        for (int cluster = 1; cluster <= MAX_CLUSTER; cluster *= 2)
+            if ((v.tokens == 32) == (s->rows <= 32) && (!whole_heads || v.n == s->head_dim) && cut(&p, s, product, &v, cluster) && cost(&p, s->rows, product == O) < least) {
+                least = cost(&p, s->rows, product == O);
+                *best = p;
+            }
+    return least < INFINITY;
+}
+
+} // namespace mi_layer
+
+/* ---- the plan ----------------------------------------------------------------------- */
+
+using namespace mi_layer;
+
+struct MiLayer {
+    MiLayerShape shape;
+    Product      product[MI_LAYER_PRODUCTS];
+    Product      whole; /* q, k and v where something is of all of a head, a norm or a scale */
+    size_t       h, act, scaled[2], squares[2], bytes; /* where in the workspace */
+};
+
 static bool plan(MiLayer *l)
 {
     const MiLayerShape *s = &l->shape;
@@ -156,12 +159,11 @@ static bool plan(MiLayer *l)
         return here;
     };
 
-    for (int i = 0; i < (s->n_heads ? QKV + 1 : QKV); i++) {
-        const Sizes z = sizes_of(s, i);
-        if (!choose(&l->product[i], z.kind, i == O, s->rows, z.width, z.out, s->head_dim) ||
-            mi_allow_smem(l->product[i].v->kernel, l->product[i].smem))
+    for (int i = 0; i < (s->n_heads ? QKV + 1 : QKV); i++)
+        if (!choose(&l->product[i], s, i, false) || mi_allow_smem(l->product[i].v->kernel, l->product[i].smem))
             return false;
-    }
+    if (s->n_heads && (!choose(&l->whole, s, QKV, true) || mi_allow_smem(l->whole.v->kernel, l->whole.smem)))
+        return false;
     l->h = take((size_t)s->rows * s->hidden * 2);
     l->act = take((size_t)s->rows * s->ff * 2);
     for (int i = 0; i < 2; i++) {
@@ -201,13 +203,13 @@ extern "C" MiLayerTiles mi_cuda_layer_tiles(const MiLayer *l, int product)
 
 extern "C" int mi_cuda_layer_cut(MiLayer *l, int product, MiLayerTiles t)
 {
-    const MiLayerShape *s = &l->shape;
-    const Sizes         z = sizes_of(s, product);
-    Product             p;
+    Product p;
 
     for (const Variant &v : variants)
-        if (v.tokens == t.tokens && v.n == t.n && cut(&p, z.kind, s->rows, z.width, z.out, s->head_dim, &v, t.cluster)) {
+        if (v.tokens == t.tokens && v.n == t.n && cut(&p, &l->shape, product, &v, t.cluster)) {
             l->product[product] = p;
+            if (product == QKV && v.n == l->shape.head_dim)
+                l->whole = p;
             return mi_allow_smem(v.kernel, p.smem);
         }
     return cudaErrorNotSupported;
@@ -301,13 +303,17 @@ extern "C" int mi_cuda_layer(void *stream, const MiLayer *l, const MiLayerCall *
                .kv = c->qkv.kv,
                .n_heads = s->n_heads,
                .n_kv_heads = s->n_kv_heads,
+               .dim = s->head_dim,
                .magnitude = c->qkv.magnitude,
                .eps = c->qkv.head_eps,
                .offset = c->qkv.head_offset,
                .interleaved = s->interleaved};
+    const bool     whole = a.heads.gain[0] || a.heads.gain[1] || mi_dtype_scaled(a.heads.kv.dtype);
+    const Product *heads = whole ? &l->whole : &p[QKV];
+    const int      n = heads->v->n, box = n < s->head_dim && !s->interleaved ? n / 2 : n; /* half a head's pairs are two boxes */
     for (int i = 0; i < 3; i++)
-        if (!describe(&a.w[i], c->qkv.w[i], (int64_t)(i ? s->n_kv_heads : s->n_heads) * s->head_dim, s->hidden, s->hidden, s->head_dim))
+        if (!describe(&a.w[i], c->qkv.w[i], (int64_t)(i ? s->n_kv_heads : s->n_heads) * s->head_dim, s->hidden, s->hidden, box))
             return cudaErrorInvalidValue;
-    return launch(stream, &p[QKV], &a, room + l->scaled[1], rows, s->hidden, (s->n_heads + 2 * s->n_kv_heads) * s->head_dim);
+    return launch(stream, heads, &a, room + l->scaled[1], rows, s->hidden, (s->n_heads + 2 * s->n_kv_heads) * s->head_dim);
 }
 

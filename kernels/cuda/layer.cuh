@@ -50,7 +50,7 @@ struct Heads {
     bf16          *q;
     int64_t        q_stride;
     MiKvView       kv;
-    int32_t        n_heads, n_kv_heads;
+    int32_t        n_heads, n_kv_heads, dim; /* a tile is a head, or half of its pairs */
     float          magnitude, eps, offset;
     bool           interleaved;
 };
@@ -136,10 +136,11 @@ __device__ __forceinline__ void load_box(unsigned to, const CUtensorMap *map, in
                  "%3}], [%4], %5;" ::"r"(to), "l"(map), "r"(column), "r"(row), "r"(bar), "l"(policy)
                  : "memory");
 }
-/* To a block of the cluster: two numbers, or a piece of shared memory. */
-__device__ __forceinline__ void send_to(unsigned to, float x, float y, unsigned bar)
+/* To a block of the cluster: four numbers, or a piece of shared memory. */
+__device__ __forceinline__ void send_to(unsigned to, float x, float y, float z, float w, unsigned bar)
 {
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(to), "f"(x), "f"(y), "r"(bar)
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to), "f"(x), "f"(y),
+                 "f"(z), "f"(w), "r"(bar)
                  : "memory");
 }
 __device__ __forceinline__ void send_piece(unsigned to, unsigned from, unsigned bytes, unsigned bar)
@@ -183,15 +184,25 @@ template <Kind KIND, int TOKENS, int N> struct Tile {
     }
 };
 
-/* Which projection a tile of q, k and v is of, and the head there. */
-struct Head {
-    int part, head;
+/* What a tile of q, k and v is of: a projection's head, N / 2 of its pairs from `pair` on. */
+template <int N> struct Head {
+    int part, head, pair, apart; /* apart: rows of W from a pair's first to its second */
+
+    __device__ __forceinline__ Head(const Heads &h, int tile)
+    {
+        const bool half = h.dim > N;
+        const int  i = half ? tile / 2 : tile, k = i - h.n_heads, v = k - h.n_kv_heads;
+        part = k < 0 ? 0 : v < 0 ? 1 : 2;
+        head = k < 0 ? i : v < 0 ? k : v;
+        pair = half ? tile % 2 * (N / 2) : 0;
+        apart = h.interleaved ? 1 : h.dim / 2;
+    }
+    /* In the head, of the tile's column i. */
+    __device__ __forceinline__ int dim(const Heads &h, int i) const
+    {
+        return h.interleaved ? 2 * pair + i : i < N / 2 ? pair + i : pair + apart + i - N / 2;
+    }
 };
-__device__ __forceinline__ Head head_of(const Heads &h, int tile)
-{
-    const int k = tile - h.n_heads, v = k - h.n_kv_heads;
-    return {k < 0 ? 0 : v < 0 ? 1 : 2, k < 0 ? tile : v < 0 ? k : v};
-}
 
 /* ---- the thread that copies ----------------------------------------------------------- */
 
@@ -201,17 +212,22 @@ template <Kind KIND, int TOKENS, int N> struct Copier {
     const T           &t;
     unsigned           smem;
     Bars               bars;
-    const CUtensorMap *w;
-    int                row;
+    const CUtensorMap *w, *second; /* NULL: a tile is one box */
+    int                row, second_row;
     uint64_t           once;
 
     __device__ __forceinline__ Copier(const Args &a, const T &t, unsigned smem, const Bars &bars)
-        : a(a), t(t), smem(smem), bars(bars), w(a.w), row(t.tile * T::WIDTH), once(evict_first_policy())
+        : a(a), t(t), smem(smem), bars(bars), w(a.w), second(KIND == GATED ? a.w + 1 : NULL), row(t.tile * T::WIDTH),
+          second_row(row), once(evict_first_policy())
     {
         if (KIND == HEADS) {
-            const Head h = head_of(a.heads, t.tile);
+            const Head<N> h(a.heads, t.tile);
             w += h.part;
-            row = h.head * N;
+            row = h.head * a.heads.dim + h.dim(a.heads, 0);
+            if (a.heads.dim > N && !a.heads.interleaved) {
+                second = w;
+                second_row = row + h.apart;
+            }
         }
     }
 
@@ -221,8 +237,8 @@ template <Kind KIND, int TOKENS, int N> struct Copier {
         const int      column = (t.first + box) * BOX;
         expect_at(bar, T::W_BYTES);
         load_box(to, w, column, row, bar, once);
-        if (KIND == GATED)
-            load_box(to + T::W_BYTES / 2, w + 1, column, row, bar, once);
+        if ((KIND == GATED || KIND == HEADS) && second)
+            load_box(to + T::W_BYTES / 2, second, column, second_row, bar, once);
     }
 
     __device__ __forceinline__ void tokens(int place, int box)
@@ -274,29 +290,35 @@ __device__ __forceinline__ void fetch_known(const Args &a, const Tile<KIND, TOKE
 {
     const int lane = threadIdx.x % 32, first = t.token + t.from;
 
-    if (KIND == BACK || KIND == HEADS) {
-        const Head   h = KIND == HEADS ? head_of(a.heads, t.tile) : Head{};
-        const float *bias = KIND == BACK ? a.back.bias : a.heads.bias[h.part];
-        const int    from = KIND == BACK ? t.tile * N : h.head * N, most = KIND == BACK ? a.out : from + N;
+    if (KIND == BACK) {
+        const Back &b = a.back;
 #pragma unroll
         for (int i = lane; i < N; i += 32) {
-            known.bias()[i] = bias && from + i < most ? bias[from + i] : 0;
-            if (KIND == BACK)
-                known.gain()[i] = a.back.gain && from + i < most ? a.back.gain[from + i] + a.back.offset : 0;
-            else if (h.part < 2 && a.heads.gain[h.part])
-                known.gain()[i] = a.heads.gain[h.part][i] + a.heads.offset;
-            if (KIND == HEADS && mi_dtype_scaled(a.heads.kv.dtype))
-                known.shift()[i] = h.part == 1 ? mi_kv_shift(&a.heads.kv)[from + i] : 0;
+            const int  at = t.tile * N + i;
+            const bool there = at < a.out;
+            known.bias()[i] = b.bias && there ? b.bias[at] : 0;
+            known.gain()[i] = b.gain && there ? b.gain[at] + b.offset : 0;
         }
-        if (KIND == HEADS) {
-            const MiKvView &kv = a.heads.kv;
-            for (int i = lane; i < t.tokens; i += 32) {
-                const int row = first + i, slot = row >= a.rows ? -1 : h.part == 0 ? 0 : kv.slots ? kv.slots[row] : row;
-                int64_t   at = row * a.heads.q_stride + h.head * N;
-                if (h.part && slot >= 0)
-                    at = slot / kv.block_size * kv.stride_block + slot % kv.block_size * kv.stride_token + h.head * kv.stride_head;
-                known.places()[i] = slot < 0 ? -1 : at;
-            }
+    }
+    if (KIND == HEADS) {
+        const Heads    &b = a.heads;
+        const MiKvView &kv = b.kv;
+        const Head<N>   h(b, t.tile);
+#pragma unroll
+        for (int i = lane; i < N; i += 32) {
+            const int dim = h.dim(b, i);
+            known.bias()[i] = b.bias[h.part] ? b.bias[h.part][h.head * b.dim + dim] : 0;
+            if (h.part < 2 && b.gain[h.part])
+                known.gain()[i] = b.gain[h.part][dim] + b.offset;
+            if (mi_dtype_scaled(kv.dtype))
+                known.shift()[i] = h.part == 1 ? mi_kv_shift(&kv)[h.head * b.dim + dim] : 0;
+        }
+        for (int i = lane; i < t.tokens; i += 32) {
+            const int row = first + i, slot = row >= a.rows ? -1 : h.part == 0 ? 0 : kv.slots ? kv.slots[row] : row;
+            int64_t   at = row * b.q_stride + h.head * b.dim;
+            if (h.part && slot >= 0)
+                at = slot / kv.block_size * kv.stride_block + slot % kv.block_size * kv.stride_token + h.head * kv.stride_head;
+            known.places()[i] = slot < 0 ? -1 : at + h.dim(b, 0);
         }
     }
 }
@@ -483,15 +505,16 @@ __device__ __forceinline__ void store_scaled8(const MiKvView &kv, int part, int6
         ((unsigned short *)kv.scales)[at / DIM * 2 + part - 1] = scale;
 }
 
-/* Four pairs from `pair` on; d: the first of each, then the second; at: where the head goes, below 0: nowhere.  Neighbouring lanes
- * have a head. */
-template <int DIM>
+/* Four pairs from the tile's `pair` on; d: the first of each, then the second; at: where the tile goes, below 0: nowhere.
+ * Neighbouring lanes have it.  A head that is normed, or that gets a scale, is one tile. */
+template <int N>
 __device__ __forceinline__ void end_head(const Args &a, int part, int64_t at, int pair, Row8 d, float scale, const float *bias,
                                          const float *gain, const float *shift, const float2 *turns)
 {
     const Heads &h = a.heads;
     void        *to = part == 0 ? (void *)h.q : part == 1 ? h.kv.k : h.kv.v;
-    const int    first = h.interleaved ? 2 * pair : pair, far = h.interleaved ? 1 : DIM / 2, step = h.interleaved ? 2 : 1;
+    const int    first = h.interleaved ? 2 * pair : pair, far = h.interleaved ? 1 : N / 2, step = h.interleaved ? 2 : 1;
+    const int    apart = h.interleaved ? 1 : h.dim / 2;
 
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -504,9 +527,9 @@ __device__ __forceinline__ void end_head(const Args &a, int part, int64_t at, in
         for (int i = 0; i < 8; i++)
             squares += d.at[i] * d.at[i];
 #pragma unroll
-        for (int o = 1; o < DIM / 8; o *= 2)
+        for (int o = 1; o < N / 8; o *= 2)
             squares += __shfl_xor_sync(~0u, squares, o);
-        const float by = rsqrtf(squares / DIM + h.eps);
+        const float by = rsqrtf(squares / N + h.eps);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             d.at[i] *= by * gain[first + i * step];
@@ -523,21 +546,21 @@ __device__ __forceinline__ void end_head(const Args &a, int part, int64_t at, in
         }
     }
     if (part && mi_dtype_scaled(h.kv.dtype))
-        return store_scaled8<DIM>(h.kv, part, at, first, step, far, d, shift);
+        return store_scaled8<N>(h.kv, part, at, first, step, far, d, shift);
     if (at < 0)
         return;
     if (part && h.kv.dtype != MI_BF16) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             store_kv(to, h.kv.dtype, at + first + i * step, d.at[i]);
-            store_kv(to, h.kv.dtype, at + first + i * step + far, d.at[4 + i]);
+            store_kv(to, h.kv.dtype, at + first + i * step + apart, d.at[4 + i]);
         }
     } else if (h.interleaved) {
         *(uint4 *)((bf16 *)to + at + first) = {pack({d.at[0], d.at[4]}, bf16()), pack({d.at[1], d.at[5]}, bf16()),
                                               pack({d.at[2], d.at[6]}, bf16()), pack({d.at[3], d.at[7]}, bf16())};
     } else {
         *(uint2 *)((bf16 *)to + at + first) = {pack({d.at[0], d.at[1]}, bf16()), pack({d.at[2], d.at[3]}, bf16())};
-        *(uint2 *)((bf16 *)to + at + first + far) = {pack({d.at[4], d.at[5]}, bf16()), pack({d.at[6], d.at[7]}, bf16())};
+        *(uint2 *)((bf16 *)to + at + first + apart) = {pack({d.at[4], d.at[5]}, bf16()), pack({d.at[6], d.at[7]}, bf16())};
     }
 }
 
@@ -614,12 +637,14 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
 #pragma unroll
             for (int k = 0; k < 2; k++) {
                 const int      r = row + k * 8, who = r / t.tokens;
-                const unsigned to = in_block(mine + ((r - who * t.tokens) * STRIDE + threadIdx.x % 4 * 2) * 4, who % a.cluster);
+                const unsigned to = in_block(mine + ((r - who * t.tokens) * STRIDE + threadIdx.x % 4 * 4) * 4, who % a.cluster);
                 const unsigned bar = in_block(bars.received, who % a.cluster);
                 if (row < TOKENS)
 #pragma unroll
-                    for (int i = 0; i < N / 8; i++)
-                        send_to(to + i * 32, d[4 * i + 2 * k], d[4 * i + 2 * k + 1], bar);
+                    for (int i = 0; i < N / 16; i++) {
+                        const float *of = d + 8 * i + 2 * k;
+                        send_to(to + i * 64, of[0], of[1], of[4], of[5], bar);
+                    }
             }
         } else {
             put(d);
@@ -634,17 +659,23 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
         wait_at(bars.received, 0);
     }
 
-    /* What all blocks of the cluster have of a row. */
+    /* What all blocks of the cluster have of a row: of the four columns from `first` on, and from `second` on. Of 16 columns
+     * that were sent as numbers, what one lane had lies together: 0, 1, 8, 9, then 2, 3, 10, 11, ... */
     __device__ __forceinline__ Row8 sum_of(int token, int first, int second) const
     {
+        const bool   sent = T::SENDS_NUMBERS && a.cluster > 1;
         const float *from = (const float *)(smem + (a.cluster == 1 ? 0 : a.received)) + token * STRIDE;
+        const int    at[2] = {sent ? first / 16 * 16 + first % 8 * 2 + first / 8 % 2 * 2 : first,
+                              sent ? second / 16 * 16 + second % 8 * 2 + second / 8 % 2 * 2 : second};
+        const int    step = sent ? 4 : 2;
         Row8         d = {};
 #pragma unroll 4
-        for (int k = 0; k < (KIND == GATED || KIND == LOGITS ? 1 : a.cluster); k++, from += t.tokens * STRIDE) {
-            const float4 u = *(const float4 *)(from + first), v = *(const float4 *)(from + second);
-            d.at[0] += u.x, d.at[1] += u.y, d.at[2] += u.z, d.at[3] += u.w;
-            d.at[4] += v.x, d.at[5] += v.y, d.at[6] += v.z, d.at[7] += v.w;
-        }
+        for (int k = 0; k < (KIND == GATED || KIND == LOGITS ? 1 : a.cluster); k++, from += t.tokens * STRIDE)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const float2 u = *(const float2 *)(from + at[i]), v = *(const float2 *)(from + at[i] + step);
+                d.at[4 * i] += u.x, d.at[4 * i + 1] += u.y, d.at[4 * i + 2] += v.x, d.at[4 * i + 3] += v.y;
+            }
         return d;
     }
 
@@ -656,12 +687,12 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
         return __ldcg((const uint4 *)(a.back.residual + token * a.back.r_stride + column));
     }
 
-    __device__ __forceinline__ void angles(const Known<KIND, TOKENS, N> &known) const
+    __device__ __forceinline__ void angles(const Known<KIND, TOKENS, N> &known, int pair) const
     {
 #pragma unroll 1
         for (int i = threadIdx.x; i < t.tokens * (N / 2); i += T::CONSUMERS) {
             const int token = t.token + t.from + i / (N / 2);
-            known.turns()[i] = turn_by(token < a.rows ? a.heads.positions[token] : 0, a.heads.freqs[i % (N / 2)], a.heads.magnitude);
+            known.turns()[i] = turn_by(token < a.rows ? a.heads.positions[token] : 0, a.heads.freqs[pair + i % (N / 2)], a.heads.magnitude);
         }
         meet();
     }
@@ -669,12 +700,12 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
     __device__ __forceinline__ void run()
     {
         const Known<KIND, TOKENS, N> known{smem + a.known};
-        const int  pieces = t.tokens * PIECES, part = KIND == HEADS ? head_of(a.heads, t.tile).part : 0;
+        const int  pieces = t.tokens * PIECES, part = KIND == HEADS ? Head<N>(a.heads, t.tile).part : 0;
         const bool inter = KIND == HEADS && a.heads.interleaved;
         float      d[N / 2];
 
         if (KIND == HEADS && part < 2)
-            angles(known);
+            angles(known, Head<N>(a.heads, t.tile).pair);
         wait_for_predecessor();
         uint4 residual = residual_of(threadIdx.x < pieces ? threadIdx.x : 0);
         multiply(d);
