@@ -24,10 +24,12 @@ namespace
 
 constexpr int MAX_CLUSTER_KEYS = 16384, SMALL = 256; /* keys; so many are one block's */
 
-/* Units of 16 rows, and behind them the scales of 16 positions in words; two blocks a multiprocessor. */
-template <typename K, int D> struct Ring {
+/* Units of 16 rows, and behind them the scales of 16 positions in words; two blocks a multiprocessor. AHEAD: units that are asked
+ * for before one is read. ALONE: a multiprocessor has one block only. */
+template <typename K, int D, bool ALONE> struct Ring {
     static constexpr int SIZE = sizeof(K), PITCH = D * SIZE + 16; /* bytes of a row: an odd number of 16, no bank conflicts */
     static constexpr int DEPTH = SIZE > 1 ? D <= 64 ? 6 : D <= 96 ? 4 : 3 : D <= 64 ? 8 : D <= 96 ? 7 : D <= 128 ? 6 : 5;
+    static constexpr int AHEAD = ALONE ? DEPTH : DEPTH - 1;
     static constexpr int UNIT = KEYS * PITCH, PAIRS = SIZE > 1 ? 0 : DEPTH == 8 ? 8 : DEPTH / 2 + 1, SCALES = DEPTH * UNIT;
     static constexpr int WARP = SCALES + (PAIRS * KEYS * 4 + 127) / 128 * 128;
 };
@@ -96,8 +98,8 @@ __device__ __forceinline__ float log2_fast(float x)
 /* ---- a warp's keys ----------------------------------------------------------------- */
 
 /* NB blocks of 8 packed rows. */
-template <typename T, typename K, int D, int NB> struct Warp {
-    using R = Ring<K, D>;
+template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
+    using R = Ring<K, D, ALONE>;
     using Number = std::conditional_t<SCALED<K>, __half, T>; /* what is multiplied */
     static constexpr int AT_ONCE = SCALED<K> && D <= 64 && NB == 1 ? 2 : 1; /* times 16 positions, TURN apart */
     static constexpr int ROWS = NB * 8, EACH = 16 / (int)sizeof(K), CHUNKS = D / EACH, OUT_PITCH = D + 4;
@@ -190,14 +192,18 @@ template <typename T, typename K, int D, int NB> struct Warp {
         }
         copies_commit();
     }
+    /* Alone there is time: one unit after the other, since what the predecessor reads waits behind all that is asked for. */
     __device__ __forceinline__ void request_old()
     {
 #pragma unroll 1
-        for (int u = 0; u < R::DEPTH - 1; u++)
+        for (int u = 0; u < R::AHEAD; u++) {
             if (u < n_units)
                 request(u, part.old);
             else
                 copies_commit();
+            if (ALONE)
+                copies_wait<0>();
+        }
     }
     /* What this step wrote of the units requested before it had; done when it returns. */
     __device__ __forceinline__ void request_new()
@@ -209,10 +215,10 @@ template <typename T, typename K, int D, int NB> struct Warp {
             if ((p - part.k0) / KEYS % WARPS != warp)
                 continue;
             for (int c = lane; c < 2 * CHUNKS; c += 32)
-                if (u + c / CHUNKS < R::DEPTH - 1)
+                if (u + c / CHUNKS < R::AHEAD)
                     copy_16(ring + (u + c / CHUNKS) * R::UNIT + row * R::PITCH + c % CHUNKS * 16,
                             (const K *)(c < CHUNKS ? a.kv.k : a.kv.v) + ((uint64_t)place(p) + c % CHUNKS) * EACH, true);
-            if (SCALED<K> && lane == 0 && u < R::DEPTH - 1)
+            if (SCALED<K> && lane == 0 && u < R::AHEAD)
                 request_scales(u / 2, row, place(p), true);
             any = true;
         }
@@ -431,7 +437,7 @@ template <typename T, typename K, int D, int NB> struct Warp {
             float    score[2][NB][4] = {}; /* two sums: half the chain */
             unsigned x[4], weights[NB][2], scales[2] = {};
 
-            copies_wait<R::DEPTH - 2>();
+            copies_wait<R::AHEAD - 1>();
             __syncwarp();
             if constexpr (SCALED<K>) {
 #pragma unroll
@@ -459,10 +465,9 @@ template <typename T, typename K, int D, int NB> struct Warp {
                         multiply<T>(score[k % 2][n], x, q[n][k][0], q[n][k][1]);
                 }
             }
-            if (u + R::DEPTH - 1 < n_units)
-                request(u + R::DEPTH - 1, part.k1);
-            else
-                copies_commit();
+            if (ALONE)
+                __syncwarp();
+            request_if(u + R::AHEAD);
 #pragma unroll
             for (int n = 0; n < NB; n++) {
 #pragma unroll
@@ -471,7 +476,7 @@ template <typename T, typename K, int D, int NB> struct Warp {
                 softmax(score[0][n], n, part.k0 + (u / 2 * WARPS + warp) * KEYS + lane / 4, scale, cap, scales,
                         weights[n]);
             }
-            copies_wait<R::DEPTH - 2>();
+            copies_wait<R::AHEAD - 1>();
             __syncwarp();
             if constexpr (SCALED<K>) {
 #pragma unroll
@@ -496,10 +501,9 @@ template <typename T, typename K, int D, int NB> struct Warp {
                         multiply<T>(out[n][j], x, weights[n][0], weights[n][1]);
                 }
             }
-            if (u + R::DEPTH < n_units)
-                request(u + R::DEPTH, part.k1);
-            else
-                copies_commit();
+            if (ALONE)
+                __syncwarp();
+            request_if(u + R::AHEAD + 1);
         }
         copies_wait<0>();
         __syncwarp();
@@ -531,11 +535,11 @@ template <typename T, typename K, int D, int NB> struct Warp {
 /* ---- the kernel -------------------------------------------------------------------- */
 
 /* Sequences of more than NB * 8 packed rows are another kernel's. */
-template <typename T, typename K, int D, int NB>
+template <typename T, typename K, int D, int NB, bool ALONE>
 __global__ void __launch_bounds__(THREADS, D <= 64 || (D <= 128 && NB == 1) ? 2 : 1)
     decode(const __grid_constant__ MiCudaAttention a, const Split split)
 {
-    using W = Warp<T, K, D, NB>;
+    using W = Warp<T, K, D, NB, ALONE>;
     constexpr int     ROWS = W::ROWS, PART = ROWS * (D + 2);
     extern __shared__ __align__(128) unsigned char smem[];
     __shared__ float2                              of_warp[WARPS][ROWS];
@@ -628,15 +632,15 @@ const Card &card()
     return c;
 }
 
-template <typename T, typename K, int D, int NB> int launch(void *stream, const MiCudaAttention *a, const Split &split)
+template <typename T, typename K, int D, int NB, bool ALONE> int launch(void *stream, const MiCudaAttention *a, const Split &split)
 {
     constexpr size_t add = Exchange<D, NB * 8>::bytes(MAX_CLUSTER, 4), weights = MAX_PARTS * NB * 8 * sizeof(float);
-    constexpr size_t bytes = (size_t)WARPS * Ring<K, D>::WARP + (add > weights ? add : weights);
+    constexpr size_t bytes = (size_t)WARPS * Ring<K, D, ALONE>::WARP + (add > weights ? add : weights);
     static const int allowed = [] {
-        const int e = mi_allow_smem(decode<T, K, D, NB>, bytes);
+        const int e = mi_allow_smem(decode<T, K, D, NB, ALONE>, bytes);
         if (e || !card().clusters)
             return e;
-        return (int)cudaFuncSetAttribute(decode<T, K, D, NB>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+        return (int)cudaFuncSetAttribute(decode<T, K, D, NB, ALONE>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     }();
     const dim3 grid((unsigned)split.n_parts, (unsigned)a->kv.n_kv_heads, (unsigned)a->batch.shape.n_seqs);
     Split      s = split;
@@ -644,12 +648,18 @@ template <typename T, typename K, int D, int NB> int launch(void *stream, const 
     if (allowed)
         return allowed;
     s.log2_mine = Exchange<D, NB * 8>::log2_of(s.log2_owners);
-    return mi_launch_clusters(decode<T, K, D, NB>, grid, THREADS, s.power > 0 ? 1u << s.power : 1, bytes, stream, *a, s);
+    return mi_launch_clusters(decode<T, K, D, NB, ALONE>, grid, THREADS, s.power > 0 ? 1u << s.power : 1, bytes, stream, *a, s);
 }
 
 template <typename T, typename K, int D> int launch(void *stream, const MiCudaAttention *a, const Split &split)
 {
-    return mi_cuda_attention_few(a) > 8 ? launch<T, K, D, 2>(stream, a, split) : launch<T, K, D, 1>(stream, a, split);
+    if (mi_cuda_attention_few(a) > 8)
+        return launch<T, K, D, 2, false>(stream, a, split);
+    if constexpr (D == 128 && !SCALED<K>) {
+        if (a->batch.shape.n_seqs * a->kv.n_kv_heads * split.n_parts <= card().processors)
+            return launch<T, K, D, 1, true>(stream, a, split);
+    }
+    return launch<T, K, D, 1, false>(stream, a, split);
 }
 
 template <typename T, typename K> int launch(void *stream, const MiCudaAttention *a, const Split &split)
