@@ -60,7 +60,8 @@ def breakdown(result):
         print(f"{'':10}   {what:14} {k['steps']:5} steps {share(k['s']):>8}: GEMM {share(k['gemm_s'])}, attention "
               f"{share(k['attention_s'])}, both in one {share(k['layers_s'])}, sampling {share(k['sampling_s'])}, the rest "
               f"{share(k['rest_s'])}")
-    print(f"{'':10}   host exposed {share(parts['host_exposed_s'])}, not accounted for {share(parts['not_accounted_s'])}; "
+    exposed_us = 1e6 * parts["host_exposed_s"] / max(parts["decode"]["steps"] + parts["prompts"]["steps"], 1)
+    print(f"{'':10}   host exposed {share(parts['host_exposed_s'])}, {exposed_us:.1f} us a step, not accounted for {share(parts['not_accounted_s'])}; "
           f"cache: {share(result['kv_most'] / result['kv_positions'] * seconds)} taken at most, hit rate {result['hit_rate']:.3f}, "
           f"{result['preemptions']} preemptions", flush=True)
 
