@@ -39,7 +39,7 @@ if MI_CUDA
 plugins += plugins/fusion_layer_cuda.so
 endif
 plugins_fusion_layer_cuda_so_SOURCES  = plugins/fusions/layer_cuda.c plugins/fusions/lines_cuda.h plugins/fusions/parts_cuda.h kernels/cuda/layer.cu kernels/cuda/boxes.cuh \
-	kernels/cuda/layer.cuh kernels/cuda/layer.h kernels/cuda/scaled.cuh kernels/cuda/wgmma.cuh
+	kernels/cuda/layer.cuh kernels/cuda/layer_ends.cuh kernels/cuda/layer.h kernels/cuda/scaled.cuh kernels/cuda/wgmma.cuh
 plugins_fusion_layer_cuda_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_layer_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_layer_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
@@ -58,7 +58,7 @@ if MI_CUDA
 plugins += plugins/fusion_head_cuda.so
 endif
 plugins_fusion_head_cuda_so_SOURCES  = plugins/fusions/head_cuda.c plugins/fusions/parts_cuda.h kernels/cuda/head.cu kernels/cuda/head.h kernels/cuda/boxes.cuh \
-	kernels/cuda/layer.cuh kernels/cuda/wgmma.cuh kernels/cuda/pick.cu
+	kernels/cuda/layer.cuh kernels/cuda/layer_ends.cuh kernels/cuda/wgmma.cuh kernels/cuda/pick.cu
 plugins_fusion_head_cuda_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_head_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_head_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
