@@ -10,6 +10,7 @@
  * (attention_widen.cu), and that is read instead of the cache. */
 #include <cuda.h>
 #include <cuda/attention_tiles.cuh>
+#include <cuda/boxes.cuh>
 #include <cuda/wgmma.cuh>
 
 namespace
@@ -462,33 +463,7 @@ __global__ void __launch_bounds__(Plan<DIM, N>::THREADS, 1)
 
 /* ---- launching --------------------------------------------------------------------- */
 
-using Encode = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                            const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
-                            CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-struct Card {
-    int    processors = 0;
-    bool   hopper = false;
-    Encode encode = nullptr;
-};
-
-const Card &card()
-{
-    static const Card c = [] {
-        Card                            x;
-        int                             device = 0, major = 0;
-        void                           *f = nullptr;
-        cudaDriverEntryPointQueryResult found;
-        if (!cudaGetDevice(&device) && !cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) &&
-            major == 9 && !cudaDeviceGetAttribute(&x.processors, cudaDevAttrMultiProcessorCount, device) &&
-            !cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found) &&
-            found == cudaDriverEntryPointSuccess)
-            x.encode = (Encode)f, x.hopper = true;
-        (void)cudaGetLastError();
-        return x;
-    }();
-    return c;
-}
+using mi_boxes::card;
 
 /* One side of the cache as columns, positions of a block, heads, blocks; how many blocks there are is not known here.
  */
@@ -526,7 +501,7 @@ int most_parts(const MiCudaAttention *a, int rows)
     const MiShape s = a->batch.shape;
     const int64_t least = (int64_t)(s.n_tokens - s.n_seqs) * (a->q.shape[1] / a->kv.n_kv_heads) / rows * a->kv.n_kv_heads;
 
-    return s.max_kv < (4 * least > card().processors ? 4096 : 1024) || 2 * least > card().processors ? 1 : 16;
+    return s.max_kv < (4 * least > card().sms ? 4096 : 1024) || 2 * least > card().sms ? 1 : 16;
 }
 
 template <typename T, int DIM, int N> int launch(void *stream, const MiCudaAttention *a, int few, void *workspace, const int32_t *moved)
@@ -535,7 +510,7 @@ template <typename T, int DIM, int N> int launch(void *stream, const MiCudaAtten
     static const int allowed = mi_allow_smem(flash<T, DIM, N>, P::BYTES);
     const int        parts = P::SHARES && workspace ? most_parts(a, P::ROWS) : 1;
     const int64_t    tiles = tiles_of(a, P::ROWS) * parts;
-    const int        blocks = (int)(tiles < card().processors ? tiles : card().processors);
+    const int        blocks = (int)(tiles < card().sms ? tiles : card().sms);
     const Step       step = {*a, few, box_of(&a->kv, P::KEYS), blocks, parts, (float *)workspace, moved};
     CUtensorMap      keys, values;
     int              e;
@@ -553,7 +528,7 @@ template <typename T> int launch(void *stream, const MiCudaAttention *a, int few
 {
     switch (a->kv.head_dim) {
     case 64: /* larger tiles are faster where there are enough of them */
-        if (tiles_of(a, 192) < 3 * card().processors)
+        if (tiles_of(a, 192) < 3 * card().sms)
             return launch<T, 64, 2>(stream, a, few, workspace, moved);
         return launch<T, 64, 3>(stream, a, few, workspace, moved);
     case 96:
@@ -605,7 +580,7 @@ int launch_wide(void *stream, const MiCudaAttention *a, int few, void *workspace
 
 extern "C" size_t mi_cuda_attention_flash_workspace(int head_dim)
 {
-    return card().hopper ? (size_t)card().processors * 128 * ((size_t)head_dim + 2) * sizeof(float) : 0;
+    return card().encode ? (size_t)card().sms * 128 * ((size_t)head_dim + 2) * sizeof(float) : 0;
 }
 
 /* Where gqa is done before keys and values are there in 16 bits. */
@@ -617,7 +592,7 @@ extern "C" int mi_cuda_attention_flash(void *stream, const MiCudaAttention *a, i
 
     if (!mi_cuda_attention_fits(a))
         return cudaErrorNotSupported;
-    if (!card().hopper || (scaled ? !wide || short_prompts(a->batch.shape) : !box_of(&a->kv, a->kv.head_dim <= 128 ? 128 : 64)))
+    if (!card().encode || (scaled ? !wide || short_prompts(a->batch.shape) : !box_of(&a->kv, a->kv.head_dim <= 128 ? 128 : 64)))
         return mi_cuda_attention_gqa(stream, a, few);
     return scaled ? launch_wide(stream, a, few, workspace, wide) : launch(stream, a, few, workspace, NULL);
 }

@@ -15,7 +15,7 @@ attention_cuda_fast = $(attention_cuda) plugins/attention/cuda_fast.c kernels/cu
 	kernels/cuda/attention_decode.cu kernels/cuda/attention_decode.cuh kernels/cuda/attention_gqa.cu \
 	kernels/cuda/attention_scaled.cu kernels/cuda/scaled.cuh \
 	kernels/cuda/attention_parts.cuh kernels/cuda/attention_whole.cu
-plugins_attention_flash_cuda_so_SOURCES  = plugins/attention/flash_cuda.c $(attention_cuda_fast) kernels/cuda/attention_tiles.cuh kernels/cuda/wgmma.cuh \
+plugins_attention_flash_cuda_so_SOURCES  = plugins/attention/flash_cuda.c $(attention_cuda_fast) kernels/cuda/attention_tiles.cuh kernels/cuda/boxes.cuh kernels/cuda/wgmma.cuh \
 	kernels/cuda/attention_flash.cu kernels/cuda/attention_widen.cu
 plugins_attention_flash_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_attention_flash_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
