@@ -336,6 +336,20 @@ static void scaled_caches(void)
         snprintf(what, sizeof what, "%s cache, heads of %d, room for %d positions", i / 7 ? "int8" : "fp8", i % 3 ? 64 : 128, rooms[i % 7]);
         report_these(worst, what, i % 2 ? MI_F16 : MI_BF16, true, true);
     }
+    /* Scores far apart, so that a larger one than all before comes again and again. */
+    for (int i = 0; i < 4; i++) {
+        Case c = {.dim = 64, .heads = 14, .kv_heads = 2, .page = 16, .dtype = MI_BF16, .kv_dtype = types[i / 2], .layout = i % 2 ? PAGED : CONTIGUOUS};
+        World w;
+        fill_batch(&c, DECODE);
+        world_make(&w, &c);
+        w.call.scale *= 3;
+        take_samples(&c, &w);
+        void  *out = outcome(&w, FLASH, &c);
+        double e = distance(&c, out);
+        report(e <= tolerance[MI_BF16], "scores far apart, a cache with scales", e);
+        free(out);
+        world_free(&w);
+    }
     for (int i = 0; i < 4; i++) {
         Case c = {.dim = i % 2 ? 64 : 128, .heads = 14, .kv_heads = 2, .page = 16, .dtype = MI_BF16,
                   .kv_dtype = types[i / 2], .layout = PAGED, .n_seqs = i < 2 ? 3 : 1, .rows = {1, 1, 1},

@@ -11,7 +11,8 @@
  * queries, and in values and what is made of them.  The scale of a key multiplies its score.  That of a value multiplies its
  * weight, and the largest of a row is sought among those products: no weight leaves the range of f16.  Half the bytes leave
  * half the time for the chain from a score to what it weighs, so a warp takes 32 of their positions at a time, and looks up
- * where the next ones lie while it computes. */
+ * where the next ones lie while it computes; where 16 of them lie side by side, as in pages of 16 or a multiple, lanes know
+ * what they copy without asking. */
 #ifndef KERNELS_CUDA_ATTENTION_DECODE_CUH
 #define KERNELS_CUDA_ATTENTION_DECODE_CUH
 
@@ -23,15 +24,16 @@ namespace
 {
 
 constexpr int MAX_CLUSTER_KEYS = 16384, SMALL = 256; /* keys; so many are one block's */
+constexpr int PATIENCE = 8; /* weights are up to 2^8 times what they are with the largest score before that is sought anew */
 
-/* Units of 16 rows, and behind them the scales of 16 positions in words; two blocks a multiprocessor. AHEAD: units that are asked
+/* Units of so many positions, and behind them their scales in words; two blocks a multiprocessor. AHEAD: units that are asked
  * for before one is read. ALONE: a multiprocessor has one block only. */
-template <typename K, int D, bool ALONE> struct Ring {
+template <typename K, int D, int POSITIONS, bool ALONE> struct Ring {
     static constexpr int SIZE = sizeof(K), PITCH = D * SIZE + 16; /* bytes of a row: an odd number of 16, no bank conflicts */
-    static constexpr int DEPTH = SIZE > 1 ? D <= 64 ? 6 : D <= 96 ? 4 : 3 : D <= 64 ? 8 : D <= 96 ? 7 : D <= 128 ? 6 : 5;
+    static constexpr int DEPTH = SIZE > 1 ? D <= 64 ? 6 : D <= 96 ? 4 : 3 : POSITIONS > KEYS ? 4 : D <= 64 ? 8 : D <= 96 ? 7 : D <= 128 ? 6 : 5;
     static constexpr int AHEAD = ALONE ? DEPTH : DEPTH - 1;
-    static constexpr int UNIT = KEYS * PITCH, PAIRS = SIZE > 1 ? 0 : DEPTH == 8 ? 8 : DEPTH / 2 + 1, SCALES = DEPTH * UNIT;
-    static constexpr int WARP = SCALES + (PAIRS * KEYS * 4 + 127) / 128 * 128;
+    static constexpr int UNIT = POSITIONS * PITCH, PAIRS = SIZE > 1 ? 0 : DEPTH / 2 + 1, SCALES = DEPTH * UNIT;
+    static constexpr int WARP = SCALES + (PAIRS * POSITIONS * 4 + 127) / 128 * 128;
 };
 
 /* ---- adding parts up through the workspace ------------------------------------------ */
@@ -99,9 +101,10 @@ __device__ __forceinline__ float log2_fast(float x)
 
 /* NB blocks of 8 packed rows. */
 template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
-    using R = Ring<K, D, ALONE>;
+    static constexpr int UNITS16 = SCALED<K> && D <= 64 && NB == 1 ? 2 : 1; /* times 16 positions that a warp takes at once */
+    static constexpr int POSITIONS = UNITS16 * KEYS, STEP = WARPS * POSITIONS; /* of a unit; of a block at once */
+    using R = Ring<K, D, POSITIONS, ALONE>;
     using Number = std::conditional_t<SCALED<K>, __half, T>; /* what is multiplied */
-    static constexpr int AT_ONCE = SCALED<K> && D <= 64 && NB == 1 ? 2 : 1; /* times 16 positions, TURN apart */
     static constexpr int ROWS = NB * 8, EACH = 16 / (int)sizeof(K), CHUNKS = D / EACH, OUT_PITCH = D + 4;
     static_assert(ROWS * OUT_PITCH * sizeof(float) <= R::WARP, "a warp's share fits its ring");
 
@@ -109,11 +112,13 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
     const Part            &part;
     const int              lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     unsigned char         *mine;
-    unsigned ring, whole, step, at = 0; /* the latter three in the cache, in 16 bytes: sequence, a position more, this lane's */
+    unsigned ring, whole, step; /* the latter two in the cache, in 16 bytes: sequence, a position more */
+    unsigned at[UNITS16] = {};  /* likewise: dense: where each 16 positions begin; else at[0]: this lane's position */
     int      page_shift = -1; /* of a cache with scales whose pages are a power of two: */
     unsigned page = 0;        /* of this lane's position in the unit that is requested next; nobody waits for it until then */
-    bool     paged;
-    int      n_units; /* 2i: keys, 2i + 1: values of the warp's i-th 16 positions */
+    bool     paged, dense = false; /* dense: in a cache with scales 16 positions lie side by side */
+    int      inner_from = 0, inner_to = 0; /* with scales: positions that all rows see */
+    int      n_units; /* 2i: keys, 2i + 1: values of the warp's i-th positions */
     const T *q_at[NB];
     Keys     see[NB][2]; /* of the rows whose scores this lane holds */
     unsigned q[NB][D / 16][2];
@@ -124,11 +129,13 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
     {
         whole = paged ? 0 : (unsigned)(mi_kv_offset(&a.kv, p.seq, 0, p.kv_head) / EACH);
         step = (unsigned)(a.kv.stride_token / EACH);
-        n_units = 2 * max(0, (p.k1 - p.k0 - warp * KEYS + TURN * AT_ONCE - 1) / (TURN * AT_ONCE)) * AT_ONCE; /* some have no keys */
+        n_units = 2 * max(0, (p.k1 - p.k0 - warp * POSITIONS + STEP - 1) / STEP); /* some have no keys */
         if constexpr (SCALED<K>) {
             page_shift = !paged || a.kv.block_size & (a.kv.block_size - 1) ? -1 : __ffs(a.kv.block_size) - 1;
+            dense = step == CHUNKS && (!paged || (page_shift >= 4 && p.k0 % KEYS == 0));
+            inner_from = keys_of(a, p.s, p.s.rows - 1).first, inner_to = min(keys_of(a, p.s, 0).end, p.k1);
             if (n_units && page_shift >= 0)
-                page = page_of(min(p.k0 + warp * KEYS + lane % KEYS, p.k1 - 1));
+                page = page_of(min(p.k0 + warp * POSITIONS + lane % POSITIONS, p.k1 - 1));
         }
 #pragma unroll
         for (int n = 0; n < NB; n++) {
@@ -159,8 +166,8 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                (unsigned)part.kv_head * (unsigned)(a.kv.stride_head / EACH);
     }
 
-    /* Where a warp keeps the scales of its i-th 16 positions; those of the position at `place` in the cache. */
-    __device__ __forceinline__ unsigned scales_at(int i) const { return ring + R::SCALES + (unsigned)i % max(R::PAIRS, 1) * KEYS * 4; }
+    /* Where a warp keeps the scales of its i-th positions; those of the position at `place` in the cache. */
+    __device__ __forceinline__ unsigned scales_at(int i) const { return ring + R::SCALES + (unsigned)i % max(R::PAIRS, 1) * POSITIONS * 4; }
     __device__ __forceinline__ void     request_scales(int i, int row, unsigned place, bool there)
     {
         copy_4(scales_at(i) + row * 4, (const unsigned *)a.kv.scales + place / CHUNKS, there);
@@ -169,26 +176,34 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
     /* A unit's positions before `to`, and zeros for those past the part; in the order of the units. */
     __device__ __forceinline__ void request(int u, int to)
     {
-        const int p0 = part.k0 + (u / 2 * WARPS + warp) * KEYS;
+        const int p0 = part.k0 + (u / 2 * WARPS + warp) * POSITIONS;
         const K  *side = (const K *)(u & 1 ? a.kv.v : a.kv.k);
 
         if (!(u & 1)) {
+            const int p = min(p0 + lane % POSITIONS, part.k1 - 1);
             if (SCALED<K> && page_shift >= 0) {
-                at = place_in(page, min(p0 + lane % KEYS, part.k1 - 1));
-                page = page_of(min(p0 + TURN + lane % KEYS, part.k1 - 1));
+                at[0] = place_in(page, p);
+                page = page_of(min(p0 + STEP + lane % POSITIONS, part.k1 - 1));
             } else {
-                at = place(min(p0 + lane % KEYS, part.k1 - 1));
+                at[0] = place(p);
             }
-            if (SCALED<K> && lane < KEYS && (p0 + lane < to || p0 + lane >= part.k1))
-                request_scales(u / 2, lane, at, p0 + lane < part.k1);
+            if (SCALED<K> && lane < POSITIONS && (p0 + lane < to || p0 + lane >= part.k1))
+                request_scales(u / 2, lane, at[0], p0 + lane < part.k1);
+            if (dense) {
+                const unsigned mine = at[0];
+#pragma unroll
+                for (int h = 0; h < UNITS16; h++)
+                    at[h] = __shfl_sync(~0u, mine, h * KEYS);
+            }
         }
 #pragma unroll
-        for (int i = 0; i < KEYS * CHUNKS / 32; i++) {
-            const int      row = (i * 32 + lane) / CHUNKS, chunk = (i * 32 + lane) % CHUNKS, p = p0 + row;
-            const unsigned row_at = __shfl_sync(~0u, at, row);
+        for (int i = 0; i < POSITIONS * CHUNKS / 32; i++) {
+            constexpr int HALF = KEYS * CHUNKS;
+            const int     row = (i * 32 + lane) / CHUNKS, chunk = (i * 32 + lane) % CHUNKS, p = p0 + row;
+            const uint64_t from = dense ? (uint64_t)at[i * 32 / HALF] + (i * 32 % HALF + lane)
+                                        : (uint64_t)__shfl_sync(~0u, at[0], row) + chunk;
             if (p < to || p >= part.k1)
-                copy_16(ring + (unsigned)u % R::DEPTH * R::UNIT + row * R::PITCH + chunk * 16,
-                        side + ((uint64_t)row_at + chunk) * EACH, p < part.k1);
+                copy_16(ring + (unsigned)u % R::DEPTH * R::UNIT + row * R::PITCH + chunk * 16, side + from * EACH, p < part.k1);
         }
         copies_commit();
     }
@@ -211,8 +226,8 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
         bool any = false;
 
         for (int p = max(part.old, part.k0); p < part.k1; p++) {
-            const int u = (p - part.k0) / TURN * 2, row = (p - part.k0) % KEYS;
-            if ((p - part.k0) / KEYS % WARPS != warp)
+            const int u = (p - part.k0) / STEP * 2, row = (p - part.k0) % POSITIONS;
+            if ((p - part.k0) / POSITIONS % WARPS != warp)
                 continue;
             for (int c = lane; c < 2 * CHUNKS; c += 32)
                 if (u + c / CHUNKS < R::AHEAD)
@@ -290,12 +305,14 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                 out[n][j][i] *= keep[i & 1];
     }
 
-    /* The same of 8 packed rows and twice 16 keys, `key` and TURN later, of a cache with scales.  factor: what scores are to be
-     * multiplied with before the soft cap, or at all. */
+    /* The same of 8 packed rows and twice 16 keys, of a cache with scales.  factor: what scores are to be multiplied with before the
+     * soft cap, or at all.  As long as no weight is beyond what PATIENCE allows, nothing that was added up shrinks, and lanes do
+     * not ask each other for their largest score (as FlashAttention-4 has it). */
     __device__ __forceinline__ void softmax_two(float (&score)[2][4], int key, float factor, const Cap &cap,
                                                 const unsigned (&scales)[2][2], unsigned (&weights)[2][2])
     {
-        float keep[2], m[2] = {-INFINITY, -INFINITY};
+        const int p0 = key - lane / 4;
+        float     m[2] = {-INFINITY, -INFINITY};
 
 #pragma unroll
         for (int h = 0; h < 2; h++)
@@ -309,25 +326,42 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                 for (int i = 0; i < 4; i++)
                     score[h][i] = cap.of(score[h][i]) * (a.scale * LOG2E);
         }
+        if (p0 < inner_from || p0 + POSITIONS > inner_to) {
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const int at = key + h * KEYS + i / 2 * 8;
+                    if (at < see[0][i & 1].first || at >= see[0][i & 1].end)
+                        score[h][i] = -INFINITY;
+                }
+        }
 #pragma unroll
         for (int h = 0; h < 2; h++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int at = key + h * TURN + i / 2 * 8;
-                if (at < see[0][i & 1].first || at >= see[0][i & 1].end)
-                    score[h][i] = -INFINITY;
+            for (int i = 0; i < 4; i++)
                 m[i & 1] = fmaxf(m[i & 1], score[h][i] + log2_fast(value_scale(scales[h][i / 2])));
+        if (__any_sync(~0u, m[0] > top[0][0] + PATIENCE || m[1] > top[0][1] + PATIENCE)) {
+            float keep[2];
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+#pragma unroll
+                for (int o = 4; o < 32; o *= 2)
+                    m[i] = fmaxf(m[i], __shfl_xor_sync(~0u, m[i], o));
+                m[i] = fmaxf(m[i], top[0][i]);
+                keep[i] = exp2_fast(top[0][i] - (m[i] == -INFINITY ? 0 : m[i]));
+                top[0][i] = m[i];
+                sum[0][i] *= keep[i];
             }
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
+            for (int j = 0; j < D / 16; j++)
 #pragma unroll
-            for (int o = 4; o < 32; o *= 2)
-                m[i] = fmaxf(m[i], __shfl_xor_sync(~0u, m[i], o));
-            m[i] = fmaxf(m[i], top[0][i]);
-            const float safe = m[i] == -INFINITY ? 0 : m[i];
-            keep[i] = exp2_fast(top[0][i] - safe);
-            top[0][i] = m[i];
-            sum[0][i] *= keep[i];
+                for (int i = 0; i < 4; i++)
+                    out[0][j][i] *= keep[i & 1];
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const float safe = top[0][i] == -INFINITY ? 0 : top[0][i];
 #pragma unroll
             for (int h = 0; h < 2; h++)
 #pragma unroll
@@ -342,14 +376,9 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
             weights[h][0] = turned(pack<Number>(score[h][0], score[h][1]));
             weights[h][1] = turned(pack<Number>(score[h][2], score[h][3]));
         }
-#pragma unroll
-        for (int j = 0; j < D / 16; j++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                out[0][j][i] *= keep[i & 1];
     }
 
-    /* As attend(), two units of keys and two of values at a time. */
+    /* As attend(), 32 positions at a time. */
     __device__ __forceinline__ void attend_two()
     {
         const float    factor = a.softcap > 0 ? __fdividef(1, a.scale) : LOG2E; /* q has the scale of scores */
@@ -361,21 +390,21 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
 #pragma unroll
         for (int j = 0; j < D / 16; j++)
             out[0][j][0] = out[0][j][1] = out[0][j][2] = out[0][j][3] = 0;
-        for (int u = 0; u < n_units; u += 4) {
+        for (int u = 0; u < n_units; u += 2) {
             float    score[2][4] = {};
             unsigned weights[2][2], scales[2][2];
 
-            copies_wait<R::DEPTH - 4>();
+            copies_wait<R::DEPTH - 2>();
             __syncwarp();
 #pragma unroll
             for (int h = 0; h < 2; h++) {
 #pragma unroll
                 for (int i = 0; i < 2; i++)
-                    scales[h][i] = load_word(scales_at(u / 2 + h) + (lane / 4 + i * 8) * 4);
+                    scales[h][i] = load_word(scales_at(u / 2) + (h * KEYS + lane / 4 + i * 8) * 4);
 #pragma unroll
                 for (int k = 0; k < D / 32; k++) {
                     unsigned x[4], y[2][4];
-                    load_matrices(x, key_at + (unsigned)(u + 2 * h) % R::DEPTH * R::UNIT + k * 32);
+                    load_matrices(x, key_at + (unsigned)u % R::DEPTH * R::UNIT + h * KEYS * R::PITCH + k * 32);
 #pragma unroll
                     for (int i = 0; i < 4; i++)
                         halves<K>(x[i], y[i / 2][i % 2], y[i / 2][i % 2 + 2]);
@@ -386,16 +415,15 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
             }
             __syncwarp();
             request_if(u + R::DEPTH - 1);
-            request_if(u + R::DEPTH);
-            softmax_two(score, part.k0 + (u / 2 * WARPS + warp) * KEYS + lane / 4, factor, cap, scales, weights);
-            copies_wait<R::DEPTH - 3>();
+            softmax_two(score, part.k0 + (u / 2 * WARPS + warp) * POSITIONS + lane / 4, factor, cap, scales, weights);
+            copies_wait<R::DEPTH - 2>();
             __syncwarp();
 #pragma unroll
             for (int h = 0; h < 2; h++)
 #pragma unroll
                 for (int j = 0; j < D / 32; j++) {
                     unsigned x[4], y[2][4]; /* of 16 dimensions each: even ones, odd ones; keys 0 to 7, 8 to 15 */
-                    load_matrices_turned(x, value_at + (unsigned)(u + 2 * h + 1) % R::DEPTH * R::UNIT + j * 32);
+                    load_matrices_turned(x, value_at + (unsigned)(u + 1) % R::DEPTH * R::UNIT + h * KEYS * R::PITCH + j * 32);
 #pragma unroll
                     for (int i = 0; i < 4; i++)
                         halves_of_pairs<K>(x[i], y[i % 2][i / 2 * 2], y[i % 2][i / 2 * 2 + 1]);
@@ -404,8 +432,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                         multiply<Number>(out[0][2 * j + i], y[i], weights[h][0], weights[h][1]);
                 }
             __syncwarp();
-            request_if(u + R::DEPTH + 1);
-            request_if(u + R::DEPTH + 2);
+            request_if(u + R::DEPTH);
         }
         copies_wait<0>();
         __syncwarp();
@@ -473,7 +500,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     score[0][n][i] += score[1][n][i];
-                softmax(score[0][n], n, part.k0 + (u / 2 * WARPS + warp) * KEYS + lane / 4, scale, cap, scales,
+                softmax(score[0][n], n, part.k0 + (u / 2 * WARPS + warp) * POSITIONS + lane / 4, scale, cap, scales,
                         weights[n]);
             }
             copies_wait<R::AHEAD - 1>();
@@ -566,7 +593,7 @@ __global__ void __launch_bounds__(THREADS, D <= 64 || (D <= 128 && NB == 1) ? 2 
     wait_for_predecessor();
     warp.load_queries();
     warp.request_new();
-    if constexpr (W::AT_ONCE > 1) {
+    if constexpr (W::UNITS16 > 1) {
         warp.attend_two();
     } else {
         warp.attend();
@@ -635,7 +662,7 @@ const Card &card()
 template <typename T, typename K, int D, int NB, bool ALONE> int launch(void *stream, const MiCudaAttention *a, const Split &split)
 {
     constexpr size_t add = Exchange<D, NB * 8>::bytes(MAX_CLUSTER, 4), weights = MAX_PARTS * NB * 8 * sizeof(float);
-    constexpr size_t bytes = (size_t)WARPS * Ring<K, D, ALONE>::WARP + (add > weights ? add : weights);
+    constexpr size_t bytes = (size_t)WARPS * Warp<T, K, D, NB, ALONE>::R::WARP + (add > weights ? add : weights);
     static const int allowed = [] {
         const int e = mi_allow_smem(decode<T, K, D, NB, ALONE>, bytes);
         if (e || !card().clusters)
