@@ -394,7 +394,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
             float    score[2][4] = {};
             unsigned weights[2][2], scales[2][2];
 
-            copies_wait<R::DEPTH - 2>();
+            copies_wait<R::AHEAD - 1>();
             __syncwarp();
 #pragma unroll
             for (int h = 0; h < 2; h++) {
@@ -414,9 +414,9 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                 }
             }
             __syncwarp();
-            request_if(u + R::DEPTH - 1);
+            request_if(u + R::AHEAD);
             softmax_two(score, part.k0 + (u / 2 * WARPS + warp) * POSITIONS + lane / 4, factor, cap, scales, weights);
-            copies_wait<R::DEPTH - 2>();
+            copies_wait<R::AHEAD - 1>();
             __syncwarp();
 #pragma unroll
             for (int h = 0; h < 2; h++)
@@ -432,7 +432,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                         multiply<Number>(out[0][2 * j + i], y[i], weights[h][0], weights[h][1]);
                 }
             __syncwarp();
-            request_if(u + R::DEPTH);
+            request_if(u + R::AHEAD + 1);
         }
         copies_wait<0>();
         __syncwarp();
