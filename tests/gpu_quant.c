@@ -190,7 +190,7 @@ static void rows(void *arg, int i)
     const MiTensor x = {t->x, MI_BF16, 2, {t->rows, t->in}, {t->in, 1}},
                    y = {t->y, MI_BF16, 2, {t->rows, t->out}, {t->out, 1}};
     gpu_must((cudaError_t)mi_cuda_quant_split(gpu_card.stream, t->plan.form, x, t->work), "splitting");
-    gpu_must((cudaError_t)mi_cuda_quant_rows(gpu_card.stream, t->plan.form, t->work, t->in,
+    gpu_must((cudaError_t)mi_cuda_quant_rows(gpu_card.stream, t->plan.form, x, t->work,
                                              t->w + (size_t)(i % t->copies) * t->bytes, NULL, y),
              "rows");
 }

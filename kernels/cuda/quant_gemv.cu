@@ -37,6 +37,14 @@ static bool usual(const MiGemvPlan *p)
            ((p->form.bits == 4 && p->form.group == 128) || (p->form.bits == 8 && p->form.group == 0));
 }
 
+/* A block has one record of W, no second one beside it: multiply_two().  8 bit: not measured. */
+static bool single(const MiGemvPlan *p)
+{
+    return p->kind == MI_GEMV_RESIDUAL && usual(p) && p->form.bits == 4 && most_octets(p) == 1;
+}
+
+static int stage_of(const MiGemvPlan *p) { return (single(p) ? 1 : 2) * half_of(p); }
+
 /* Behind the ring: where each part begins, and the end of all. */
 typedef struct {
     int xs, factors, known, parts, end;
@@ -49,7 +57,7 @@ static Regions regions_of(const MiGemvPlan *p)
     const int parts = tiles * m * 2 * p->team * (int)sizeof(float);
     Regions   r;
 
-    r.xs = HEADER + p->stages * 2 * half_of(p);
+    r.xs = HEADER + p->stages * stage_of(p);
     r.factors = r.xs + chunks_of(p) * 256 * m;
     r.known = r.factors + (chunks_of(p) * groups * m * (int)sizeof(float2) + 15) / 16 * 16;
     r.parts = r.known + (p->kind == MI_GEMV_GATED || p->kind == MI_GEMV_HEAD ? 0 : tiles * m * (int)sizeof(float4));
@@ -149,7 +157,7 @@ int mi_quant::plan(MiGemvPlan *p, int sms, int most)
         p->grid = octets_of(p) < sms ? octets_of(p) : sms;
     /* A stage is 16 KB or so of two records: each costs the one thread that requests them 500 clocks. */
     p->slice = chunks;
-    if (2 * chunks * mi_quant_chunk(p->form) > 20 << 10) {
+    if ((single(p) ? 1 : 2) * chunks * mi_quant_chunk(p->form) > 20 << 10) {
         p->slice = (p->form.bits < 8 ? 12 << 10 : 8 << 10) / mi_quant_chunk(p->form) / least * least;
         p->slice = p->slice < least ? least : p->slice;
     }
@@ -158,7 +166,7 @@ int mi_quant::plan(MiGemvPlan *p, int sms, int most)
     p->teams = cuts > 1 ? 1 : 8 / p->team;
     p->stages = 0;
     /* Two kernels of a chain on a multiprocessor, if the rest leaves room for that. */
-    const int stage = 2 * half_of(p), beside = (most - 2048) / 2 - regions_of(p).end;
+    const int stage = stage_of(p), beside = (most - 2048) / 2 - regions_of(p).end;
     const int limit = p->kind == MI_GEMV_HEAD ? 160 << 10 : beside >= 48 << 10 && beside < 96 << 10 ? beside : 96 << 10;
     p->stages = stages_of(p) < MAX_STAGES ? stages_of(p) : MAX_STAGES;
     while (p->stages > p->teams && p->stages * stage > limit)
@@ -189,7 +197,7 @@ int mi_quant::start(void *stream, const MiGemvPlan *p, const Args &args)
     static_cast<Args &>(a) = args;
     a.each = octets_of(p) / p->grid;
     a.more = octets_of(p) % p->grid;
-    a.stage_bytes = 2 * half_of(p);
+    a.stage_bytes = stage_of(p);
     a.xs = r.xs;
     a.known = r.known;
     a.parts = r.parts;

@@ -408,6 +408,16 @@ __device__ __forceinline__ void add_group(Affines s, float2 f, const int *d, flo
     y[1] = fmaf(f.x, fmaf(s.second.scale, (float)(d[2] * 256 + d[3]), s.second.zero * f.y), y[1]);
 }
 
+/* All of a chunk; x: its digits, of this lane's column. */
+template <int BITS> __device__ __forceinline__ void multiply_words(const Weights<BITS> &u, const Weights<BITS> &v, const uint4 *x, int *d)
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const unsigned *w = (const unsigned *)&x[j / 2];
+        mma_bytes(d, u.word(j, 0), v.word(j, 0), u.word(j, 1), v.word(j, 1), w[j % 2 * 2], w[j % 2 * 2 + 1]);
+    }
+}
+
 /* A chunk of two records, at p and q, of lane (g, t): adds what row t of x has with rows g of them.  x: its digits,
  * factors: its scales; both of this lane and chunk.  Of the usual form. */
 template <int BITS, int M>
@@ -425,11 +435,7 @@ __device__ __forceinline__ void multiply_usual(unsigned p, unsigned q, unsigned 
     const float2 f = pair_at(factors);
     const float  s0 = BITS == 4 ? f.x * half_at(p + VALUES<BITS> + g * 2) : f.x;
     const float  s1 = BITS == 4 ? f.x * half_at(q + VALUES<BITS> + g * 2) : f.x;
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        const unsigned *w = (const unsigned *)&b[j / 2];
-        mma_bytes(d, u.word(j, 0), v.word(j, 0), u.word(j, 1), v.word(j, 1), w[j % 2 * 2], w[j % 2 * 2 + 1]);
-    }
+    multiply_words<BITS>(u, v, b, d);
     y[0] = fmaf(s0, (float)(d[0] * 256 + d[1]), y[0]);
     y[1] = fmaf(s1, (float)(d[2] * 256 + d[3]), y[1]);
 }
@@ -535,6 +541,24 @@ __device__ __forceinline__ void multiply_one(unsigned p, unsigned q, unsigned x,
     y[1] = fmaf(f.x * s1, (float)(d[2] * 256 + d[3]), y[1]);
 }
 
+/* A block has one record, of the usual form in 4 bit: a warp multiplies two of its chunks at once, rows of one mma, each with its own pair of columns.
+ * At p and, if `more`, q; x: the digits of this lane's column, factors: the scale of x for this lane's chunk; adds to what lanes 0 and 1 of a row have. */
+__device__ __forceinline__ void multiply_two(unsigned p, unsigned q, bool more, unsigned x, unsigned factors, float &y)
+{
+    const int  lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    Weights<4> u, v;
+    uint4      b[2];
+    int        d[4] = {};
+
+    u.load(p, lane);
+    v.load(q, lane);
+    b[0] = load_shared(x);
+    b[1] = load_shared(x + 128);
+    const float s = pair_at(factors).x * half_at((t ? q : p) + VALUES<4> + g * 2);
+    multiply_words<4>(u, v, b, d);
+    y = fmaf(t == 0 || more ? s : 0, (float)(t ? d[2] * 256 + d[3] : d[0] * 256 + d[1]), y);
+}
+
 __device__ __forceinline__ void added_up(float &y)
 {
 #pragma unroll
@@ -604,8 +628,47 @@ __global__ void __maxnreg__(96) packed(const __grid_constant__ Packed a)
     constexpr int  OF_CHUNK = GROUPS<SCALES> * M * sizeof(float2);
     float         *parts = (float *)(smem + a.parts);
     int            slot = team, phase = 0;
+    /* Rows g and 8 + g of a duo: a tile's two rows lie in both records, or next to each other. */
+    auto leave = [&](int i, bool both, float y0, float y1) {
+        const bool apart = KIND == MI_GEMV_GATED || (KIND == MI_GEMV_QKV && !a.interleaved);
+        const int  tile = i * OCTET + (apart ? g : g / 2), one = apart ? 0 : g % 2, m = lane % 4;
+        parts[(2 * (tile * M + m) + one) * a.team + part] = y0;
+        if (both)
+            parts[(2 * ((tile + (apart ? 0 : OCTET / 2)) * M + m) + (apart ? 1 : one)) * a.team + part] = y1;
+    };
+    if constexpr (LATE && KIND == MI_GEMV_RESIDUAL && BITS == 4) {
+        if (t.rows <= OCTET) { /* one team then */
+            float y = 0;
 #pragma unroll 1
-    for (int i = team; i < duos; i += a.teams) {
+            for (int cut = 0; cut < a.cuts; cut++) {
+                uint64_t      *full = (uint64_t *)smem + slot;
+                const unsigned at = ring + slot * a.stage_bytes;
+                const int      from = cut * a.slice, n = min(a.slice, a.blocks_of_x - from);
+                barrier_wait(full, phase);
+#pragma unroll 1
+                for (int c = part; c < n; c += 2 * a.team) {
+                    const bool more = c + a.team < n;
+                    const int  other = more ? c + a.team : c;
+                    multiply_two(at + c * a.chunk, at + other * a.chunk, more,
+                                 of_x + (from + (g / 2 % 2 ? other : c)) * 256 + g % 2 * 64,
+                                 factors + (from + (lane % 4 ? other : c)) * OF_CHUNK, y);
+                }
+                __syncwarp();
+                if (lane == 0)
+                    barrier_arrive(full + MAX_STAGES);
+                if (++slot == a.stages) {
+                    slot = 0;
+                    phase ^= 1;
+                }
+            }
+            y += __shfl_xor_sync(~0u, y, 1);
+            if (lane % 4 == 0)
+                leave(0, false, y, 0);
+            slot = -1;
+        }
+    }
+#pragma unroll 1
+    for (int i = slot < 0 ? duos : team; i < duos; i += a.teams) {
         const bool     both = PAIRED<KIND> || (2 * i + 1) * OCTET < t.rows;
         const unsigned second = both ? a.half : 0;
         float          y[2] = {}, offset = 0;
@@ -647,14 +710,8 @@ __global__ void __maxnreg__(96) packed(const __grid_constant__ Packed a)
                 phase ^= 1;
             }
         }
-        if (lane % 4 < M) {
-            /* Rows g and 8 + g of the duo: a tile's two rows lie in both records, or next to each other. */
-            const bool apart = KIND == MI_GEMV_GATED || (KIND == MI_GEMV_QKV && !a.interleaved);
-            const int  tile = i * OCTET + (apart ? g : g / 2), one = apart ? 0 : g % 2, m = lane % 4;
-            parts[(2 * (tile * M + m) + one) * a.team + part] = y[0];
-            if (both)
-                parts[(2 * ((tile + (apart ? 0 : OCTET / 2)) * M + m) + (apart ? 1 : one)) * a.team + part] = y[1];
-        }
+        if (lane % 4 < M)
+            leave(i, both, y[0], y[1]);
     }
     const float scale = LATE && NORMED<KIND> ? inverse_rms<M>(a, smem, 0) : 1;
     consumers_meet(a);

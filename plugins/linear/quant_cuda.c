@@ -176,7 +176,7 @@ static bool prepare_part(Part *p, MiContext *ctx, const MiArgs *a, GError **erro
 static size_t split_bytes(const MiArgs *a)
 {
     const int64_t rows = MIN(a->out[0].shape[0], MI_QUANT_MOST);
-    return mi_cuda_quant_split_bytes((MiQuantForm){.bits = 4, .group = 32}, rows, a->weight[0].tensor.shape[1]);
+    return mi_cuda_quant_split_bytes((MiQuantForm){.bits = 4, .group = 32, .zeros = true}, rows, a->weight[0].tensor.shape[1]);
 }
 
 static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
@@ -247,7 +247,7 @@ static bool run_rows(MiContext *ctx, const MiCall *call, GError **error)
 
     for (int i = 0; i < call->n && ok; i++) {
         const MiArgs *a = &call->at[i];
-        ok = cuda_ok(mi_cuda_quant_rows(ctx->stream, form, call->workspace, a->in[0].shape[1], a->weight[0].tensor.data,
+        ok = cuda_ok(mi_cuda_quant_rows(ctx->stream, form, a->in[0], call->workspace, a->weight[0].tensor.data,
                                         a->weight[1].tensor.data, a->out[0]),
                      error);
     }
