@@ -20,7 +20,7 @@ endif
 plugins_fusion_decode_cuda_so_SOURCES  = plugins/fusions/decode_cuda.c plugins/fusions/left_cuda.h plugins/fusions/lines_cuda.h plugins/fusions/parts_cuda.h \
 	plugins/linear/stored_form.c plugins/linear/stored_cuda.h kernels/cuda/quant_stored.cu kernels/cuda/quant_stored.h kernels/cuda/gemv.cu kernels/cuda/pick.cu kernels/cuda/gemv.cuh \
 	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h $(quant_gemv) \
-	kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv.h kernels/cuda/quant.h kernels/cuda/skinny.cu \
+	kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv_parts.cuh kernels/cuda/quant_gemv_products.cuh kernels/cuda/quant_gemv.h kernels/cuda/quant.h kernels/cuda/skinny.cu \
 	kernels/cuda/skinny.cuh kernels/cuda/skinny_parts.cuh kernels/cuda/skinny.h kernels/cuda/rows.cu kernels/cuda/ops.h
 plugins_fusion_decode_cuda_so_CPPFLAGS = $(kernel_cppflags) -I$(top_srcdir)/plugins
 plugins_fusion_decode_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
@@ -67,7 +67,7 @@ if MI_CUDA
 plugins += plugins/fusion_quant_layer_cuda.so
 endif
 plugins_fusion_quant_layer_cuda_so_SOURCES  = plugins/fusions/quant_layer_cuda.c plugins/fusions/left_cuda.h plugins/fusions/lines_cuda.h plugins/fusions/parts_cuda.h \
-	kernels/cuda/quant_layer.cu kernels/cuda/quant_layer.h kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv.h \
+	kernels/cuda/quant_layer.cu kernels/cuda/quant_layer.h kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv_parts.cuh kernels/cuda/quant_gemv_products.cuh kernels/cuda/quant_gemv.h \
 	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h kernels/cuda/rows.cu \
 	kernels/cuda/ops.h
 plugins_fusion_quant_layer_cuda_so_CPPFLAGS = $(kernel_cppflags)
