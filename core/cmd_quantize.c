@@ -15,7 +15,7 @@
 
 typedef enum { METHOD_RTN, METHOD_GPTQ, METHOD_AWQ } Method;
 static const char *const methods[] = { "rtn", "gptq", "awq", NULL };
-static const char *const linears[] = { "int4", "int8", NULL };
+static const char *const linears[] = { "int4", "int8", "fp8", NULL };
 static const char *const layouts[] = { "compressed-tensors", "gptq", NULL };
 static const char *const formats[] = { "safetensors", "gguf", NULL };
 
@@ -96,6 +96,26 @@ static bool read_group(const MiCommandLine *cl, Job *j, GError **error)
     return true;
 }
 
+/* E4M3 is stored in one way. */
+static bool read_e4m3(const MiCommandLine *cl, Job *j, GError **error)
+{
+    const char *group = mi_flag(cl, "group");
+
+    if (strcmp(j->format, "gguf") == 0)
+        return usage(error, "--linear fp8: gguf has no such format");
+    if (group && strcmp(group, "row") != 0)
+        return usage(error, "--group is %s; fp8 has a scale for a row", group);
+    if (mi_flag(cl, "asymmetric"))
+        return usage(error, "--asymmetric: fp8 has no zeros");
+    if (mi_flag(cl, "layout"))
+        return usage(error, "--layout is of integers; fp8 has one");
+    if (j->method == METHOD_AWQ)
+        return usage(error, "--method awq is of integers; fp8 has rtn and gptq");
+    j->grid = (MiGrid){ .bits = 8, .symmetric = true, .e4m3 = true };
+    j->storage = "fp8";
+    return true;
+}
+
 static bool read_grid(const MiCommandLine *cl, Job *j, GError **error)
 {
     const char *dot = strrchr(j->out, '.');
@@ -106,6 +126,8 @@ static bool read_grid(const MiCommandLine *cl, Job *j, GError **error)
     if (layout < 0)
         return false;
     j->format = formats[format];
+    if (linear == 2)
+        return read_e4m3(cl, j, error);
     j->grid.bits = linear == 0 ? 4 : 8;
     j->grid.symmetric = !mi_flag(cl, "asymmetric");
     j->storage = format == 1 ? (linear == 0 ? "q4_0" : "q8_0") : layout == 1 ? "gptq" : "ct";
@@ -130,7 +152,7 @@ static bool read_flags(const MiCommandLine *cl, Job *j, GError **error)
     j->method = (Method)method;
     if (j->method != METHOD_RTN && !j->calibrate)
         return usage(error, "--method %s wants a text to calibrate with: --calibrate FILE", methods[method]);
-    return mi_flag_int(cl, "windows", 1, 1024, 16, &j->windows, error) &&
+    return mi_flag_int(cl, "windows", 1, 1024, 64, &j->windows, error) &&
            mi_flag_int(cl, "window", 16, 1 << 16, 256, &j->length, error) &&
            mi_flag_int(cl, "memory", 1, 1 << 20, 1024, &j->memory, error) && read_grid(cl, j, error);
 }
@@ -307,28 +329,28 @@ static bool stopped(GError **error)
 }
 
 /* False: no memory, or no inverse. */
-static bool round_by_method(const Job *j, MiRounding *r, const float *hessian, const float *columns, const float *rows,
+static bool round_by_method(const Job *j, MiRounding *r, const MiInputs *x, const float *columns, const float *rows,
                             MiRoundingError *e)
 {
-    bool ok = true;
+    bool ok = x != NULL;
 
     mi_rounding_fit(r, &j->grid);
-    if (j->method == METHOD_RTN || hessian) {
+    if (j->method == METHOD_RTN || x) {
         mi_round_nearest(r, &j->grid);
-        *e = mi_rounding_error(r, hessian);
+        *e = mi_rounding_error(r, x);
     }
     if (j->method == METHOD_RTN)
         return true;
     const double nearest = e->outputs;
     if (j->method == METHOD_GPTQ) {
-        ok = hessian && mi_round_gptq(r, &j->grid, hessian);
+        ok = ok && (j->grid.e4m3 || mi_rounding_clip(r, &j->grid, x->sums)) && mi_round_gptq(r, &j->grid, x);
     } else {
         mi_rounding_scale(r, columns, rows);
-        if ((ok = hessian && mi_rounding_clip(r, &j->grid, hessian)))
+        if ((ok = ok && mi_rounding_clip(r, &j->grid, x->sums)))
             mi_round_nearest(r, &j->grid);
     }
     if (ok)
-        *e = mi_rounding_error(r, hessian);
+        *e = mi_rounding_error(r, x);
     e->nearest = nearest;
     return ok;
 }
@@ -336,14 +358,14 @@ static bool round_by_method(const Job *j, MiRounding *r, const float *hessian, c
 static bool round_one(Job *j, guint i, const MiCalibration *c, GError **error)
 {
     const MiWeight   *w = listed(j, i);
-    int64_t           n = 0;
-    const float      *hessian = c ? mi_calibration_hessian(c, w->name, &n) : NULL;
+    MiInputs          x;
+    const bool        known = c && mi_calibration_inputs(c, w->name, &x) && x.n == w->shape[1];
     g_autofree float *columns = NULL, *rows = NULL;
     MiRounding        r;
 
     if (!scales_for(j, w, c, &columns, &rows, error) || !mi_rounding_new(&r, w, &j->grid, 1, error))
         return false;
-    bool ok = round_by_method(j, &r, n == r.in ? hessian : NULL, columns, rows, &j->errors[i]);
+    bool ok = round_by_method(j, &r, known ? &x : NULL, columns, rows, &j->errors[i]);
     if (!ok)
         g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for %s, or its inputs have no inverse", w->name,
                     methods[j->method]);

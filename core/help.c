@@ -124,13 +124,13 @@ static const char *const convert_examples[] = {
 
 static const MiFlag quantize_flags[] = {
     { 'o', "output", "OUT", NULL, "the result: a .gguf, else a directory of safetensors; must not exist" },
-    { 0, "linear", "KIND", NULL, "what projections become: int4 or int8" },
-    { 0, "group", "N", NULL, "columns that share a scale, or row (int4: 128; int8: row; in a .gguf always 32)" },
+    { 0, "linear", "KIND", NULL, "what projections become: int4, int8 or fp8" },
+    { 0, "group", "N", NULL, "columns that share a scale, or row (int4: 128; int8, fp8: row; in a .gguf always 32)" },
     { 0, "asymmetric", NULL, NULL, "a group has a zero, too" },
     { 0, "method", "NAME", NULL, "rtn: to the nearest; gptq: such that errors make up for each other on a text; awq: inputs scaled such "
       "that a text's errors are least (rtn)" },
     { 0, "calibrate", "FILE", NULL, "the text; with rtn it tells the error of outputs" },
-    { 0, "windows", "N", NULL, "parts of the text that are read (16)" },
+    { 0, "windows", "N", NULL, "parts of the text that are read; an eighth tells the error, and how much gptq trusts the others (64)" },
     { 0, "window", "N", NULL, "tokens of a part (256)" },
     { 0, "memory", "MB", NULL, "for sums of inputs; with less the text is read more often (1024)" },
     { 0, "layout", "NAME", NULL, "of safetensors: compressed-tensors or gptq (compressed-tensors)" },

@@ -88,7 +88,7 @@ float mi_number_as(MiDType dtype, float x)
 /* ---- with scales ------------------------------------------------------------------- */
 
 /* Steps are of an eighth of the power of two below, down to 2^-9. */
-static uint8_t f8_of(float x)
+uint8_t mi_number_to_f8(float x)
 {
     const float a = fminf(fabsf(x), 448);
     const int   e = a < 0x1p-6f ? -6 : ilogbf(a), code = isnan(x) ? 0x7f : (e + 6) * 8 + (int)nearbyintf(ldexpf(a, 3 - e));
@@ -96,7 +96,7 @@ static uint8_t f8_of(float x)
     return (uint8_t)(code | (signbit(x) ? 0x80 : 0));
 }
 
-static float of_f8(uint8_t code)
+float mi_number_from_f8(uint8_t code)
 {
     const int   e = code >> 3 & 15 ? code >> 3 & 15 : 1, fraction = code & 7;
     const float a = (code & 0x7f) == 0x7f ? NAN : ldexpf((float)((code >> 3 & 15 ? 8 : 0) + fraction), e - 10);
@@ -117,6 +117,11 @@ static uint16_t scale_of(float largest, float most)
     return (uint16_t)((u + 0xffff) >> 16);
 }
 
+float mi_scale_for(MiDType dtype, float largest)
+{
+    return of_bits((uint32_t)scale_of(largest, dtype == MI_F8 ? 448 : 127) << 16);
+}
+
 uint16_t mi_scaled_to(MiDType dtype, const float *x, const float *shift, int64_t n, uint8_t *codes)
 {
     float largest = 0;
@@ -129,7 +134,7 @@ uint16_t mi_scaled_to(MiDType dtype, const float *x, const float *shift, int64_t
     const float    by = 1 / of_bits((uint32_t)scale << 16);
     for (int64_t i = 0; i < n; i++) {
         const float y = (shift ? x[i] - shift[i] : x[i]) * by;
-        codes[i] = dtype == MI_F8 ? f8_of(y) : (uint8_t)(int8_t)(isnan(y) ? 0 : nearbyintf(fminf(fmaxf(y, -127), 127)));
+        codes[i] = dtype == MI_F8 ? mi_number_to_f8(y) : (uint8_t)(int8_t)(isnan(y) ? 0 : nearbyintf(fminf(fmaxf(y, -127), 127)));
     }
     return scale;
 }
@@ -137,5 +142,5 @@ uint16_t mi_scaled_to(MiDType dtype, const float *x, const float *shift, int64_t
 void mi_scaled_from(MiDType dtype, const uint8_t *codes, uint16_t scale, int64_t n, float *out)
 {
     for (int64_t i = 0; i < n; i++)
-        out[i] = (dtype == MI_F8 ? of_f8(codes[i]) : (float)(int8_t)codes[i]) * of_bits((uint32_t)scale << 16);
+        out[i] = (dtype == MI_F8 ? mi_number_from_f8(codes[i]) : (float)(int8_t)codes[i]) * of_bits((uint32_t)scale << 16);
 }

@@ -13,5 +13,9 @@ float mi_number_as(MiDType, float x); /* rounded to it */
  * Of x - shift, or of x where that is NULL. */
 uint16_t mi_scaled_to(MiDType, const float *x, const float *shift, int64_t n, uint8_t *codes);
 void     mi_scaled_from(MiDType, const uint8_t *codes, uint16_t scale, int64_t n, float *out);
+/* The scale as a number; E4M3 of one number, to nearest, 448 for what is more, and back. */
+float    mi_scale_for(MiDType, float largest);
+uint8_t  mi_number_to_f8(float x);
+float    mi_number_from_f8(uint8_t code);
 
 #endif

@@ -1,6 +1,7 @@
 /* quantize.h - a model's projections rounded to few bits, matrix by matrix, and the result as a model of its own.
  *
- * A group of columns of a row becomes w = scale * (code - zero), code of `bits` bits from 0 on, scale exact in f16. */
+ * A group of columns of a row becomes w = scale * (code - zero), code of `bits` bits from 0 on, scale exact in f16; or a row
+ * w = scale * the number of E4M3 that a code is, scale exact in bf16. */
 #ifndef MI_CORE_QUANTIZE_H
 #define MI_CORE_QUANTIZE_H
 
@@ -10,6 +11,7 @@ typedef struct {
     int     bits;  /* 4 or 8 */
     int64_t group; /* columns that share a scale; 0: all of a row */
     bool    symmetric;
+    bool    e4m3; /* of 8 bits, for rows, symmetric */
 } MiGrid;
 
 /* A matrix in f32 and what it is rounded to. */
@@ -19,30 +21,42 @@ typedef struct {
     uint8_t *codes;  /* [out][in] */
     float   *scales; /* [out][groups] */
     uint8_t *zeros;  /* [out][groups] */
+    bool     e4m3;
     /* w is the matrix with column i times columns[i] and row o divided by rows[o]; NULL: as it was. */
     const float *columns, *rows;
 } MiRounding;
+
+/* What a calibration text gives of a matrix's inputs x.  What is fitted to the sums is judged by rows that are held back from
+ * them: a few thousand rows say little of thousands of inputs, and the error on the sums' own rows is then far too small. */
+typedef struct {
+    int64_t      n;
+    const float *sums;       /* [n][n]: of x x' */
+    const float *magnitudes; /* [n]: of |x| */
+    const float *held;       /* [n][rows], turned; rows = 0: none */
+    int64_t      rows;
+} MiInputs;
 
 /* Each `step`-th row from the first on. */
 bool mi_rounding_new(MiRounding *, const MiWeight *, const MiGrid *, int64_t step, GError **error);
 void mi_rounding_free(MiRounding *);
 /* columns [in], rows [out], each may be NULL; they stay the caller's. */
 void mi_rounding_scale(MiRounding *, const float *columns, const float *rows);
-/* Scale and zero for values from low, which is 0 or less, to high, which is 0 or more. */
+/* Scale and zero of integers for values from low, which is 0 or less, to high, which is 0 or more. */
 void mi_grid_range(const MiGrid *, float low, float high, float *scale, uint8_t *zero);
 /* Scales and zeros by each group's range. */
 void mi_rounding_fit(MiRounding *, const MiGrid *);
 /* Each value to the nearest code. */
 void mi_round_nearest(MiRounding *, const MiGrid *);
 /* Frantar et al. 2022 (arXiv 2210.17323): columns one after the other, those with the largest inputs first, the error of
- * each made up for by those that follow.  hessian [in][in]: sum of x x' over calibration rows.
+ * each made up for by those that follow.  The diagonal of the sums has a part of its mean added: of a hundredth, a tenth and
+ * all of it that which gives the held rows the least error, without such rows the first that leaves an inverse.
  * Groups' scales are those that are there.  False: no memory, or no inverse. */
-bool mi_round_gptq(MiRounding *, const MiGrid *, const float *hessian);
+bool mi_round_gptq(MiRounding *, const MiGrid *, const MiInputs *);
 
-/* |W' - W| / |W|; with a hessian also |X (W' - W)'| / |X W'|, of some of the rows; both of the matrix as it was.
- * nearest: the latter of the matrix rounded to the nearest. */
+/* |W' - W| / |W|; with inputs also |X (W' - W)'| / |X W'|, of some of the rows, X being held rows where there are any, else those
+ * of the sums; both of the matrix as it was.  nearest: the latter of the matrix rounded to the nearest. */
 typedef struct { double weights, outputs, nearest; /* < 0: not known */ } MiRoundingError;
-MiRoundingError mi_rounding_error(const MiRounding *, const float *hessian);
+MiRoundingError mi_rounding_error(const MiRounding *, const MiInputs *);
 /* Rows that `outputs` is of: each step-th. */
 static inline int64_t mi_sampled_rows(int64_t out, int64_t want) { return MAX(1, out / want); }
 
@@ -83,18 +97,16 @@ struct MiAssembly;
 MiCalibration *mi_calibration_new(struct MiAssembly *, const int32_t *ids, int windows, int length);
 void           mi_calibration_free(MiCalibration *);
 const MiRecording *mi_calibration_program(const MiCalibration *);
-/* Sums x x' of the inputs of as many of the matrices names[first ... n) as `bytes` of memory hold, at least one; how many,
- * 0 with *error.  tell, after each window, may say stop. */
+/* The inputs of as many of the matrices names[0 ... n) as `bytes` of memory hold, at least one; how many, 0 with
+ * *error.  Of each eight windows the last is held back.  tell, after each window, may say stop. */
 int mi_calibration_run(MiCalibration *, const char *const *names, int n, size_t bytes, bool (*tell)(int done, int of),
                        GError **error);
-/* Of the last run; NULL: it had none of that name.  Matrices of one input share it. */
-const float *mi_calibration_hessian(const MiCalibration *, const char *name, int64_t *n);
-/* Sums of |x|, [n], of the same, and of how many rows. */
-const float *mi_calibration_magnitudes(const MiCalibration *, const char *name);
+/* Of the last run; false: it had none of that name.  Matrices of one input share them. */
+bool mi_calibration_inputs(const MiCalibration *, const char *name, MiInputs *out);
 
 /* ---- the result ------------------------------------------------------------------- */
 
-/* How a matrix is stored: "ct" and "gptq" as MiQuant, "q4_0", "q8_0" as GGUF's blocks. */
+/* How a matrix is stored: "ct", "gptq" and "fp8" as MiQuant, "q4_0", "q8_0" as GGUF's blocks. */
 GBytes *mi_rounding_store(const MiRounding *, const MiGrid *, const char *storage, const MiRoundingError *);
 /* What was stored, if it is that; NULL. */
 bool mi_stored_fits(const void *data, size_t bytes, const MiWeight *, const MiGrid *, const char *storage, MiRoundingError *);

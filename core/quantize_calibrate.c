@@ -2,24 +2,28 @@
  *
  * The model runs as it is configured, node by node, one window of the text a step; before a projection runs, its input is
  * added to the sum of x x' of that input.  Sums take in^2 floats each: of as many as there is memory for in one run, which
- * ends behind the last of them. */
+ * ends behind the last of them.  Of each eighth window the inputs are kept as they are, and not added. */
 #include "quantize.h"
 #include "side.h"
 
 #include <math.h>
 #include <string.h>
 
+enum { HELD = 8 };
+
 typedef struct {
     int32_t input; /* the value */
     int64_t n;     /* columns */
     float  *sum;   /* [n][n] */
     float  *magnitudes; /* [n], sums of |x| */
+    float  *held;  /* [n][rows of all held windows] */
+    int64_t rows;  /* those that are there */
 } Sum;
 
 struct MiCalibration {
     MiAssembly    *a;
     const int32_t *ids;
-    int            windows, length;
+    int            windows, length, window; /* the one that is read */
     MiSide         side;
     GArray        *sums;   /* Sum */
     GHashTable    *sum_of; /* weight's name -> index + 1 */
@@ -34,10 +38,17 @@ MiCalibration *mi_calibration_new(MiAssembly *a, const int32_t *ids, int windows
     return c;
 }
 
+static void sum_free(const Sum *s)
+{
+    g_free(s->sum);
+    g_free(s->magnitudes);
+    g_free(s->held);
+}
+
 static void forget(MiCalibration *c)
 {
     for (guint i = 0; i < c->sums->len; i++)
-        g_free(g_array_index(c->sums, Sum, i).sum), g_free(g_array_index(c->sums, Sum, i).magnitudes);
+        sum_free(&g_array_index(c->sums, Sum, i));
     g_array_set_size(c->sums, 0);
     g_hash_table_remove_all(c->sum_of);
 }
@@ -58,19 +69,16 @@ static const Sum *sum_of(const MiCalibration *c, const char *name)
     return i ? &g_array_index(c->sums, Sum, i - 1) : NULL;
 }
 
-const float *mi_calibration_hessian(const MiCalibration *c, const char *name, int64_t *n)
+bool mi_calibration_inputs(const MiCalibration *c, const char *name, MiInputs *out)
 {
     const Sum *s = sum_of(c, name);
 
-    *n = s ? s->n : 0;
-    return s ? s->sum : NULL;
+    if (s)
+        *out = (MiInputs){ s->n, s->sum, s->magnitudes, s->held, s->rows };
+    return s != NULL;
 }
 
-const float *mi_calibration_magnitudes(const MiCalibration *c, const char *name)
-{
-    const Sum *s = sum_of(c, name);
-    return s ? s->magnitudes : NULL;
-}
+static int64_t held_rows(const MiCalibration *c) { return (int64_t)(c->windows / HELD) * c->length; }
 
 /* ---- which sums --------------------------------------------------------------------- */
 
@@ -106,14 +114,14 @@ static bool want(MiCalibration *c, const char *name, size_t bytes, size_t *used,
             g_hash_table_insert(c->sum_of, (char *)(uintptr_t)n->weight[0]->name, GINT_TO_POINTER(i + 1));
             return true;
         }
-    const size_t size = (size_t)s.n * (size_t)s.n * sizeof(float);
+    const size_t size = (size_t)s.n * (size_t)(s.n + held_rows(c)) * sizeof(float);
     if (c->sums->len && *used + size > bytes)
         return false;
-    s.sum = g_try_malloc0(size);
+    s.sum = g_try_malloc0((gsize)s.n * (gsize)s.n * sizeof(float));
     s.magnitudes = g_try_new0(float, (gsize)s.n);
-    if (!s.sum || !s.magnitudes) {
-        g_free(s.sum);
-        g_free(s.magnitudes);
+    s.held = g_try_new(float, (gsize)(s.n * held_rows(c)));
+    if (!s.sum || !s.magnitudes || (!s.held && held_rows(c))) {
+        sum_free(&s);
         g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for the sums of %" G_GINT64_FORMAT " inputs", name, s.n);
         return false;
     }
@@ -125,7 +133,17 @@ static bool want(MiCalibration *c, const char *name, size_t bytes, size_t *used,
 
 /* ---- a window -------------------------------------------------------------------------- */
 
-static bool add(MiCalibration *c, const MiPlaced *p, MiShape shape, MiVal in, const Sum *s, GError **error)
+static void hold(const MiCalibration *c, Sum *s, const float *x, int64_t rows)
+{
+    const int64_t of = held_rows(c);
+
+    for (int64_t i = 0; i < s->n; i++)
+        for (int64_t r = 0; r < MIN(rows, of - s->rows); r++)
+            s->held[i * of + s->rows + r] = x[r * s->n + i];
+    s->rows += MIN(rows, of - s->rows);
+}
+
+static bool add(MiCalibration *c, const MiPlaced *p, MiShape shape, MiVal in, Sum *s, GError **error)
 {
     const MiVal       base = { mi_recording_value(p->schedule->program, in)->base.id };
     const int64_t     n = mi_side_elements(p, base, shape), rows = n / s->n;
@@ -137,6 +155,10 @@ static bool add(MiCalibration *c, const MiPlaced *p, MiShape shape, MiVal in, co
     }
     if (!mi_side_read(&c->side, p, base, x, n, error))
         return false;
+    if (c->window % HELD == HELD - 1) {
+        hold(c, s, x, rows);
+        return true;
+    }
     mi_product(&(MiProduct){ .c = s->sum, .ldc = s->n, .a = x, .lda = s->n, .x = x, .ldx = s->n, .nt = rows, .ni = s->n, .nj = s->n,
                              .sign = 1, .upper = true });
     for (int64_t r = 0; r < rows; r++)
@@ -193,11 +215,12 @@ static bool run(MiCalibration *c, bool (*tell)(int done, int of), GError **error
 
     if (!mi_side_open(&c->side, c->a, error))
         return false;
-    for (int i = 0; i < c->windows; i++) {
-        const MiRequest r = { .tokens = c->ids + (size_t)i * (size_t)c->length, .n_tokens = (size_t)c->length, .max_tokens = -1 };
+    for (c->window = 0; c->window < c->windows; c->window++) {
+        const MiRequest r = { .tokens = c->ids + (size_t)c->window * (size_t)c->length, .n_tokens = (size_t)c->length,
+                              .max_tokens = -1 };
         if (!mi_side_ask(&c->side, &r, error) || !mi_side_step(&c->side, nodes, c, &f, error))
             return false;
-        if (!tell(i + 1, c->windows)) {
+        if (!tell(c->window + 1, c->windows)) {
             g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "stopped; the same command goes on with what is ready");
             return false;
         }

@@ -247,9 +247,8 @@ float *mi_fold_find(const MiFold *f, const MiSource *source, const MiGrid *grid,
     const MiFold         of = { f->from, f->gain, f->bias, f->n, f->unit, f->repeat, to };
     const MiWeight      *exact = f->gain ? f->gain : f->bias;
     g_autofree float    *values = exact ? vector(source, exact, error) : NULL, *scales = g_try_new(float, (gsize)f->n);
-    int64_t              n = 0;
+    MiInputs             x;
     double               alpha = 0;
-    const float         *hessian = mi_calibration_hessian(c, name, &n);
 
     if (exact && !values)
         return NULL;
@@ -258,11 +257,11 @@ float *mi_fold_find(const MiFold *f, const MiSource *source, const MiGrid *grid,
             return NULL;
         g_ptr_array_add(to, &matrices[k]);
     }
-    if (!scales || !hessian) {
+    if (!scales || !mi_calibration_inputs(c, name, &x)) {
         g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no sums for it, or no memory", name);
         return NULL;
     }
-    if (!mi_fold_search(&of, grid, hessian, mi_calibration_magnitudes(c, name), values, scales, &alpha, error) ||
+    if (!mi_fold_search(&of, grid, x.sums, x.magnitudes, values, scales, &alpha, error) ||
         !(alpha == 0 || (fold_into(source, f->gain, true, scales, folder, error) &&
                          fold_into(source, f->bias, !f->gain, scales, folder, error))) ||
         !mi_quantized_save(folder, f->from->name, "scales", scales, (size_t)f->n * sizeof *scales, error))

@@ -14,7 +14,8 @@ bool mi_rounding_new(MiRounding *r, const MiWeight *w, const MiGrid *grid, int64
     const gsize   n = (gsize)out * (gsize)in, groups = (gsize)out * (gsize)n_groups;
 
     *r = (MiRounding){ .out = out, .in = in, .group = group, .groups = n_groups, .w = g_try_new(float, n),
-                       .codes = g_try_new(uint8_t, n), .scales = g_try_new(float, groups), .zeros = g_try_new(uint8_t, groups) };
+                       .codes = g_try_new(uint8_t, n), .scales = g_try_new(float, groups), .zeros = g_try_new(uint8_t, groups),
+                       .e4m3 = grid->e4m3 };
     if (!r->w || !r->codes || !r->scales || !r->zeros) {
         g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for it as f32", w->name);
         mi_rounding_free(r);
@@ -95,11 +96,20 @@ static void fit_rows(void *user, int part, int n_parts)
             low = MIN(low, w[i]);
             high = MAX(high, w[i]);
         }
-        mi_grid_range(x->grid, low, high, &r->scales[k], &r->zeros[k]);
+        if (r->e4m3)
+            r->scales[k] = mi_scale_for(MI_F8, MAX(high, -low)), r->zeros[k] = 0;
+        else
+            mi_grid_range(x->grid, low, high, &r->scales[k], &r->zeros[k]);
     }
 }
 
 void mi_rounding_fit(MiRounding *r, const MiGrid *grid) { mi_on_processors(fit_rows, &(Rows){ r, grid }); }
+
+static void nearest_numbers(const float *w, int64_t n, float scale, uint8_t *codes)
+{
+    for (int64_t i = 0; i < n; i++)
+        codes[i] = mi_number_to_f8(w[i] / scale);
+}
 
 MI_ON_ANY_MACHINE
 static void nearest_codes(const float *w, int64_t n, float scale, float zero, float top, uint8_t *codes)
@@ -117,17 +127,26 @@ static void round_rows(void *user, int part, int n_parts)
     const float       top = (float)((1 << x->grid->bits) - 1);
 
     for (int64_t k = r->out * r->groups * part / n_parts; k < r->out * r->groups * (part + 1) / n_parts; k++)
-        nearest_codes(r->w + group_begin(r, k), group_columns(r, k), r->scales[k], r->zeros[k], top, r->codes + group_begin(r, k));
+        if (r->e4m3)
+            nearest_numbers(r->w + group_begin(r, k), group_columns(r, k), r->scales[k], r->codes + group_begin(r, k));
+        else
+            nearest_codes(r->w + group_begin(r, k), group_columns(r, k), r->scales[k], r->zeros[k], top,
+                          r->codes + group_begin(r, k));
 }
 
 void mi_round_nearest(MiRounding *r, const MiGrid *grid) { mi_on_processors(round_rows, &(Rows){ r, grid }); }
 
 static uint8_t code_of(const MiGrid *grid, float w, float scale, uint8_t zero)
 {
+    if (grid->e4m3)
+        return mi_number_to_f8(w / scale);
     return (uint8_t)CLAMP(rintf(w / scale) + (float)zero, 0, (float)((1 << grid->bits) - 1));
 }
 
-static float value_of(uint8_t code, float scale, uint8_t zero) { return scale * (float)((int)code - (int)zero); }
+static float value_of(const MiRounding *r, uint8_t code, int64_t group)
+{
+    return r->scales[group] * (r->e4m3 ? mi_number_from_f8(code) : (float)((int)code - (int)r->zeros[group]));
+}
 
 /* ---- GPTQ ------------------------------------------------------------------------ */
 
@@ -153,7 +172,7 @@ static void round_block(void *user, int part, int n_parts)
             const float  *u = x->u + k * r->in;
             const int64_t at = x->order[k], g = o * r->groups + at / r->group;
             const uint8_t code = code_of(x->grid, w[k], r->scales[g], r->zeros[g]);
-            const float   e = (w[k] - value_of(code, r->scales[g], r->zeros[g])) / u[k];
+            const float   e = (w[k] - value_of(r, code, g)) / u[k];
 
             r->codes[o * r->in + at] = code;
             x->error[(k - x->first) * r->out + o] = e;
@@ -171,8 +190,8 @@ static int largest_first(const void *a, const void *b)
     return x->key != y->key ? (x->key < y->key) - (x->key > y->key) : x->column - y->column;
 }
 
-/* h in the order of its diagonal, dampened, as u; columns that no input reaches stand alone. */
-static bool factor(const float *h, int64_t n, float *u, int32_t *order)
+/* h in the order of its diagonal, with `damp` of its mean added, as u; columns that no input reaches stand alone. */
+static bool factor(const float *h, int64_t n, double damp, float *u, int32_t *order)
 {
     g_autofree Key *keys = g_try_new(Key, (gsize)n);
     double          mean = 0;
@@ -184,20 +203,16 @@ static bool factor(const float *h, int64_t n, float *u, int32_t *order)
         mean += (double)h[i * n + i] / (double)n;
     }
     qsort(keys, (size_t)n, sizeof *keys, largest_first);
-    for (double damp = 0.01; damp < 1.5; damp *= 10) {
-        for (int64_t i = 0; i < n; i++) {
-            order[i] = keys[i].column;
-            for (int64_t j = i; j < n; j++)
-                u[i * n + j] = h[keys[i].column * n + keys[j].column];
-            u[i * n + i] += (float)(damp * mean) + (keys[i].key == 0 ? 1 : 0);
-        }
-        if (mi_inverse_factor(u, n))
-            return true;
+    for (int64_t i = 0; i < n; i++) {
+        order[i] = keys[i].column;
+        for (int64_t j = i; j < n; j++)
+            u[i * n + j] = h[keys[i].column * n + keys[j].column];
+        u[i * n + i] += (float)(damp * mean) + (keys[i].key == 0 ? 1 : 0);
     }
-    return false;
+    return mi_inverse_factor(u, n);
 }
 
-bool mi_round_gptq(MiRounding *r, const MiGrid *grid, const float *hessian)
+static bool gptq(MiRounding *r, const MiGrid *grid, const float *hessian, double damp)
 {
     const int64_t       in = r->in, out = r->out;
     g_autofree float   *u = g_try_new(float, (gsize)in * (gsize)in), *w = g_try_new(float, (gsize)out * (gsize)in);
@@ -205,7 +220,7 @@ bool mi_round_gptq(MiRounding *r, const MiGrid *grid, const float *hessian)
     g_autofree int32_t *order = g_try_new(int32_t, (gsize)in);
     Gptq                x = { r, grid, u, w, error, order, 0, 0 };
 
-    if (!u || !w || !error || !order || !factor(hessian, in, u, order))
+    if (!u || !w || !error || !order || !factor(hessian, in, damp, u, order))
         return false;
     for (int64_t o = 0; o < out; o++)
         for (int64_t k = 0; k < in; k++)
@@ -220,9 +235,55 @@ bool mi_round_gptq(MiRounding *r, const MiGrid *grid, const float *hessian)
     return true;
 }
 
-/* ---- how good it is ----------------------------------------------------------------- */
+enum { SAMPLE = 64 /* rows or a few more, whose outputs are looked at */ };
 
-enum { SAMPLE = 64 /* rows or a few more, of the outputs: each costs in^2 */ };
+/* Each step-th row, not yet rounded. */
+static bool sampled(const MiRounding *r, MiRounding *out)
+{
+    const int64_t step = mi_sampled_rows(r->out, SAMPLE), rows = (r->out + step - 1) / step;
+
+    *out = *r;
+    out->out = rows;
+    out->w = g_try_new(float, (gsize)(rows * r->in));
+    out->codes = g_try_new(uint8_t, (gsize)(rows * r->in));
+    out->scales = g_try_new(float, (gsize)(rows * r->groups));
+    out->zeros = g_try_new(uint8_t, (gsize)(rows * r->groups));
+    if (!out->w || !out->codes || !out->scales || !out->zeros)
+        return false;
+    for (int64_t o = 0; o < rows; o++) {
+        memcpy(out->w + o * r->in, r->w + o * step * r->in, (size_t)r->in * sizeof *r->w);
+        memcpy(out->scales + o * r->groups, r->scales + o * step * r->groups, (size_t)r->groups * sizeof *r->scales);
+        memcpy(out->zeros + o * r->groups, r->zeros + o * step * r->groups, (size_t)r->groups);
+    }
+    return true;
+}
+
+bool mi_round_gptq(MiRounding *r, const MiGrid *grid, const MiInputs *x)
+{
+    static const double dampings[] = { 0.01, 0.1, 1 };
+    double              best = -1, damp = 0;
+    MiRounding          some = { 0 };
+
+    if (x->rows && !sampled(r, &some)) {
+        mi_rounding_free(&some);
+        return false;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(dampings); i++) {
+        if (!gptq(x->rows ? &some : r, grid, x->sums, dampings[i]))
+            continue;
+        if (!x->rows)
+            return true;
+        const double e = mi_rounding_error(&some, x).outputs;
+        if (e >= 0 && (best < 0 || e < best)) {
+            best = e;
+            damp = dampings[i];
+        }
+    }
+    mi_rounding_free(&some);
+    return best >= 0 && gptq(r, grid, x->sums, damp);
+}
+
+/* ---- how good it is ----------------------------------------------------------------- */
 
 typedef struct {
     const MiRounding *r;
@@ -242,7 +303,7 @@ static void error_rows(void *user, int part, int n_parts)
         for (int64_t i = 0; i < r->in; i++) {
             const int64_t g = o * r->groups + i / r->group, at = i * x->sampled + o / x->step;
             const float   back = (r->rows ? r->rows[o] : 1) / (r->columns ? r->columns[i] : 1), w = r->w[o * r->in + i];
-            const float   d = (value_of(r->codes[o * r->in + i], r->scales[g], r->zeros[g]) - w) * back;
+            const float   d = (value_of(r, r->codes[o * r->in + i], g) - w) * back;
             sums[0] += (double)d * (double)d;
             sums[1] += (double)(w * back) * (double)(w * back);
             if (x->off && o % x->step == 0) {
@@ -252,23 +313,40 @@ static void error_rows(void *user, int part, int n_parts)
         }
 }
 
-MiRoundingError mi_rounding_error(const MiRounding *r, const float *hessian)
+/* |X d|^2, d [in][rows], turned; < 0: no memory. */
+static double energy(const MiInputs *x, const float *d, int64_t rows)
+{
+    g_autofree float *y = NULL; /* [rows][held] */
+    double            sum = 0;
+
+    if (!x->rows)
+        return mi_quadratic(x->sums, d, x->n, rows);
+    if (!(y = g_try_new0(float, (gsize)(rows * x->rows))))
+        return -1;
+    mi_product(&(MiProduct){ .c = y, .ldc = x->rows, .a = d, .lda = rows, .x = x->held, .ldx = x->rows, .nt = x->n, .ni = rows,
+                             .nj = x->rows, .sign = 1 });
+    for (int64_t i = 0; i < rows * x->rows; i++)
+        sum += (double)y[i] * (double)y[i];
+    return sum;
+}
+
+MiRoundingError mi_rounding_error(const MiRounding *r, const MiInputs *x)
 {
     const guint        parts = MAX(g_get_num_processors(), 1);
     const int64_t      step = mi_sampled_rows(r->out, SAMPLE), sampled = (r->out + step - 1) / step;
     g_autofree double *sums = g_new0(double, 2 * parts);
-    g_autofree float  *off = hessian ? g_try_new(float, (gsize)(r->in * sampled)) : NULL;
-    g_autofree float  *w = hessian ? g_try_new(float, (gsize)(r->in * sampled)) : NULL;
+    g_autofree float  *off = x ? g_try_new(float, (gsize)(r->in * sampled)) : NULL;
+    g_autofree float  *w = x ? g_try_new(float, (gsize)(r->in * sampled)) : NULL;
     double             s[2] = { 0 };
 
     if (!off || !w)
-        hessian = NULL;
-    mi_on_processors(error_rows, &(Errors){ r, step, sampled, hessian ? off : NULL, w, sums });
+        x = NULL;
+    mi_on_processors(error_rows, &(Errors){ r, step, sampled, x ? off : NULL, w, sums });
     for (guint i = 0; i < 2 * parts; i++)
         s[i % 2] += sums[i];
     MiRoundingError e = { s[1] > 0 ? sqrt(s[0] / s[1]) : 0, -1, -1 };
-    if (hessian) {
-        const double of = mi_quadratic(hessian, w, r->in, sampled), d = mi_quadratic(hessian, off, r->in, sampled);
+    if (x) {
+        const double of = energy(x, w, sampled), d = energy(x, off, sampled);
         e.outputs = of > 0 ? sqrt(MAX(d, 0) / of) : of < 0 ? -1 : 0;
     }
     return e;

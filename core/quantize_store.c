@@ -11,7 +11,7 @@ typedef struct {
     char    magic[8]; /* with the layout's version */
     char    storage[8];
     int64_t out, in, group;
-    int32_t bits, symmetric;
+    int32_t bits, symmetric; /* E4M3 is known by its storage */
     double  weights, outputs, nearest; /* MiRoundingError */
 } Header; /* 72 bytes; what follows it is as `storage` says */
 
@@ -64,6 +64,8 @@ static size_t payload(const char *storage, int64_t out, int64_t in, const MiGrid
         return (size_t)(words(in, g->bits) * out * 4 + groups * out * 2 + groups * words(out, g->bits) * 4);
     if (strcmp(storage, "q4_0") == 0 || strcmp(storage, "q8_0") == 0)
         return (size_t)(out * (in / 32)) * (strcmp(storage, "q4_0") == 0 ? 18 : 34);
+    if (strcmp(storage, "fp8") == 0)
+        return (size_t)(out * in + out * 2);
     return (size_t)(out * words(in, g->bits) * 4 + out * groups * 2) + (g->symmetric ? 0 : (size_t)(words(out, g->bits) * groups * 4));
 }
 
@@ -104,6 +106,14 @@ static void store_across(const MiRounding *r, const MiGrid *grid, uint8_t *to)
         }
 }
 
+/* E4M3, row by row, then a bf16 scale for each. */
+static void store_numbers(const MiRounding *r, const MiGrid *grid, uint8_t *to)
+{
+    (void)grid;
+    memcpy(to, r->codes, (size_t)(r->out * r->in));
+    mi_numbers_to(MI_BF16, r->scales, r->out, to + r->out * r->in);
+}
+
 /* GGUF's: f16 scale, then 32 codes: of 4 bits those of the first half in the low nibbles; of 8 as signed. */
 static void store_blocks(const MiRounding *r, const MiGrid *grid, uint8_t *to)
 {
@@ -114,6 +124,16 @@ static void store_blocks(const MiRounding *r, const MiGrid *grid, uint8_t *to)
         for (int i = 0; i < (grid->bits == 4 ? 16 : 32); i++)
             *to++ = grid->bits == 4 ? (uint8_t)(q[i] | q[16 + i] << 4) : q[i] ^ 0x80;
     }
+}
+
+typedef void (*Store)(const MiRounding *, const MiGrid *, uint8_t *to);
+
+static Store store_as(const char *storage)
+{
+    return strcmp(storage, "ct") == 0     ? store_packed
+           : strcmp(storage, "gptq") == 0 ? store_across
+           : strcmp(storage, "fp8") == 0  ? store_numbers
+                                          : store_blocks;
 }
 
 GBytes *mi_rounding_store(const MiRounding *r, const MiGrid *grid, const char *storage, const MiRoundingError *e)
@@ -128,7 +148,7 @@ GBytes *mi_rounding_store(const MiRounding *r, const MiGrid *grid, const char *s
     memcpy(h.magic, magic, sizeof magic);
     g_strlcpy(h.storage, storage, sizeof h.storage);
     memcpy(data, &h, sizeof h);
-    (strcmp(storage, "ct") == 0 ? store_packed : strcmp(storage, "gptq") == 0 ? store_across : store_blocks)(r, grid, data + sizeof h);
+    store_as(storage)(r, grid, data + sizeof h);
     return g_bytes_new_take(data, sizeof h + bytes);
 }
 
@@ -173,21 +193,30 @@ static void as_gptq(MiQuant *q, const MiGrid *grid)
     q->zeros = behind + q->n_groups * q->out * 2;
 }
 
+static void as_numbers(MiQuant *q, const MiGrid *grid)
+{
+    (void)grid;
+    q->codes_as = MI_CODES_F8;
+    q->scales = (const uint8_t *)q->codes + q->out * q->in;
+    q->scale_dtype = MI_BF16;
+    q->scale_row = q->scale_group = 1;
+}
+
 /* w as what lies at `data`. */
 static void replace(MiWeight *w, MiQuant *q, const uint8_t *data, size_t bytes, const MiGrid *grid, const char *storage)
 {
     const int64_t out = w->shape[0], in = w->shape[1];
-    const bool    packed = strcmp(storage, "ct") == 0, gptq = strcmp(storage, "gptq") == 0;
+    const bool    packed = strcmp(storage, "ct") == 0, gptq = strcmp(storage, "gptq") == 0, numbers = strcmp(storage, "fp8") == 0;
 
     w->data = data;
     w->bytes = bytes;
     w->quant = NULL;
-    w->format = gptq ? "gptq" : !packed ? storage : grid->bits == 4 ? "ct_int4" : "ct_int8";
-    if (!packed && !gptq)
+    w->format = !packed ? storage : grid->bits == 4 ? "ct_int4" : "ct_int8";
+    if (!packed && !gptq && !numbers)
         return;
     *q = (MiQuant){ .bits = grid->bits, .out = out, .in = in, .codes = data, .n_groups = groups_of(grid, in),
                     .group_in = grid->group ? MIN(grid->group, in) : in, .group_out = 1, .scale_dtype = MI_F16 };
-    (packed ? as_packed : as_gptq)(q, grid);
+    (packed ? as_packed : gptq ? as_gptq : as_numbers)(q, grid);
     w->bytes = (size_t)((const uint8_t *)q->scales - data);
     w->quant = q;
 }

@@ -57,6 +57,33 @@ python3 - <<-'END' >err 2>&1
 check "gptq: each matrix gives less error" $?
 status 0 "$mi" run -m gptq $run; check "and the result runs" $?
 
+# ---- E4M3
+status 0 "$mi" quantize model -o numbers --linear fp8 && status 0 "$mi" inspect numbers && grep -q ' fp8 *14 tensors' out &&
+	python3 $py e4m3 model numbers >err 2>&1
+check "fp8: a number of E4M3 each, the nearest" $?
+status 0 "$mi" convert numbers kept --to safetensors && cmp numbers/model.safetensors kept/model.safetensors >err
+check "convert keeps that, too" $?
+for i in rtn gptq; do # windows enough that some are held back
+	status 0 "$mi" quantize model -o n-$i --linear fp8 --method $i --calibrate text --windows 40 --window 16 --json && cp out $i.out || break
+done
+python3 - <<-'END' >err 2>&1
+	import json
+	a, b = json.load(open("gptq.out"))["matrices"], json.load(open("rtn.out"))["matrices"]
+	assert len(a) == len(b) == 14
+	assert all(x["output_error"] < y["output_error"] and x["error"] > y["error"] for x, y in zip(a, b)), (a, b)
+	END
+check "with gptq, too" $?
+for i in model n-rtn n-gptq; do status 0 "$mi" run -m $i $run && cp out $i.json || break; done
+python3 - <<-'END' >err 2>&1
+	import json
+	def off(name):
+	    a, b = (json.load(open(n))["prompt_logprobs"] for n in ("model.json", name))
+	    return max(abs(x["logprob"] - y["logprob"]) for x, y in zip(a, b))
+	print(off("n-rtn.json"), off("n-gptq.json"))
+	assert 0 < off("n-rtn.json") < 0.2 and 0 < off("n-gptq.json") < 0.3  # four ids that the text has nothing of
+	END
+check "both run, and are nearly the model" $?
+
 # ---- the layout of GPTQ
 status 0 "$mi" quantize model -o across --linear int4 --group 32 --layout gptq && python3 $py same across four >err 2>&1
 check "as GPTQ: the same matrices" $?
@@ -124,7 +151,11 @@ check "to the same result" $?
 
 refuses 78 'no multiple of 128; --group 64 divides it' "$mi" quantize model -o x --linear int4; check "a group that does not divide a row" $?
 refuses 74 'four exists' "$mi" quantize model -o four --linear int4 --group 32; check "a result that is there" $?
-refuses 64 "not one of int4, int8; did you mean int4" "$mi" quantize model -o x --linear int3; check "3 bits" $?
+refuses 64 "not one of int4, int8, fp8; did you mean int4" "$mi" quantize model -o x --linear int3; check "3 bits" $?
+refuses 64 "has a scale for a row" "$mi" quantize model -o x --linear fp8 --group 32; check "fp8 in groups" $?
+refuses 64 "awq is of integers" "$mi" quantize model -o x --linear fp8 --method awq --calibrate text; check "fp8 with awq" $?
+refuses 64 "gguf has no such" "$mi" quantize model -o x.gguf --linear fp8; check "fp8 in a GGUF" $?
+refuses 64 "fp8 has no zeros" "$mi" quantize model -o x --linear fp8 --asymmetric; check "fp8 with zeros" $?
 refuses 64 "not one of rtn, gptq, awq; did you mean awq" "$mi" quantize model -o x --linear int4 --method aqw; check "a method's name" $?
 refuses 64 "did you mean gptq" "$mi" quantize model -o x --linear int4 --layout gtpq; check "a layout's name" $?
 refuses 64 "is of safetensors" "$mi" quantize model -o x.gguf --linear int4 --layout gptq; check "a layout of a GGUF" $?
@@ -139,7 +170,7 @@ refuses 64 "groups of 32 only" "$mi" quantize model -o x.gguf --linear int4 --gr
 refuses 64 "have no zeros" "$mi" quantize model -o x.gguf --linear int4 --asymmetric; check "a GGUF with zeros" $?
 refuses 64 "-o OUT" "$mi" quantize model --linear int4; check "no place for it" $?
 if python3 -c 'import transformers, compressed_tensors, torch' 2>/dev/null; then
-	python3 - four zeros eight gptq awq <<-'END' >err 2>&1
+	python3 - four zeros eight gptq awq numbers n-gptq <<-'END' >err 2>&1
 	import json, subprocess, os, sys, torch, transformers as tf
 	ids = [1, 7, 40, 90, 12]
 	for name in sys.argv[1:]:

@@ -2,6 +2,7 @@
 
 usage: quantize.py outliers MODEL             some gains, rows of v and up 8 times as large, in place
        quantize.py nearest MODEL RESULT GROUP  codes, scales and zeros of RESULT are those of a slow rounding of MODEL
+       quantize.py e4m3 MODEL RESULT           the same of E4M3, of which each row has a scale
        quantize.py same A B                    two results stand for the same matrices
        quantize.py folded MODEL RESULT         what of MODEL was divided by scales is in RESULT, as values of bf16
        quantize.py interrupt FILE COMMAND...   the status of a command that gets SIGINT once that file is there
@@ -16,7 +17,7 @@ import sys
 import time
 import xml.etree.ElementTree
 
-FORMS = dict(F32="f", F16="e", I32="I", I64="q")
+FORMS = dict(F32="f", F16="e", I32="I", I64="q", F8_E4M3="B")
 
 
 def tensors(folder):
@@ -119,6 +120,28 @@ def nearest(model, result, size):
                 assert codes[o][i] == want or abs(exact % 1 - 0.5) < 1e-4, (base, o, i, codes[o][i], exact)
 
 
+def number(code):
+    exponent, fraction = code >> 3 & 15, code & 7
+    return (-1 if code & 128 else 1) * ((8 + fraction) * 2.0 ** (exponent - 10) if exponent else fraction * 2.0 ** -9)
+
+
+def e4m3(model, result):
+    c, was, now = config(result), tensors(model), tensors(result)
+    weights = c["config_groups"]["group_0"]["weights"]
+    assert c["format"] == "float-quantized" and (weights["type"], weights["strategy"], weights["num_bits"]) == ("float", "channel", 8), c
+    numbers = sorted(number(code) for code in range(256) if code & 127 != 127)
+    for base in bases(was):
+        (out, columns), w = was[base + ".weight"]
+        (shape, codes), (rows, scales) = now[base + ".weight"], now[base + ".weight_scale"]
+        assert (shape, rows) == ([out, columns], [out, 1]), base
+        for o in range(out):
+            row, scale = w[o * columns:(o + 1) * columns], scales[o]
+            assert 448 * scale >= max(map(abs, row)) > 440 * scale, (base, o, scale)
+            for x, code in zip(row, codes[o * columns:(o + 1) * columns]):
+                off = min(abs(n * scale - x) for n in numbers)
+                assert abs(number(code) * scale - x) <= off + 1e-6 * abs(x), (base, o, x / scale, number(code))
+
+
 def same(a, b):
     x, y = tensors(a), tensors(b)
     found = [name[:-8] for name in x if name.endswith(".qweight")] or [name[:-14] for name in x if name.endswith(".weight_packed")]
@@ -168,4 +191,4 @@ def interrupt(file, *command):
 
 
 if __name__ == "__main__":
-    dict(outliers=outliers, nearest=nearest, same=same, folded=folded, interrupt=interrupt, plot=plot)[sys.argv[1]](*sys.argv[2:])
+    dict(outliers=outliers, nearest=nearest, e4m3=e4m3, same=same, folded=folded, interrupt=interrupt, plot=plot)[sys.argv[1]](*sys.argv[2:])

@@ -104,7 +104,7 @@ static MiRounding rounding(int64_t out, int64_t in, const MiGrid *g)
 
 static void rounds_to_the_nearest(void **state)
 {
-    static const MiGrid grids[] = { { 4, 32, true }, { 4, 32, false }, { 8, 0, true }, { 8, 32, false } };
+    static const MiGrid grids[] = { { 4, 32, true, false }, { 4, 32, false, false }, { 8, 0, true, false }, { 8, 32, false, false } };
 
     (void)state;
     for (size_t k = 0; k < G_N_ELEMENTS(grids); k++) {
@@ -128,9 +128,57 @@ static void rounds_to_the_nearest(void **state)
     }
 }
 
+/* What a code of E4M3 stands for, by its definition. */
+static double e4m3(int code)
+{
+    const int exponent = code >> 3 & 15, fraction = code & 7;
+    return (code & 128 ? -1 : 1) * (exponent ? ldexp(8 + fraction, exponent - 10) : ldexp(fraction, -9));
+}
+
+/* The code with the number next to x. */
+static int nearest_e4m3(double x)
+{
+    int best = 0;
+
+    for (int code = 0; code < 256; code++)
+        if ((code & 127) != 127 && fabs(e4m3(code) - x) < fabs(e4m3(best) - x))
+            best = code;
+    return best;
+}
+
+static void rounds_to_e4m3(void **state)
+{
+    const MiGrid g = { .bits = 8, .symmetric = true, .e4m3 = true };
+    MiRounding   r = rounding(5, 96, &g);
+    int          odd = 0;
+
+    (void)state;
+    r.e4m3 = true;
+    for (int i = 0; i < 5 * 96; i++)
+        r.w[i] *= i < 96 ? 1e-3f : i % 96 == 5 ? 30.0f : 1.0f;
+    memset(r.w + 96, 0, 96 * sizeof *r.w);
+    mi_rounding_fit(&r, &g);
+    mi_round_nearest(&r, &g);
+    for (int64_t i = 0; i < 5 * 96; i++) {
+        const double scale = (double)r.scales[i / 96], x = (double)r.w[i] / scale, got = e4m3(r.codes[i]);
+        float        largest = 0;
+        uint32_t     bits;
+        for (int64_t k = i / 96 * 96; k < i / 96 * 96 + 96; k++)
+            largest = MAX(largest, fabsf(r.w[k]));
+        memcpy(&bits, &r.scales[i / 96], sizeof bits);
+        assert_true((bits & 0xffff) == 0); /* of bf16, and the least of it that leaves no number too large */
+        assert_true(largest == 0 || (largest <= 448 * r.scales[i / 96] && largest * 130 / 128 > 448 * r.scales[i / 96]));
+        if (!(fabs(got - x) <= fabs(e4m3(nearest_e4m3(x)) - x) + 1e-6 * fabs(x)))
+            fail_msg("%g became %g, not %g", x, got, e4m3(nearest_e4m3(x)));
+        odd += r.codes[i] & 1;
+    }
+    assert_true(odd > 96);
+    mi_rounding_free(&r);
+}
+
 /* The paper's section 3: after each column what is left takes up its error by the inverse of the Hessian of what is left,
  * which is eliminated from; in f64.  order: of the columns. */
-static void slowly(const MiRounding *r, const float *h, const int *order, uint8_t *codes)
+static void slowly(const MiRounding *r, const float *h, double damp, const int *order, uint8_t *codes)
 {
     const int64_t      n = r->in;
     g_autofree double *a = g_new(double, 2 * n * n), *w = g_new(double, n);
@@ -140,7 +188,7 @@ static void slowly(const MiRounding *r, const float *h, const int *order, uint8_
         mean += (double)h[i * n + i] / (double)n;
     for (int64_t i = 0; i < n; i++) { /* [H 1], then Gauss and Jordan: [1 inverse] */
         for (int64_t j = 0; j < n; j++) {
-            a[i * 2 * n + j] = (double)h[MIN(i, j) * n + MAX(i, j)] + (i == j ? 0.01 * mean + (h[i * n + i] == 0) : 0);
+            a[i * 2 * n + j] = (double)h[MIN(i, j) * n + MAX(i, j)] + (i == j ? damp * mean + (h[i * n + i] == 0) : 0);
             a[i * 2 * n + n + j] = i == j;
         }
     }
@@ -164,8 +212,9 @@ static void slowly(const MiRounding *r, const float *h, const int *order, uint8_
         for (int64_t k = 0; k < n; k++) {
             const int     q = order[k];
             const int64_t g = o * r->groups + q / (n / r->groups);
-            const double  scale = (double)r->scales[g], zero = r->zeros[g], code = CLAMP(rint(w[q] / scale) + zero, 0, 15);
-            const double  e = (w[q] - scale * (code - zero)) / inverse[q * n + q], d = inverse[q * n + q];
+            const double  scale = (double)r->scales[g], zero = r->zeros[g];
+            const int     code = r->e4m3 ? nearest_e4m3(w[q] / scale) : (int)CLAMP(rint(w[q] / scale) + zero, 0, 15);
+            const double  back = scale * (r->e4m3 ? e4m3(code) : code - zero), d = inverse[q * n + q], e = (w[q] - back) / d;
             codes[o * n + q] = (uint8_t)code;
             for (int64_t i = 0; i < n; i++)
                 w[i] -= e * inverse[q * n + i];
@@ -188,7 +237,7 @@ static int          larger(const void *a, const void *b)
 
 static void gptq_is_the_papers(void **state)
 {
-    static const MiGrid grids[] = { { 4, 32, true }, { 4, 64, false } };
+    static const MiGrid grids[] = { { 4, 32, true, false }, { 4, 64, false, false }, { 8, 0, true, true } };
 
     (void)state;
     for (size_t k = 0; k < G_N_ELEMENTS(grids); k++) {
@@ -203,12 +252,14 @@ static void gptq_is_the_papers(void **state)
         diagonal_of = h;
         diagonal_n = in;
         qsort(order, (size_t)in, sizeof *order, larger);
+        r.e4m3 = grids[k].e4m3;
         mi_rounding_fit(&r, &grids[k]);
         mi_round_nearest(&r, &grids[k]);
-        const MiRoundingError nearest = mi_rounding_error(&r, h);
-        assert_true(mi_round_gptq(&r, &grids[k], h));
-        const MiRoundingError made_up = mi_rounding_error(&r, h);
-        slowly(&r, h, order, want);
+        const MiInputs        inputs = { .n = in, .sums = h };
+        const MiRoundingError nearest = mi_rounding_error(&r, &inputs);
+        assert_true(mi_round_gptq(&r, &grids[k], &inputs));
+        const MiRoundingError made_up = mi_rounding_error(&r, &inputs);
+        slowly(&r, h, 0.01, order, want);
         for (int64_t i = 0; i < out * in; i++)
             same += r.codes[i] == want[i];
         if (same < out * in * 99 / 100) /* what is rounded last may be at the middle of two */
@@ -220,10 +271,85 @@ static void gptq_is_the_papers(void **state)
     }
 }
 
+/* Fewer rows than inputs in the sums, so that what is made up for is mostly chance: of the three dampings that is taken which is
+ * the best for rows held back, each tried slowly, its error taken row by row. */
+static void rows_held_back_choose_the_damping(void **state)
+{
+    static const double dampings[] = { 0.01, 0.1, 1 };
+    static const struct { int rows; float noise; } texts[] = { { 60, 1 }, { 4000, 1 } };
+    const MiGrid        g = { 4, 32, true, false };
+    enum { OUT = 6, IN = 128, HELD = 150 };
+    int                 chosen[2] = { 0 };
+
+    (void)state;
+    for (size_t k = 0; k < G_N_ELEMENTS(texts); k++) {
+        g_autofree float   *h = g_new0(float, IN * IN), *held = g_new(float, IN * HELD);
+        g_autofree uint8_t *want = g_new(uint8_t, OUT * IN);
+        MiRounding          r = rounding(OUT, IN, &g);
+        int                 order[IN], same = 0;
+        double              best = -1, worst = 0, energy = 0;
+
+        for (int t = 0; t < texts[k].rows + HELD; t++) { /* a few things that inputs have in common, and noise */
+            float common[4], x[IN];
+            for (int i = 0; i < 4; i++)
+                common[i] = 2 * uniform();
+            for (int i = 0; i < IN; i++)
+                x[i] = (common[i % 4] + texts[k].noise * uniform()) * (i % 7 == 0 ? 4.0f : 1.0f);
+            for (int i = 0; i < IN; i++)
+                if (t >= texts[k].rows)
+                    held[i * HELD + t - texts[k].rows] = x[i];
+                else
+                    for (int j = 0; j < IN; j++)
+                        h[i * IN + j] += x[i] * x[j];
+        }
+        for (int i = 0; i < IN; i++)
+            order[i] = i;
+        diagonal_of = h;
+        diagonal_n = IN;
+        qsort(order, IN, sizeof *order, larger);
+        mi_rounding_fit(&r, &g);
+        for (int d = 0; d < 3; d++) {
+            g_autofree uint8_t *codes = g_new(uint8_t, OUT * IN);
+            double              off = 0;
+            slowly(&r, h, dampings[d], order, codes);
+            energy = 0;
+            for (int o = 0; o < OUT; o++)
+                for (int t = 0; t < HELD; t++) {
+                    double y = 0, all = 0;
+                    for (int i = 0; i < IN; i++) {
+                        const int at = o * IN + i, group = o * 4 + i / 32;
+                        y += ((double)r.scales[group] * (codes[at] - 8) - (double)r.w[at]) * (double)held[i * HELD + t];
+                        all += (double)r.w[at] * (double)held[i * HELD + t];
+                    }
+                    off += y * y;
+                    energy += all * all;
+                }
+            worst = MAX(worst, off);
+            if (best < 0 || off < best) {
+                best = off;
+                chosen[k] = d;
+                memcpy(want, codes, OUT * IN);
+            }
+        }
+        const MiInputs inputs = { .n = IN, .sums = h, .held = held, .rows = HELD };
+        assert_true(mi_round_gptq(&r, &g, &inputs));
+        for (int i = 0; i < OUT * IN; i++)
+            same += r.codes[i] == want[i];
+        if (same < OUT * IN * 98 / 100)
+            fail_msg("text %d: %d of %d codes are those of damping %g", (int)k, same, OUT * IN, dampings[chosen[k]]);
+        const double e = mi_rounding_error(&r, &inputs).outputs;
+        if (!(fabs(e - sqrt(best / energy)) < 0.03 * e))
+            fail_msg("text %d: error %g, not %g", (int)k, e, sqrt(best / energy));
+        assert_true(best < 0.95 * worst);
+        mi_rounding_free(&r);
+    }
+    assert_true(chosen[0] > chosen[1]); /* the more rows, the less is added */
+}
+
 /* The figures themselves, against their definition. */
 static void errors_are_what_they_say(void **state)
 {
-    const MiGrid      g = { 4, 32, true };
+    const MiGrid      g = { 4, 32, true, false };
     MiRounding        r = rounding(3, 64, &g);
     g_autofree float *x = floats(50 * 64), *h = g_new0(float, 64 * 64);
     double            sums[4] = { 0 };
@@ -252,7 +378,7 @@ static void errors_are_what_they_say(void **state)
             sums[3] += y * y;
         }
     }
-    const MiRoundingError e = mi_rounding_error(&r, h);
+    const MiRoundingError e = mi_rounding_error(&r, &(MiInputs){ .n = 64, .sums = h });
     assert_true(fabs(e.weights - sqrt(sums[0] / sums[1])) < 1e-5);
     assert_true(fabs(e.outputs - sqrt(sums[2] / sums[3])) < 1e-4);
     assert_true(mi_rounding_error(&r, NULL).outputs < 0);
@@ -327,7 +453,7 @@ static float *inputs(float *hessian, float *magnitudes)
 /* Every alpha tried with the inputs themselves: the one that is found is the best of them, and its scales are what they should. */
 static void searches_scales(void **state)
 {
-    static const MiGrid grids[] = { { 4, 32, true }, { 4, 64, false } };
+    static const MiGrid grids[] = { { 4, 32, true, false }, { 4, 64, false, false } };
     const MiFormat      format = { .struct_size = sizeof format, .decode = decode };
     const MiSource      source = { &format, NULL };
 
@@ -378,7 +504,7 @@ static void searches_scales(void **state)
 /* Every range tried, in f64, for each group with the inputs of its columns alone. */
 static void chooses_ranges(void **state)
 {
-    static const MiGrid grids[] = { { 4, 32, true }, { 4, 64, false }, { 4, 0, true } };
+    static const MiGrid grids[] = { { 4, 32, true, false }, { 4, 64, false, false }, { 4, 0, true, false } };
 
     (void)state;
     for (size_t k = 0; k < G_N_ELEMENTS(grids); k++) {
@@ -386,7 +512,7 @@ static void chooses_ranges(void **state)
         const int64_t     group = g->group ? g->group : AWQ_IN, groups = (AWQ_IN + group - 1) / group;
         g_autofree float *h = g_new0(float, AWQ_IN * AWQ_IN), *mean = g_new0(float, AWQ_IN), *x = inputs(h, mean);
         g_autofree float *columns = g_new(float, AWQ_IN);
-        MiRounding        r = rounding(7, AWQ_IN, &(MiGrid){ g->bits, 32, true });
+        MiRounding        r = rounding(7, AWQ_IN, &(MiGrid){ g->bits, 32, true, false });
         int               clipped = 0;
         r.group = group;
         r.groups = groups;
@@ -432,5 +558,6 @@ static void chooses_ranges(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(multiplies), cmocka_unit_test(factors), cmocka_unit_test(rounds_to_the_nearest),
-          cmocka_unit_test(gptq_is_the_papers), cmocka_unit_test(errors_are_what_they_say), cmocka_unit_test(searches_scales),
-          cmocka_unit_test(chooses_ranges));
+          cmocka_unit_test(errors_are_what_they_say), cmocka_unit_test(searches_scales),
+          cmocka_unit_test(chooses_ranges), cmocka_unit_test(gptq_is_the_papers),
+          cmocka_unit_test(rounds_to_e4m3), cmocka_unit_test(rows_held_back_choose_the_damping));

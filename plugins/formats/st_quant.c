@@ -5,6 +5,7 @@
 #include <string.h>
 
 static bool is_gptq(const MiQuant *q) { return q->codes_as == MI_CODES_ACROSS; }
+static bool is_e4m3(const MiQuant *q) { return q->codes_as == MI_CODES_F8; }
 
 bool mi_st_packable(const MiWeight *w)
 {
@@ -14,6 +15,8 @@ bool mi_st_packable(const MiWeight *w)
         return false;
     if (is_gptq(q))
         return q->zeros_as == MI_ZEROS_ALONG && q->scale_row == 1 && q->scale_group == q->out;
+    if (is_e4m3(q))
+        return q->n_groups == 1 && q->scale_row == 1 && !q->group_of;
     return q->codes_as == MI_CODES_ALONG && !q->group_of && q->scale_group == 1 && q->scale_row == q->n_groups &&
            (q->n_groups == 1 || q->in % q->group_in == 0) && (q->zeros_as == MI_ZEROS_NONE || q->zeros_as == MI_ZEROS_DOWN);
 }
@@ -28,7 +31,8 @@ int mi_st_parts(const MiWeight *w, MiPart out[4])
     out[n++] = MI_PART_SCALES;
     if (w->quant->zeros_as != MI_ZEROS_NONE)
         out[n++] = MI_PART_ZEROS;
-    out[n++] = is_gptq(w->quant) ? MI_PART_GROUPS : MI_PART_SHAPE;
+    if (!is_e4m3(w->quant))
+        out[n++] = is_gptq(w->quant) ? MI_PART_GROUPS : MI_PART_SHAPE;
     return n;
 }
 
@@ -37,29 +41,31 @@ static int64_t words(const MiQuant *q, int64_t n) { return n / per_word(q) + (n 
 
 void mi_st_part_tensor(const MiWeight *w, MiPart part, MiPartTensor *t)
 {
-    static const char *const suffixes[2][6] = {
+    static const char *const suffixes[3][6] = {
         { "", ".weight_packed", ".weight_scale", ".weight_zero_point", ".weight_shape", "" },
         { "", ".qweight", ".scales", ".qzeros", "", ".g_idx" },
+        { "", ".weight", ".weight_scale", "", "", "" },
     };
     const MiQuant *q = w->quant;
-    const bool     gptq = is_gptq(q), vector = part == MI_PART_SHAPE || part == MI_PART_GROUPS;
+    const bool     gptq = is_gptq(q), numbers = is_e4m3(q) && part == MI_PART_CODES, vector = part == MI_PART_SHAPE || part == MI_PART_GROUPS;
     const int      base = (int)(strrchr(w->name, '.') - w->name);
     const MiDType  scale = q->scale_dtype;
     /* GPTQ's are the same, turned, but for the codes of a word, which go along the columns in both */
     const int64_t  rows = part == MI_PART_ZEROS ? words(q, q->out) : q->out;
-    const int64_t  columns = part == MI_PART_CODES ? words(q, q->in) : q->n_groups;
+    const int64_t  columns = numbers ? q->in : part == MI_PART_CODES ? words(q, q->in) : q->n_groups;
 
-    g_snprintf(t->name, sizeof t->name, "%.*s%s", base, w->name, suffixes[gptq][part]);
+    g_snprintf(t->name, sizeof t->name, "%.*s%s", base, w->name, suffixes[is_e4m3(q) ? 2 : gptq][part]);
     t->ndim = vector ? 1 : 2;
     t->shape[0] = part == MI_PART_SHAPE ? 2 : part == MI_PART_GROUPS ? q->in : gptq ? columns : rows;
     t->shape[1] = vector ? 1 : gptq ? rows : columns;
     t->dtype = part == MI_PART_SHAPE    ? "I64"
+               : numbers                ? "F8_E4M3"
                : part != MI_PART_SCALES ? "I32"
                : scale == MI_F32        ? "F32"
                : scale == MI_F16        ? "F16"
                                         : "BF16";
     t->bytes = (uint64_t)(t->shape[0] * t->shape[1]) *
-               (part == MI_PART_SHAPE ? 8 : part == MI_PART_SCALES ? mi_dtype_size(scale) : 4);
+               (part == MI_PART_SHAPE ? 8 : part == MI_PART_SCALES ? mi_dtype_size(scale) : numbers ? 1 : 4);
 }
 
 /* Rows of so many bytes. */
@@ -140,7 +146,7 @@ void mi_st_write_part(MiOut *o, const MiConversion *c, const MiWeight *w, MiPart
         if (is_gptq(q))
             write_lines(o, c, q->codes, words(q, q->in), q->out, 4, order);
         else
-            write_rows(o, c, q->codes, q->out, (size_t)words(q, q->in) * 4, order);
+            write_rows(o, c, q->codes, q->out, is_e4m3(q) ? (size_t)q->in : (size_t)words(q, q->in) * 4, order);
         break;
     case MI_PART_SCALES:
         if (is_gptq(q))
@@ -236,12 +242,12 @@ static char *tensors_config(const Found *f)
     const MiQuant   *q = f->kind.quant;
     g_autofree char *size = f->size ? g_strdup_printf("%" G_GINT64_FORMAT, f->size) : g_strdup("null");
 
-    return g_strdup_printf("{\n    \"quant_method\": \"compressed-tensors\",\n    \"format\": \"pack-quantized\",\n"
+    return g_strdup_printf("{\n    \"quant_method\": \"compressed-tensors\",\n    \"format\": \"%s-quantized\",\n"
                            "    \"quantization_status\": \"compressed\",\n    \"ignore\": [%s],\n"
                            "    \"config_groups\": {\"group_0\": {\"targets\": [\"Linear\"], \"input_activations\": null, "
-                           "\"output_activations\": null,\n      \"weights\": {\"num_bits\": %d, \"type\": \"int\", "
+                           "\"output_activations\": null,\n      \"weights\": {\"num_bits\": %d, \"type\": \"%s\", "
                            "\"strategy\": \"%s\", \"group_size\": %s, \"symmetric\": %s}}}\n  }",
-                           f->ignored->str, q->bits, f->size ? "group" : "channel", size,
+                           is_e4m3(q) ? "float" : "pack", f->ignored->str, q->bits, is_e4m3(q) ? "float" : "int", f->size ? "group" : "channel", size,
                            f->symmetric ? "true" : "false");
 }
 

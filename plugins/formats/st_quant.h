@@ -1,4 +1,5 @@
-/* st_quant.h - matrices that are quantised already, written as compressed-tensors' "pack-quantized" or as GPTQ. */
+/* st_quant.h - matrices that are quantised already, written as compressed-tensors' "pack-quantized" or, of E4M3,
+ * "float-quantized", or as GPTQ. */
 #ifndef MI_FORMATS_ST_QUANT_H
 #define MI_FORMATS_ST_QUANT_H
 
@@ -16,7 +17,7 @@ typedef struct {
 } MiPartTensor;
 
 /* Its codes lie as one of those layouts has them: words of a row's codes, a scale for groups of columns of a row; or words of a
- * column's, of groups too, with which group each column is of. */
+ * column's, of groups too, with which group each column is of; or E4M3 with a scale for a row. */
 bool mi_st_packable(const MiWeight *w);
 /* Those of the parts that it has, 4 at most; how many. */
 int mi_st_parts(const MiWeight *w, MiPart out[4]);
