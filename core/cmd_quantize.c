@@ -346,9 +346,10 @@ static bool round_by_method(const Job *j, MiRounding *r, const MiInputs *x, cons
         ok = ok && (j->grid.e4m3 || mi_rounding_clip(r, &j->grid, x->sums)) && mi_round_gptq(r, &j->grid, x);
     } else {
         mi_rounding_scale(r, columns, rows);
-        if ((ok = ok && mi_rounding_clip(r, &j->grid, x->sums)))
+        if ((ok = ok && mi_rounding_clip(r, &j->grid, x->sums) && mi_rounding_clip_together(r, &j->grid, x->sums)))
             mi_round_nearest(r, &j->grid);
     }
+    ok = ok && (j->grid.e4m3 || mi_rounding_level(r, x->sums)); /* scales of bf16 are too coarse for it */
     if (ok)
         *e = mi_rounding_error(r, x);
     e->nearest = nearest;

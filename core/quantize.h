@@ -53,6 +53,11 @@ void mi_round_nearest(MiRounding *, const MiGrid *);
  * Groups' scales are those that are there.  False: no memory, or no inverse. */
 bool mi_round_gptq(MiRounding *, const MiGrid *, const MiInputs *);
 
+/* What has the least error is too small, by about the square of it: scales of each row times what gives its outputs y' a slope
+ * of 1 upon those that are right, sum y y' = sum y y.  Errors by chance do not add up from layer to layer, this does.
+ * sums: of the inputs as they are.  False: no memory. */
+bool mi_rounding_level(MiRounding *, const float *sums);
+
 /* |W' - W| / |W|; with inputs also |X (W' - W)'| / |X W'|, of some of the rows, X being held rows where there are any, else those
  * of the sums; both of the matrix as it was.  nearest: the latter of the matrix rounded to the nearest. */
 typedef struct { double weights, outputs, nearest; /* < 0: not known */ } MiRoundingError;

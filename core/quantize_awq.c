@@ -235,3 +235,117 @@ bool mi_rounding_clip(MiRounding *r, const MiGrid *grid, const float *hessian)
     mi_on_processors(clip_rows, &(Clip){ r, grid, h });
     return true;
 }
+
+/* ---- ranges, one after the other --------------------------------------------------- */
+
+typedef struct {
+    MiRounding   *r;
+    const MiGrid *grid;
+    const float  *h;     /* [in][in] */
+    float        *y;     /* [out][in]: d H, d = W' - W as it was */
+    float        *d;     /* [in][out], turned */
+    float        *moved; /* [columns of the group][out]: by how much d moves */
+    int64_t       first, n; /* columns of the group */
+} Together;
+
+/* d' h d + 2 y' d, h of rows of `ld`; t [n]. */
+MI_ON_ANY_MACHINE
+static double more(const float *h, int64_t ld, const float *y, const float *d, int64_t n, float *t)
+{
+    double sum = 0;
+
+    memset(t, 0, (size_t)n * sizeof *t);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < n; j++)
+            t[j] += d[i] * h[i * ld + j];
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)(t[i] + 2 * y[i]) * (double)d[i];
+    return sum;
+}
+
+/* W' - W of n columns of row o, as they were before columns and rows were scaled. */
+static void differences_as_it_was(const Together *x, int64_t o, int64_t first, int64_t n, float scale, float zero, float *d)
+{
+    const MiRounding *r = x->r;
+
+    differences(r->w + o * r->in + first, n, scale, zero, (float)((1 << x->grid->bits) - 1), d);
+    for (int64_t i = 0; i < n; i++)
+        d[i] *= (r->rows ? r->rows[o] : 1) / (r->columns ? r->columns[first + i] : 1);
+}
+
+static void begin_rows(void *user, int part, int n_parts)
+{
+    const Together   *x = user;
+    const MiRounding *r = x->r;
+    g_autofree float *d = g_new(float, r->group);
+
+    for (int64_t o = r->out * part / n_parts; o < r->out * (part + 1) / n_parts; o++)
+        for (int64_t g = 0; g < r->groups; g++) {
+            const int64_t first = g * r->group, n = MIN(r->group, r->in - first);
+            differences_as_it_was(x, o, first, n, r->scales[o * r->groups + g], r->zeros[o * r->groups + g], d);
+            for (int64_t i = 0; i < n; i++)
+                x->d[(first + i) * r->out + o] = d[i];
+        }
+}
+
+static void clip_group(void *user, int part, int n_parts)
+{
+    const Together   *x = user;
+    const MiRounding *r = x->r;
+    const int64_t     n = x->n;
+    g_autofree float *now = g_new(float, n), *step = g_new(float, n), *best_step = g_new(float, n), *t = g_new(float, n);
+
+    for (int64_t o = r->out * part / n_parts; o < r->out * (part + 1) / n_parts; o++) {
+        const float  *w = r->w + o * r->in + x->first;
+        const int64_t k = o * r->groups + x->first / r->group;
+        float         low = 0, high = 0;
+        double        best = 0; /* as it is */
+        memset(best_step, 0, (size_t)n * sizeof *best_step);
+        for (int64_t i = 0; i < n; i++) {
+            low = MIN(low, w[i]);
+            high = MAX(high, w[i]);
+            now[i] = x->d[(x->first + i) * r->out + o];
+        }
+        for (int cut = 0; cut < CUTS; cut++) {
+            const float part_of = 1 - 0.05f * (float)cut;
+            float       scale;
+            uint8_t     zero;
+            mi_grid_range(x->grid, low * part_of, high * part_of, &scale, &zero);
+            differences_as_it_was(x, o, x->first, n, scale, zero, step);
+            for (int64_t i = 0; i < n; i++)
+                step[i] -= now[i];
+            const double e = more(x->h + x->first * r->in + x->first, r->in, x->y + o * r->in + x->first, step, n, t);
+            if (e < best) {
+                best = e;
+                r->scales[k] = scale;
+                r->zeros[k] = zero;
+                memcpy(best_step, step, (size_t)n * sizeof *step);
+            }
+        }
+        for (int64_t i = 0; i < n; i++) {
+            x->moved[i * r->out + o] = best_step[i];
+            x->d[(x->first + i) * r->out + o] = now[i] + best_step[i];
+        }
+    }
+}
+
+bool mi_rounding_clip_together(MiRounding *r, const MiGrid *grid, const float *hessian)
+{
+    const gsize       size = (gsize)(r->out * r->in);
+    g_autofree float *y = g_try_new0(float, size), *d = g_try_new(float, size);
+    g_autofree float *moved = g_try_new(float, (gsize)(r->out * r->group));
+    Together          x = { r, grid, hessian, y, d, moved, 0, 0 };
+
+    if (!y || !d || !moved)
+        return false;
+    mi_on_processors(begin_rows, &x);
+    mi_product(&(MiProduct){ .c = y, .ldc = r->in, .a = d, .lda = r->out, .x = hessian, .ldx = r->in, .nt = r->in, .ni = r->out,
+                             .nj = r->in, .sign = 1 });
+    for (x.first = 0; x.first < r->in; x.first += r->group) {
+        x.n = MIN(r->group, r->in - x.first);
+        mi_on_processors(clip_group, &x);
+        mi_product(&(MiProduct){ .c = y, .ldc = r->in, .a = moved, .lda = r->out, .x = hessian + x.first * r->in, .ldx = r->in,
+                                 .nt = x.n, .ni = r->out, .nj = r->in, .sign = 1 });
+    }
+    return true;
+}

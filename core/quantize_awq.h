@@ -41,4 +41,12 @@ float *mi_fold_saved(const MiFold *, const char *folder);
  * of 128 columns of the group at a time.  False: no memory. */
 bool mi_rounding_clip(MiRounding *, const MiGrid *, const float *hessian);
 
+/* The same once more, from what is there, one group after the other with what all others do to the outputs: what is cut off
+ * makes a row too small in each of its groups, and that adds up.  False: no memory. */
+bool mi_rounding_clip_together(MiRounding *, const MiGrid *, const float *hessian);
+
+/* The same once more for one group after the other, with what all others do to the outputs: what is cut off makes a row too
+ * small in each of its groups, which adds up.  Codes become the nearest.  False: no memory. */
+bool mi_rounding_clip_together(MiRounding *, const MiGrid *, const float *hessian);
+
 #endif

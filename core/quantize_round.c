@@ -283,6 +283,55 @@ bool mi_round_gptq(MiRounding *r, const MiGrid *grid, const MiInputs *x)
     return best >= 0 && gptq(r, grid, x->sums, damp);
 }
 
+/* ---- level -------------------------------------------------------------------------- */
+
+typedef struct {
+    MiRounding  *r;
+    float       *y; /* [out][in]: w H */
+} Level;
+
+/* Of the matrix as it was: what w is divided by, by row and column. */
+static float back_of(const MiRounding *r, int64_t o, int64_t i)
+{
+    return (r->rows ? r->rows[o] : 1) / (r->columns ? r->columns[i] : 1);
+}
+
+static void level_rows(void *user, int part, int n_parts)
+{
+    const Level      *x = user;
+    const MiRounding *r = x->r;
+
+    for (int64_t o = r->out * part / n_parts; o < r->out * (part + 1) / n_parts; o++) {
+        double same = 0, all = 0;
+        for (int64_t i = 0; i < r->in; i++) {
+            const double y = (double)x->y[o * r->in + i] * (double)back_of(r, o, i);
+            same += y * (double)value_of(r, r->codes[o * r->in + i], o * r->groups + i / r->group);
+            all += y * (double)r->w[o * r->in + i];
+        }
+        if (same > all / 2 && same < all * 2) /* else there is nothing that it could be made level with */
+            for (int64_t g = o * r->groups; g < (o + 1) * r->groups; g++)
+                r->scales[g] = CLAMP(as_half(r->scales[g] * (float)(all / same)), 0x1p-24f, 65504);
+    }
+}
+
+bool mi_rounding_level(MiRounding *r, const float *sums)
+{
+    g_autofree float *w = g_try_new(float, (gsize)(r->out * r->in)); /* turned */
+    Level             x = { r, g_try_new0(float, (gsize)(r->out * r->in)) };
+    const bool        ok = w && x.y;
+
+    for (int64_t o = 0; ok && o < r->out; o++)
+        for (int64_t i = 0; i < r->in; i++)
+            w[i * r->out + o] = r->w[o * r->in + i] * back_of(r, o, i);
+    if (ok) {
+        mi_product(&(MiProduct){ .c = x.y, .ldc = r->in, .a = w, .lda = r->out, .x = sums, .ldx = r->in, .nt = r->in, .ni = r->out,
+                                 .nj = r->in, .sign = 1 });
+        mi_on_processors(level_rows, &x);
+    }
+    g_free(x.y);
+    return ok;
+}
+
 /* ---- how good it is ----------------------------------------------------------------- */
 
 typedef struct {
@@ -302,7 +351,7 @@ static void error_rows(void *user, int part, int n_parts)
     for (int64_t o = part; o < r->out; o += n_parts)
         for (int64_t i = 0; i < r->in; i++) {
             const int64_t g = o * r->groups + i / r->group, at = i * x->sampled + o / x->step;
-            const float   back = (r->rows ? r->rows[o] : 1) / (r->columns ? r->columns[i] : 1), w = r->w[o * r->in + i];
+            const float   back = back_of(r, o, i), w = r->w[o * r->in + i];
             const float   d = (value_of(r, r->codes[o * r->in + i], g) - w) * back;
             sums[0] += (double)d * (double)d;
             sums[1] += (double)(w * back) * (double)(w * back);

@@ -557,7 +557,107 @@ static void chooses_ranges(void **state)
     }
 }
 
+/* |X (W' - W)'|^2 of one row, W' as it was before scaling by columns, for scales and zeros of its groups; slope: of outputs on
+ * the right ones. */
+static double row_error(const MiRounding *r, const float *x, int64_t o, const float *scales, const uint8_t *zeros, double *slope)
+{
+    double sum = 0, same = 0, all = 0;
+
+    for (int t = 0; t < AWQ_ROWS; t++) {
+        double off = 0, right = 0;
+        for (int64_t i = 0; i < AWQ_IN; i++) {
+            const float  w = r->w[o * AWQ_IN + i], scale = scales[i / r->group], zero = zeros[i / r->group];
+            const double back = (double)x[t * AWQ_IN + i] / (r->columns ? (double)r->columns[i] : 1);
+            const double code = r->codes ? r->codes[o * AWQ_IN + i] : (double)CLAMP(rintf(w / scale) + zero, 0, 15);
+            off += ((double)scale * (code - (double)zero) - (double)w) * back;
+            right += (double)w * back;
+        }
+        sum += off * off;
+        same += (off + right) * right;
+        all += right * right;
+    }
+    *slope = same / all;
+    return sum;
+}
+
+/* Group after group, every range tried by the outputs of the whole row, in f64; and rows made level. */
+static void chooses_ranges_together(void **state)
+{
+    static const MiGrid grids[] = { { 4, 32, true, false }, { 4, 32, false, false }, { 4, 64, true, false } };
+
+    (void)state;
+    for (size_t k = 0; k < G_N_ELEMENTS(grids); k++) {
+        const MiGrid     *g = &grids[k];
+        const int64_t     groups = (AWQ_IN + g->group - 1) / g->group, out = 7;
+        g_autofree float *h = g_new0(float, AWQ_IN * AWQ_IN), *mean = g_new0(float, AWQ_IN), *x = floats(AWQ_ROWS * AWQ_IN);
+        g_autofree float *columns = g_new(float, AWQ_IN);
+        MiRounding        r = rounding(out, AWQ_IN, &(MiGrid){ g->bits, 32, true, false });
+        double            before = 0, after = 0, slope, low_slope = 2;
+        int               moved = 0;
+
+        r.group = g->group;
+        r.groups = groups;
+        for (int t = 0; t < AWQ_ROWS; t++) {
+            const float common = 2 * uniform(); /* groups depend on each other */
+            for (int i = 0; i < AWQ_IN; i++)
+                x[t * AWQ_IN + i] += common;
+            for (int i = 0; i < AWQ_IN * AWQ_IN; i++)
+                h[i] += x[t * AWQ_IN + i / AWQ_IN] * x[t * AWQ_IN + i % AWQ_IN];
+        }
+        for (int i = 0; i < AWQ_IN; i++)
+            columns[i] = 0.5f + (float)i / AWQ_IN;
+        for (int i = 0; i < out * AWQ_IN; i += 31)
+            r.w[i] *= 4;
+        mi_rounding_scale(&r, columns, NULL);
+        assert_true(mi_rounding_clip(&r, g, h));
+        g_autofree float   *scales = g_memdup2(r.scales, (gsize)(out * groups) * sizeof *scales);
+        g_autofree uint8_t *zeros = g_memdup2(r.zeros, (gsize)(out * groups)), *codes = r.codes;
+        assert_true(mi_rounding_clip_together(&r, g, h));
+        r.codes = NULL;
+        for (int64_t o = 0; o < out; o++) {
+            before += row_error(&r, x, o, scales + o * groups, zeros + o * groups, &slope);
+            for (int64_t q = 0; q < groups; q++) {
+                const int64_t at = o * groups + q, end = MIN((q + 1) * g->group, AWQ_IN);
+                const float   scale = scales[at];
+                const uint8_t zero = zeros[at];
+                float         low = 0, high = 0, found = scale;
+                uint8_t       found_zero = zero;
+                double        best = row_error(&r, x, o, scales + o * groups, zeros + o * groups, &slope), got;
+                for (int64_t i = q * g->group; i < end; i++)
+                    low = MIN(low, r.w[o * AWQ_IN + i]), high = MAX(high, r.w[o * AWQ_IN + i]);
+                for (int cut = 0; cut <= 10; cut++) {
+                    mi_grid_range(g, low * (1 - 0.05f * (float)cut), high * (1 - 0.05f * (float)cut), &scales[at], &zeros[at]);
+                    const double e = row_error(&r, x, o, scales + o * groups, zeros + o * groups, &slope);
+                    if (e < best)
+                        best = e, found = scales[at], found_zero = zeros[at];
+                }
+                scales[at] = r.scales[at]; /* what was taken, and goes on with it */
+                zeros[at] = r.zeros[at];
+                got = row_error(&r, x, o, scales + o * groups, zeros + o * groups, &slope);
+                if (!(got <= 1.001 * best))
+                    fail_msg("grid %d, row %d, group %d: error %g with %g, the best has %g with %g and %d", (int)k, (int)o, (int)q, got,
+                             (double)scales[at], best, (double)found, found_zero);
+                moved += scales[at] != scale || zeros[at] != zero;
+            }
+            after += row_error(&r, x, o, scales + o * groups, zeros + o * groups, &slope);
+            low_slope = MIN(low_slope, slope);
+        }
+        assert_true(moved > 0 && after < 0.95 * before);
+        r.codes = g_steal_pointer(&codes);
+        mi_round_nearest(&r, g);
+        assert_true(fabs(low_slope - 1) > 4e-3);
+        assert_true(mi_rounding_level(&r, h));
+        for (int64_t o = 0; o < out; o++) {
+            row_error(&r, x, o, r.scales + o * groups, r.zeros + o * groups, &slope);
+            if (!(fabs(slope - 1) < 2e-3)) /* scales are of f16 */
+                fail_msg("grid %d: row %d has slope %g", (int)k, (int)o, slope);
+        }
+        mi_rounding_free(&r);
+    }
+}
+
 TEST_MAIN(cmocka_unit_test(multiplies), cmocka_unit_test(factors), cmocka_unit_test(rounds_to_the_nearest),
           cmocka_unit_test(errors_are_what_they_say), cmocka_unit_test(searches_scales),
           cmocka_unit_test(chooses_ranges), cmocka_unit_test(gptq_is_the_papers),
-          cmocka_unit_test(rounds_to_e4m3), cmocka_unit_test(rows_held_back_choose_the_damping));
+          cmocka_unit_test(rounds_to_e4m3), cmocka_unit_test(rows_held_back_choose_the_damping),
+          cmocka_unit_test(chooses_ranges_together));
