@@ -163,10 +163,13 @@ static float form(const float *h, const float *d, int64_t n)
     Wide  sum[WIDE / 16] = { 0 };
     float all[16], total = 0;
 
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++) {
+#pragma GCC unroll 8
         for (int k = 0; k < WIDE / 16; k++)
             sum[k] += d[i] * ((const Wide *)(h + i * WIDE))[k];
+    }
     Wide y = { 0 };
+#pragma GCC unroll 8
     for (int k = 0; k < WIDE / 16; k++)
         y += sum[k] * ((const Wide *)d)[k];
     memcpy(all, &y, sizeof all);
