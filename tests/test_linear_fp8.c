@@ -88,4 +88,44 @@ static void products_are_those_of_the_nearest_numbers(void **state)
     mi_registry_free(r);
 }
 
-TEST_MAIN(cmocka_unit_test(products_are_those_of_the_nearest_numbers));
+/* What is E4M3 with scales of rows already is multiplied as it is: no code is the largest, so that rounding anew would move them. */
+static void stored_numbers_stay(void **state)
+{
+    const int64_t       in = 96, out = 21, n = 3;
+    MiRegistry         *r = load(NULL);
+    const MiLinear     *vt = test_linear(r, "fp8");
+    g_autofree float   *x = test_floats(n * in, 5), *y = g_new0(float, n * out), *scales = test_floats(out, 9);
+    g_autofree uint8_t *codes = g_new(uint8_t, out * in);
+    float              *outputs[] = { y }, *no_bias[] = { NULL };
+    Device              d;
+    MiContext           ctx = test_context(&d, 2);
+    Bound               bound;
+
+    (void)state;
+    for (int64_t i = 0; i < out * in; i++)
+        codes[i] = (uint8_t)((i * 37 + i / in) % 0x78 | (i % 3 ? 0x80 : 0));
+    const MiQuant  q = { .codes_as = MI_CODES_F8, .bits = 8, .out = out, .in = in, .codes = codes, .n_groups = 1, .group_in = in,
+                         .group_out = 1, .scales = scales, .scale_dtype = MI_F32, .scale_row = 1, .scale_group = 1 };
+    const MiWeight w = { .name = "w", .format = "fp8", .ndim = 2, .shape = { out, in }, .data = codes, .bytes = (size_t)(out * in),
+                         .quant = &q };
+    Packed p = test_pack(vt, &ctx, &w, 1, &(Options){ "channel", "none" });
+    test_bind(&bound, &p, x, n, outputs, (float *const *)no_bias);
+    test_run(&bound, &p);
+    for (int64_t row = 0; row < n; row++)
+        for (int64_t o = 0; o < out; o++) {
+            double sum = 0, size = 1e-3;
+            for (int64_t c = 0; c < in; c++) {
+                const int    code = codes[o * in + c], exponent = code >> 3 & 15, fraction = code & 7;
+                const double number = (code & 128 ? -1 : 1) * (exponent ? ldexp(8 + fraction, exponent - 10) : ldexp(fraction, -9));
+                sum += (double)x[row * in + c] * number * (double)scales[o];
+                size += fabs((double)x[row * in + c] * number * (double)scales[o]);
+            }
+            if (!(fabs(sum - (double)y[row * out + o]) <= 2e-6 * size))
+                fail_msg("row %d out %d: %g, wanted %g", (int)row, (int)o, (double)y[row * out + o], sum);
+        }
+    test_unbind(&bound, &p);
+    free(p.memory);
+    mi_registry_free(r);
+}
+
+TEST_MAIN(cmocka_unit_test(products_are_those_of_the_nearest_numbers), cmocka_unit_test(stored_numbers_stay));

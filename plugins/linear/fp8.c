@@ -5,6 +5,7 @@
  * with integer products: for checkpoints of this kind, and as the yardstick of the one on cards. */
 #include "fp8.h"
 #include <cpu/dense.h>
+#include <cpu/quants.h>
 #include <cpu/scaled.h>
 #include <miniinfer/plugin.h>
 
@@ -108,6 +109,23 @@ static void round_rows(void *arg, int part, int n_parts)
             p->codes[r * p->in + c] = mi_f32_to_e4m3(p->x[r * p->in + c] / *scale_at(p, r, c));
 }
 
+/* E4M3 with a scale for each row already: as it is.  Rounding it once more, to a scale of its largest number that is not the
+ * file's, would double the error. */
+static bool is_stored_so(const MiWeight *w, const Form *form)
+{
+    const MiQuant *q = w->quant;
+    return q && q->codes_as == MI_CODES_F8 && q->n_groups == 1 && q->group_out == 1 && form->rows == 1 && !form->columns;
+}
+
+static bool copy_one(const MiWeight *w, uint8_t *codes, float *scales, GError **error)
+{
+    memcpy(codes, w->quant->codes, (size_t)(w->shape[0] * w->shape[1]));
+    if (mi_quant_scales(w->quant, 0, w->shape[0], scales, NULL))
+        return true;
+    g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s: a scale is no finite number", w->name);
+    return false;
+}
+
 /* In pieces that end where blocks do, twice: for the scales, for the codes. */
 static bool pack_one(MiContext *ctx, const MiWeight *w, const Form *form, uint8_t *codes, float *scales, GError **error)
 {
@@ -149,7 +167,9 @@ static bool pack(MiContext *ctx, const MiWeight *parts, int n, const void *optio
     char *scales = (char *)dst + all;
     for (int i = 0; i < n; i++) {
         const int64_t out_rows = parts[i].shape[0], in = parts[i].shape[1];
-        if (!pack_one(ctx, &parts[i], f, codes, (float *)(void *)scales, error))
+        const bool ok = is_stored_so(&parts[i], f) ? copy_one(&parts[i], codes, (float *)(void *)scales, error)
+                                                   : pack_one(ctx, &parts[i], f, codes, (float *)(void *)scales, error);
+        if (!ok)
             return false;
         out[i] = (MiOperand){ .tensor = { .data = codes, .dtype = MI_F8, .ndim = 2, .shape = { out_rows, in } },
                               .layout = "fp8", .scales = scales, .ext = f, .first_row = first };
