@@ -26,6 +26,12 @@ typedef struct {
     const float *columns, *rows;
 } MiRounding;
 
+/* What a number of w, or a difference there, is multiplied by to be the matrix's as it was. */
+static inline float mi_rounding_back(const MiRounding *r, int64_t o, int64_t i)
+{
+    return (r->rows ? r->rows[o] : 1) / (r->columns ? r->columns[i] : 1);
+}
+
 /* What a calibration text gives of a matrix's inputs x.  What is fitted to the sums is judged by rows that are held back from
  * them: a few thousand rows say little of thousands of inputs, and the error on the sums' own rows is then far too small. */
 typedef struct {

@@ -273,7 +273,7 @@ static void differences_as_it_was(const Together *x, int64_t o, int64_t first, i
 
     differences(r->w + o * r->in + first, n, scale, zero, (float)((1 << x->grid->bits) - 1), d);
     for (int64_t i = 0; i < n; i++)
-        d[i] *= (r->rows ? r->rows[o] : 1) / (r->columns ? r->columns[first + i] : 1);
+        d[i] *= mi_rounding_back(r, o, first + i);
 }
 
 static void begin_rows(void *user, int part, int n_parts)

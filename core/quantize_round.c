@@ -7,16 +7,26 @@
 
 enum { BLOCK = 128 /* columns whose errors are made up for together behind them */ };
 
+/* Of its size, what is its own. */
+static bool allocate(MiRounding *r)
+{
+    const gsize n = (gsize)r->out * (gsize)r->in, groups = (gsize)r->out * (gsize)r->groups;
+
+    r->w = g_try_new(float, n);
+    r->codes = g_try_new(uint8_t, n);
+    r->scales = g_try_new(float, groups);
+    r->zeros = g_try_new(uint8_t, groups);
+    return r->w && r->codes && r->scales && r->zeros;
+}
+
 bool mi_rounding_new(MiRounding *r, const MiWeight *w, const MiGrid *grid, int64_t step, GError **error)
 {
     const int64_t out = (w->shape[0] + step - 1) / step, in = w->shape[1], group = grid->group ? MIN(grid->group, in) : in;
     const int64_t n_groups = (in + group - 1) / group, chunk = step == 1 ? out * in : in;
-    const gsize   n = (gsize)out * (gsize)in, groups = (gsize)out * (gsize)n_groups;
+    const gsize   n = (gsize)out * (gsize)in;
 
-    *r = (MiRounding){ .out = out, .in = in, .group = group, .groups = n_groups, .w = g_try_new(float, n),
-                       .codes = g_try_new(uint8_t, n), .scales = g_try_new(float, groups), .zeros = g_try_new(uint8_t, groups),
-                       .e4m3 = grid->e4m3 };
-    if (!r->w || !r->codes || !r->scales || !r->zeros) {
+    *r = (MiRounding){ .out = out, .in = in, .group = group, .groups = n_groups, .e4m3 = grid->e4m3 };
+    if (!allocate(r)) {
         g_set_error(error, MI_ERROR, MI_ERROR_NO_MEMORY, "%s: no memory for it as f32", w->name);
         mi_rounding_free(r);
         return false;
@@ -244,11 +254,7 @@ static bool sampled(const MiRounding *r, MiRounding *out)
 
     *out = *r;
     out->out = rows;
-    out->w = g_try_new(float, (gsize)(rows * r->in));
-    out->codes = g_try_new(uint8_t, (gsize)(rows * r->in));
-    out->scales = g_try_new(float, (gsize)(rows * r->groups));
-    out->zeros = g_try_new(uint8_t, (gsize)(rows * r->groups));
-    if (!out->w || !out->codes || !out->scales || !out->zeros)
+    if (!allocate(out))
         return false;
     for (int64_t o = 0; o < rows; o++) {
         memcpy(out->w + o * r->in, r->w + o * step * r->in, (size_t)r->in * sizeof *r->w);
@@ -290,12 +296,6 @@ typedef struct {
     float       *y; /* [out][in]: w H */
 } Level;
 
-/* Of the matrix as it was: what w is divided by, by row and column. */
-static float back_of(const MiRounding *r, int64_t o, int64_t i)
-{
-    return (r->rows ? r->rows[o] : 1) / (r->columns ? r->columns[i] : 1);
-}
-
 static void level_rows(void *user, int part, int n_parts)
 {
     const Level      *x = user;
@@ -304,7 +304,7 @@ static void level_rows(void *user, int part, int n_parts)
     for (int64_t o = r->out * part / n_parts; o < r->out * (part + 1) / n_parts; o++) {
         double same = 0, all = 0;
         for (int64_t i = 0; i < r->in; i++) {
-            const double y = (double)x->y[o * r->in + i] * (double)back_of(r, o, i);
+            const double y = (double)x->y[o * r->in + i] * (double)mi_rounding_back(r, o, i);
             same += y * (double)value_of(r, r->codes[o * r->in + i], o * r->groups + i / r->group);
             all += y * (double)r->w[o * r->in + i];
         }
@@ -322,7 +322,7 @@ bool mi_rounding_level(MiRounding *r, const float *sums)
 
     for (int64_t o = 0; ok && o < r->out; o++)
         for (int64_t i = 0; i < r->in; i++)
-            w[i * r->out + o] = r->w[o * r->in + i] * back_of(r, o, i);
+            w[i * r->out + o] = r->w[o * r->in + i] * mi_rounding_back(r, o, i);
     if (ok) {
         mi_product(&(MiProduct){ .c = x.y, .ldc = r->in, .a = w, .lda = r->out, .x = sums, .ldx = r->in, .nt = r->in, .ni = r->out,
                                  .nj = r->in, .sign = 1 });
@@ -351,7 +351,7 @@ static void error_rows(void *user, int part, int n_parts)
     for (int64_t o = part; o < r->out; o += n_parts)
         for (int64_t i = 0; i < r->in; i++) {
             const int64_t g = o * r->groups + i / r->group, at = i * x->sampled + o / x->step;
-            const float   back = back_of(r, o, i), w = r->w[o * r->in + i];
+            const float   back = mi_rounding_back(r, o, i), w = r->w[o * r->in + i];
             const float   d = (value_of(r, r->codes[o * r->in + i], g) - w) * back;
             sums[0] += (double)d * (double)d;
             sums[1] += (double)(w * back) * (double)(w * back);
