@@ -10,7 +10,7 @@ namespace mi_layer
 
 using mi_boxes::card, mi_boxes::describe;
 
-constexpr int STAGES = 5, BARS_BYTES = (3 * MAX_STAGES + 2) * 8;
+constexpr int STAGES = 5;
 
 struct Variant {
     int tokens;

@@ -36,7 +36,6 @@ struct Product {
     int            cluster, stages, smem;
 };
 
-constexpr int BARS_BYTES = (3 * MAX_STAGES + 2) * 8;
 constexpr int UNDER_WAY = 44 << 10; /* of W; 33 or 60 KB a block are slower (docs/performance.md) */
 constexpr int HALF = 113 << 10; /* of shared memory: of two blocks at once, of one product or of two that follow each other */
 

@@ -18,7 +18,7 @@ namespace mi_layer
 {
 
 constexpr int BOX = 64, ROW = BOX * 2; /* columns of a stage; bytes of a row of it */
-constexpr int MAX_STAGES = 16, MAX_CLUSTER = 8;
+constexpr int MAX_STAGES = 16, MAX_CLUSTER = 8, BARS_BYTES = (3 * MAX_STAGES + 2) * 8; /* BARS_BYTES: of Bars */
 constexpr int PAD = 8; /* floats behind a row of sums: eight rows of a fragment are in different banks */
 
 /* What ends need, in shared memory: a warp fetches it, and consumers that wait turn the positions into angles. */
