@@ -78,10 +78,11 @@ static const MiBackend gpu_card_backend = { .struct_size = sizeof(MiBackend) };
 static MiContext       gpu_host G_GNUC_UNUSED = { .struct_size = sizeof(MiContext), .backend = &gpu_host_backend, .n_ranks = 1 };
 static MiContext       gpu_card = { .struct_size = sizeof(MiContext), .backend = &gpu_card_backend, .n_ranks = 1 };
 
+/* The stream waits for what the default one still does: a small upload and a fill are not there when their calls return. */
 static inline void gpu_open(void)
 {
     gpu_must(cudaSetDevice(0), "opening the device");
-    gpu_must(cudaStreamCreateWithFlags((cudaStream_t *)&gpu_card.stream, cudaStreamNonBlocking), "making a stream");
+    gpu_must(cudaStreamCreate((cudaStream_t *)&gpu_card.stream), "making a stream");
 }
 
 static inline void *gpu_alloc(size_t bytes)

@@ -459,7 +459,7 @@ static Stack new_stack(const Shape *s, int rows)
     t.workspace = cleared(WORKSPACE);
     t.room = cleared(mi_cuda_attention_workspace(s->dim));
     t.arrived = cleared((size_t)rows * s->kv_heads * 4);
-    must(cudaStreamCreateWithFlags(&t.stream, cudaStreamNonBlocking), "a stream");
+    must(cudaStreamCreate(&t.stream), "a stream");
     must(cudaEventCreate(&t.begin), "an event");
     must(cudaEventCreate(&t.end), "an event");
     return t;
