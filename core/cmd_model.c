@@ -128,16 +128,12 @@ static void token_lines(const MiTextCoder *c, const int32_t *ids, size_t n)
     }
 }
 
-static bool tokenize(const MiCommandLine *cl, const MiTextCoder *c, GError **error)
+static bool tokenize_one(const MiCommandLine *cl, const MiTextCoder *c, const char *text, size_t len, GError **error)
 {
-    size_t              len = 0;
-    g_autofree char    *text = mi_cmd_slurp("-", &len, error);
     const bool          special = mi_flag(cl, "special");
     g_autofree int32_t *ids = NULL;
+    const size_t        n = c->vt->encode(c->self, text, len, special, NULL, 0);
 
-    if (!text)
-        return false;
-    const size_t n = c->vt->encode(c->self, text, len, special, NULL, 0);
     if (n == SIZE_MAX) {
         g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "the model's tokenizer gave up on a text of %zu bytes", len);
         return false;
@@ -155,6 +151,26 @@ static bool tokenize(const MiCommandLine *cl, const MiTextCoder *c, GError **err
         mi_json_print(&j);
     } else
         token_lines(c, ids, n);
+    return true;
+}
+
+/* With --null as many texts as there are zero bytes, and what is left after the last of them. */
+static bool tokenize(const MiCommandLine *cl, const MiTextCoder *c, GError **error)
+{
+    size_t           len = 0;
+    g_autofree char *text = mi_cmd_slurp("-", &len, error);
+    const bool       many = mi_flag(cl, "null");
+
+    if (!text || !many)
+        return text && tokenize_one(cl, c, text, len, error);
+    for (size_t at = 0, end; at < len; at = end + 1) {
+        const char *zero = memchr(text + at, 0, len - at);
+        end = zero ? (size_t)(zero - text) : len;
+        if (!tokenize_one(cl, c, text + at, end - at, error))
+            return false;
+        if (!mi_flag(cl, "json"))
+            putchar('\n');
+    }
     return true;
 }
 

@@ -91,6 +91,7 @@ static const char *const plan_examples[] = {
 static const MiFlag tokenize_flags[] = {
     { 0, "special", NULL, NULL, "read special tokens in the text as such" },
     { 0, "json", NULL, NULL, "print {\"ids\": [...]}" },
+    { '0', "null", NULL, NULL, "standard input is several texts, each ended by a zero byte" },
     { 0 },
 };
 static const char *const tokenize_examples[] = {
@@ -234,7 +235,7 @@ const MiCommand mi_commands[] = {
     { "batch", "FILE", 1, 1, "answer a file of prompts or JSONL requests",
       "Each line of FILE is a prompt or, if it starts with {, a request: an object with \"prompt\", \"messages\" or "
       "\"ids\", and as it likes \"id\", \"raw\", \"max_tokens\", \"min_tokens\", \"stop\", \"ignore_eos\", \"logprobs\", "
-      "\"n\" and any parameter of the sampler chain. One JSON object a line comes out, as answers finish or in the "
+      "\"prompt_logprobs\", \"n\" and any parameter of the sampler chain. One JSON object a line comes out, as answers finish or in the "
       "order of the input. The same command run again after a stop, whatever stopped it, goes on where it was, and says how "
       "far that is; answers of other requests, settings or another model are refused, by the digests in \"request\". A line "
       "that cannot be read is reported with its number and left out, and the exit status is 65. On a terminal a line shows "
@@ -247,7 +248,8 @@ const MiCommand mi_commands[] = {
       "Reads the model's tables, not its weights. What the engine allocates when it runs equals the figure printed.",
       json_only, plan_examples },
     { "tokenize", "", 0, 0, "turn standard input into token ids",
-      "Standard input is taken byte for byte, a final newline included.", tokenize_flags, tokenize_examples },
+      "Standard input is taken byte for byte, a final newline included. Of several texts each is answered on a line with "
+      "--json, else with an empty line after it.", tokenize_flags, tokenize_examples },
     { "perplexity", "", 0, 0, "how well the model predicts a text",
       "The text is cut into windows of equal length, a rest is dropped, and each window is evaluated alone from position "
       "0: ppl over all its tokens but the first, ppl_second_half over those past its middle.",

@@ -27,6 +27,11 @@ check "the second of three answers has the next seed" $?
 grep -q '"id":7,.*little","output_ids".*"finish_reason":"stop"' a.jsonl; check "a stop text of its own" $?
 grep -q '"id":"lily".*"finish_reason":"length"' a.jsonl; check "a length of its own" $?
 grep -q '"id":"three","index":2.*"logprobs":\[{"id":.*"top":\[\[' a.jsonl; check "log probabilities" $?
+logprobs() { sed -n 's/.*"prompt_logprobs":\(\[{[^"]*"id":403,.*]]}\]\).*/\1/p' "$1"; }
+echo '{"ids": [1, 403, 407], "logprobs": 2, "prompt_logprobs": true}' >scored
+status 0 "$mi" batch scored -o scored.jsonl $flags && status 0 "$mi" run --model.path "$m" --engine.dtype fp32 --ids 1,403,407 -n 12 \
+	--logprobs 2 --prompt-logprobs --json && [ -n "`logprobs out`" ] && [ "`logprobs scored.jsonl`" = "`logprobs out`" ]
+check "those of the prompt, as run has them" $?
 if command -v python3 >/dev/null; then
 	python3 -c 'import json
 for line in open("a.jsonl"): json.loads(line)' 2>err; check "every line is JSON" $?

@@ -52,6 +52,9 @@ fi
 
 printf '%s' "$prompt" | "$mi" tokenize -m "$m" --json >out 2>err && grep -qx '{"ids":\[403,407,261,378\]}' out
 check "tokenize --json" $?
+printf '%s\0\0%s' "$prompt" "$prompt" | "$mi" tokenize -m "$m" --json -0 >out 2>err &&
+	[ "`tr '\n' ' ' <out`" = '{"ids":[403,407,261,378]} {"ids":[]} {"ids":[403,407,261,378]} ' ]
+check "several texts" $?
 : | "$mi" tokenize -m "$m" --json >out 2>err && grep -qx '{"ids":\[\]}' out; check "tokenize nothing" $?
 printf 'a\n' | "$mi" tokenize -m "$m" >out 2>err && grep -q '	\\n$' out; check "tokenize spells pieces out" $?
 

@@ -84,11 +84,10 @@ def main():
             write(folder, spec)
             for mode, flags, tolerance in MODES:
                 number += 1
-                results = [checkpoints.compare(folder, prompt, flags, tolerance) for prompt in spec["prompts"]]
-                wrong = [w for r in results for w in r[0]]
+                wrong, worst = checkpoints.compare(folder, spec["prompts"], flags, tolerance)
                 name = os.path.basename(file)[:-5]
                 print("not ok" if wrong else "ok", number, "-", f"{name}, {mode}: as {spec['library']}, to",
-                      f"{max(r[1] for r in results):.0e}", flush=True)
+                      f"{worst:.0e}", flush=True)
                 for line in wrong[:6]:
                     print("#", line)
 

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 
+import checkpoints
+
 BUILD = os.environ["MI_BUILDDIR"]
 DATA = os.path.join(os.environ["MI_DATA"], "reference")
 FOLDERS = os.environ.get("MI_MODELS", "").split(":") + [os.path.join(os.environ["MI_DATA"], "models")]
@@ -51,11 +53,15 @@ def load(name):
         return json.load(f)
 
 
-def miniinfer(*args, stdin=b""):
+def run(*args, stdin=b""):
     done = subprocess.run([os.path.join(BUILD, "miniinfer"), *args], input=stdin, capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.decode("utf-8", "replace").strip() or f"status {done.returncode}")
-    return json.loads(done.stdout)
+    return done.stdout
+
+
+def miniinfer(*args):
+    return json.loads(run(*args))
 
 
 def model_file(model):
@@ -67,11 +73,14 @@ def model_file(model):
 
 
 # ---- log probabilities and greedy text ---------------------------------------------------------------
-def compare_prompt(path, prompt, n_greedy):
-    """Complaints about one prompt; none: it agrees."""
+def answer(path, prompt, n_greedy):
     ids = ",".join(map(str, prompt["ids"]))
-    got = miniinfer("run", "--model.path", path, "--ids", ids, "-n", str(n_greedy), "--ignore-eos", "--json",
-                    "--logprobs", "20", "--prompt-logprobs", *EXACT)
+    return miniinfer("run", "--model.path", path, "--ids", ids, "-n", str(n_greedy), "--ignore-eos", "--json",
+                     "--logprobs", "20", "--prompt-logprobs", *EXACT)
+
+
+def compare_answer(got, prompt, n_greedy):
+    """Complaints about the answer to one prompt; none: it agrees."""
     wrong = []
     total = sum(t["logprob"] for t in got.get("prompt_logprobs", []))
     worst_sum = abs(total - prompt["sum_logprob"])
@@ -94,10 +103,19 @@ def compare_prompt(path, prompt, n_greedy):
 
 
 def compare_logits(model, path, prompts, n_greedy, after=""):
-    for prompt in prompts:
+    """A run for each prompt of the tiny model; the others are read once for all prompts, by a batch of one at a time."""
+    many, failed = {}, None
+    if model != "stories260k" and len(prompts) > 1:
+        try:
+            many = dict(enumerate(checkpoints.answers(path, prompts, EXACT, n_greedy)))
+        except RuntimeError as e:
+            failed = e
+    for i, prompt in enumerate(prompts):
         what = f"{model}{after}: {prompt['name']}, {prompt['n_tokens']} tokens, log probabilities and {n_greedy} greedy tokens"
         try:
-            wrong, note = compare_prompt(path, prompt, n_greedy)
+            if failed:
+                raise failed
+            wrong, note = compare_answer(many.get(i) or answer(path, prompt, n_greedy), prompt, n_greedy)
             result(not wrong, what, wrong or [note])
         except (RuntimeError, KeyError, IndexError) as e:
             result(False, what, [repr(e)])
@@ -118,15 +136,28 @@ def compare_text_prompts(model, path):
 
 # ---- tokens ------------------------------------------------------------------------------------------
 def compare_tokens(model, path, step, after=""):
+    """Each text in a process of its own for the tiny model; the others' vocabulary is read once for all."""
     wrong, checked = [], 0
-    for vector in load("tokenizer_" + model)["vectors"][::step]:
-        for key, flags in (("ids", ["--special"]), ("ids_plain", [])):
+    vectors = load("tokenizer_" + model)["vectors"][::step]
+    for key, flags in (("ids", ["--special"]), ("ids_plain", [])):
+        texts = [v["text"].encode() for v in vectors]
+        together = [] if model == "stories260k" else [t for t in texts if b"\0" not in t]
+        answers = iter(tokenize(path, b"".join(t + b"\0" for t in together), [*flags, "--null"]))
+        for vector, text in zip(vectors, texts):
+            got = next(answers) if text in together else tokenize(path, text, flags)[0]
             want = vector.get(key, vector["ids"])
-            got = miniinfer("tokenize", "--model.path", path, "--json", *flags, stdin=vector["text"].encode())["ids"]
             checked += 1
             if got != want:
                 wrong.append(f"vector {vector['id']} {key}: {got[:12]}, expected {want[:12]}")
+        if next(answers, None) is not None:
+            wrong.append(f"{key}: more answers than {len(together)} texts")
     result(not wrong, f"{model}{after}: {checked} token vectors", wrong)
+
+
+def tokenize(path, texts, flags):
+    """Ids of each text."""
+    done = run("tokenize", "--model.path", path, "--json", *flags, stdin=texts)
+    return [json.loads(line)["ids"] for line in done.splitlines()]
 
 
 # ---- perplexity --------------------------------------------------------------------------------------

@@ -75,11 +75,13 @@ static void reads_what_a_request_may_say(void **state)
 
     assert_true(take(&b, "{\"prompt\": \"q\", \"id\": \"x\", \"max_tokens\": 5.0, \"min_tokens\": 2, \"logprobs\": 3, \"n\": 4, "
                          "\"seed\": 11, \"stop\": [\"a\", \"b\"], \"ignore_eos\": true, \"raw\": true, \"top_p\": 0.25, "
+                         "\"prompt_logprobs\": true, "
                          "\"priority\": -2, \"client\": \"ann\", "
                          "\"top_k\": 5, \"flag\": false, \"on\": true, \"mode\": \"m\", \"logit_bias\": {\"15\": -1.5, \"2\": 3, \"1\": \"x\"}}",
                      false, NULL));
     assert_true(b.request.max_tokens == 5 && b.request.min_tokens == 2 && b.request.logprobs == 3 && b.n == 4);
-    assert_true(b.seed == 11 && b.request.ignore_eos && b.request.n_tokens == 2 && b.request.priority == -2);
+    assert_true(b.seed == 11 && b.request.ignore_eos && b.request.prompt_logprobs &&
+                b.request.n_tokens == 2 && b.request.priority == -2);
     assert_string_equal(b.request.client, "ann");
     assert_string_equal(b.request.stop[1], "b");
     const struct { const char *key, *value; } params[] = {

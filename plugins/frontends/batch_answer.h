@@ -5,11 +5,15 @@
 #include "batch_request.h"
 
 typedef struct {
+    GArray *ids, *logprobs, *tops; /* int32_t; float; MiTop[n_tops] each */
+} BatchTokens;
+
+typedef struct {
     json_t  *id;
     int      index; /* of the answers to its line */
     char     of[BATCH_DIGEST];
     GString *text;
-    GArray  *ids, *logprobs, *tops; /* int32_t; float; MiTop[n_tops] each */
+    BatchTokens drawn, prompt; /* prompt: from its second token on, if the request asks for their log probabilities */
     int      n_tops;
     GError  *error; /* NULL: none */
     MiFinish finish;

@@ -237,6 +237,8 @@ static bool member(BatchLine *b, const char *key, const json_t *j, bool *is_raw,
         return truth(j, key, is_raw, error);
     if (strcmp(key, "ignore_eos") == 0)
         return truth(j, key, &b->request.ignore_eos, error);
+    if (strcmp(key, "prompt_logprobs") == 0)
+        return truth(j, key, &b->request.prompt_logprobs, error);
     if (strcmp(key, "stop") == 0)
         return stop(b, j, error);
     if (strcmp(key, "client") == 0)
