@@ -35,10 +35,10 @@ tests_plugins_undeclared_so_LDADD   = $(plugin_ldadd)
 tests_plugins_wrong_so_SOURCES = tests/plugins/wrong.c
 tests_plugins_wrong_so_LDFLAGS = $(plugin_ldflags)
 tests_plugins_wrong_so_LDADD   = $(plugin_ldadd)
-# The program with a device that fails; beside the other, for the plugins it finds there.
+# The program with a device that fails: the objects of the other, and beside it for the plugins it finds there.
 check_PROGRAMS += miniinfer_remote
 test_scripts   += tests/cmd_faults.sh
-miniinfer_remote_SOURCES  = $(miniinfer_SOURCES) tests/remote.c tests/remote.h tests/remote_main.c
+miniinfer_remote_SOURCES  = tests/remote.c tests/remote.h tests/remote_main.c
 miniinfer_remote_CPPFLAGS = $(miniinfer_CPPFLAGS) -I$(top_srcdir)/tests
-miniinfer_remote_LDADD    = $(miniinfer_LDADD)
+miniinfer_remote_LDADD    = $(miniinfer_OBJECTS) $(miniinfer_LDADD)
 miniinfer_remote_LDFLAGS  = $(AM_LDFLAGS) -Wl,--wrap=mi_plugin_load_all
