@@ -338,7 +338,7 @@ static void one(const Case c)
     }
     for (int i = 0; i < (c.next ? MI_LAYER_PRODUCTS : MI_LAYER_PRODUCTS - 1) && !quick; i++)
         for (int k = 0; k < 4; k++)
-            for (int tokens = 32; tokens <= 128; tokens *= 2)
+            for (int tokens = 32; tokens <= 256; tokens *= 2)
                 for (int cluster = 1; cluster <= 8; cluster *= 2) {
                     static const int ns[] = {64, 80, 128, 144};
                     mi_cuda_layer_free(l);
@@ -529,7 +529,7 @@ static void every_cut(const Stack *t, const MiLayerShape *shape)
     for (int i = 0; i < MI_LAYER_PRODUCTS; i++) {
         printf("#   %s:", names[i]);
         for (int k = 0; k < 4; k++)
-            for (int tokens = 32; tokens <= 128; tokens *= 2)
+            for (int tokens = 32; tokens <= 256; tokens *= 2)
                 for (int cluster = 1; cluster <= 8; cluster *= 2) {
                     must(mi_cuda_layer_new(&l, shape), "planning");
                     if (tokens < 4 * shape->rows && !mi_cuda_layer_cut(l, i, (MiLayerTiles){tokens, ns[k], cluster}))

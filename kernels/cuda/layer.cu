@@ -26,7 +26,7 @@ static const Variant variants[] = {
     VARIANT(BACK, 32, 64),   VARIANT(BACK, 64, 64),   VARIANT(BACK, 128, 64),  VARIANT(BACK, 32, 128),   VARIANT(BACK, 64, 128),
     VARIANT(BACK, 128, 128), VARIANT(HEADS, 32, 64),  VARIANT(HEADS, 64, 64),  VARIANT(HEADS, 128, 64),  VARIANT(HEADS, 32, 128),
     VARIANT(HEADS, 64, 128), VARIANT(HEADS, 128, 128), VARIANT(GATED, 32, 80), VARIANT(GATED, 64, 80),   VARIANT(GATED, 128, 80),
-    VARIANT(GATED, 32, 144), VARIANT(GATED, 64, 144),
+    VARIANT(GATED, 32, 144), VARIANT(GATED, 64, 144),  VARIANT(GATED, 256, 80),   VARIANT(GATED, 256, 144),
 };
 
 /* One of the products. */
@@ -38,6 +38,7 @@ struct Product {
 
 constexpr int UNDER_WAY = 44 << 10; /* of W; 33 or 60 KB a block are slower (docs/performance.md) */
 constexpr int HALF = 113 << 10; /* of shared memory: of two blocks at once, of one product or of two that follow each other */
+constexpr int WHOLE = 227 << 10;
 
 static int stage_bytes(const Variant *v) { return (v->tokens + v->n) * ROW; }
 static int sums_bytes(const Variant *v) { return v->tokens * (v->n + PAD) * 4; }
@@ -55,7 +56,7 @@ static bool lay_out(Product *p)
     const int least = std::max(2, sums);
     const int n = (p->boxes + p->cluster - 1) / p->cluster;
 
-    p->stages = (HALF - rest) / stage;
+    p->stages = ((alone(p->v->tokens, p->v->n) ? WHOLE : HALF) - rest) / stage;
     if (p->stages < least)
         p->stages = least;
     p->stages = std::min(p->stages, (int)MAX_STAGES);
@@ -72,8 +73,9 @@ struct Fit {
     double end, piece;          /* of a tile; of eight sums that a thread ends */
     double exchange, exchanged; /* in a cluster; a byte of sums there */
     double place;               /* of a block of o: gate and up's, which have most to fetch, are there so much later */
+    double two, alone;          /* as long as one that two take; as many bytes that one gets that is alone */
 };
-static const Fit few = {29.5, 19.6, 1628, 1739, 590, 0.64, 30}, many = {42.5, 24.3, 830, 228, 48, 0.081, 0};
+static const Fit few = {29.5, 19.6, 1628, 1739, 590, 0.64, 30, 1.43, 1}, many = {48, 25, 0, 1442, 514, 0.388, 0, 1.1, 1.54};
 
 static double cost(const Product *p, int rows, bool before_most)
 {
@@ -83,9 +85,10 @@ static double cost(const Product *p, int rows, bool before_most)
     const double   x = v->tokens > 32 ? std::min(rows, v->tokens) : v->tokens, bytes = (x + v->n) * ROW;
     const double   boxes = (p->boxes + p->cluster - 1) / p->cluster, others = (p->cluster - 1.) / p->cluster;
     const double   ends = f.end + f.piece * v->n / 16. / p->cluster + (others > 0 ? f.exchange + f.exchanged * sums_bytes(v) * others : 0);
-    const double   one = boxes * std::max((v->tokens > 64 ? 2.1 : 1.05) * v->n, bytes / f.shared) + ends;
-    const bool     two_at_once = 2 * p->smem <= 227 << 10;
-    const double   all = two_at_once ? each / 2 * 1.43 * one + each % 2 * one : each * one;
+    const bool     is_alone = alone(v->tokens, v->n), two_at_once = 2 * p->smem <= WHOLE && !is_alone;
+    const double   get = f.shared * (is_alone ? f.alone : 1);
+    const double   one = boxes * std::max(std::max(1, v->tokens / 64) * 1.05 * v->n, bytes / get) + ends;
+    const double   all = two_at_once ? each / 2 * f.two * one + each % 2 * one : each * one;
     const double   memory = (double)p->tiles * v->n * p->width * 2 / (f.memory * card().sms);
 
     return std::max({all, memory + ends, blocks * boxes * bytes / (f.shared * card().sms) + ends}) + (before_most ? f.place * blocks : 0);
@@ -236,7 +239,7 @@ static int launch(void *stream, const Product *p, Args *a, const void *x, int ro
     a->per_width = 1.f / p->width;
     if (!describe(&a->x, x, rows, p->width, x_stride, v->tokens))
         return cudaErrorInvalidValue;
-    return mi_launch_clusters(v->kernel, dim3(p->tiles * a->groups * p->cluster), dim3((v->tokens > 64 ? 256 : 128) + 64), p->cluster,
+    return mi_launch_clusters(v->kernel, dim3(p->tiles * a->groups * p->cluster), dim3(threads(v->tokens)), p->cluster,
                               p->smem, stream, *a);
 }
 

@@ -1,6 +1,6 @@
 /* layer.cuh - the products behind layer.h, on the tensor cores of compute capability 9.0.
  *
- * A block has a tile: rows of x ("tokens"), up to 64 a warpgroup, times N rows of W. One thread streams both through a
+ * A block has a tile: rows of x ("tokens"), 64 or twice that many a warpgroup, times N rows of W. One thread streams both through a
  * ring of 64 columns a stage. W of all its stages is fetched before the predecessor is done, though not all of it at
  * once: whatever else is read waits behind what the card's memory has been asked for. Blocks of a cluster share the
  * columns of one tile, tell each other their sums, and end some of its tokens each. Sums go through shared memory to the
@@ -20,6 +20,11 @@ namespace mi_layer
 constexpr int BOX = 64, ROW = BOX * 2; /* columns of a stage; bytes of a row of it */
 constexpr int MAX_STAGES = 16, MAX_CLUSTER = 8, BARS_BYTES = (3 * MAX_STAGES + 2) * 8; /* BARS_BYTES: of Bars */
 constexpr int PAD = 8; /* floats behind a row of sums: eight rows of a fragment are in different banks */
+
+/* Of a block: two warps beside those that multiply, or a warpgroup that leaves them its registers. */
+__host__ __device__ constexpr int threads(int tokens) { return tokens > 128 ? 384 : tokens > 64 ? 320 : 192; }
+/* Tiles of which a multiprocessor has registers for one. */
+__host__ __device__ constexpr bool alone(int tokens, int n) { return tokens * n > 128 * 128; }
 
 /* What ends need, in shared memory: a warp fetches it, and consumers that wait turn the positions into angles. */
 template <Kind KIND, int TOKENS, int N> struct Known {
@@ -109,6 +114,7 @@ __device__ __forceinline__ Bars bars_of(const Args &a, unsigned smem)
 /* With 32 tokens a warpgroup's other rows are what lies behind them, and nobody looks at their sums. */
 template <Kind KIND, int TOKENS, int N> struct Tile {
     static constexpr int WGS = TOKENS > 64 ? 2 : 1, CONSUMERS = WGS * 128, WIDTH = KIND == GATED ? N / 2 : N; /* of y */
+    static constexpr int EACH = TOKENS > 128 ? 2 : 1; /* times 64 tokens that a warpgroup multiplies */
     static constexpr int X_BYTES = TOKENS * ROW, W_BYTES = N * ROW, STAGE = X_BYTES + W_BYTES, STRIDE = N + PAD;
     static constexpr bool SENDS_NUMBERS = TOKENS <= 32; /* to the other blocks of a cluster */
 
@@ -272,7 +278,7 @@ __device__ __forceinline__ void fetch_known(const Args &a, const Tile<KIND, TOKE
  * found. Few tokens: lanes share out the tiles. */
 template <int TOKENS> __device__ __forceinline__ void fetch_scales(const Args &a, int first, int n, float *scales)
 {
-    constexpr int EACH = TOKENS / 32, AT_ONCE = 64 / EACH;
+    constexpr int EACH = TOKENS / 32, AT_ONCE = (TOKENS > 128 ? 40 : 64) / EACH;
     const int     lane = threadIdx.x % 32, wide = min(n, 32), token = lane % wide, step = 32 / wide;
     float         sum[EACH];
 
@@ -315,20 +321,35 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
     char       *smem;
     Bars        bars;
 
+    static __device__ __forceinline__ void settle(float (&d)[T::EACH][N / 2])
+    {
+#pragma unroll
+        for (int m = 0; m < T::EACH; m++)
+            wgmma_settle(d[m]);
+    }
+
+    /* Of the two tokens that a thread has sums of in d[m], the first; the other is 8 further. */
+    __device__ __forceinline__ int token_of(int m) const
+    {
+        return (threadIdx.x / 128 * T::EACH + m) * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+    }
+
     __device__ __forceinline__ void meet() const { asm volatile("bar.sync 1, %0;" ::"n"(T::CONSUMERS) : "memory"); }
 
-    __device__ __forceinline__ void multiply(float (&d)[N / 2])
+    __device__ __forceinline__ void multiply(float (&d)[T::EACH][N / 2])
     {
         constexpr uint64_t REST = (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62; /* of an operand but its address */
         const int          group = __shfl_sync(~0u, threadIdx.x / 128, 0), stages = a.stages;
-        const unsigned     ring = shared_address(smem), mine = ring + group * 64 * ROW;
+        const unsigned     ring = shared_address(smem), mine = ring + group * T::EACH * 64 * ROW;
         const bool         speaks = threadIdx.x % 128 == 0;
         unsigned           behind = 0; /* the barrier of the stage that may still be read */
         int                place = 0, parity = 0;
 
 #pragma unroll
-        for (int i = 0; i < N / 2; i++)
-            d[i] = 0;
+        for (int m = 0; m < T::EACH; m++)
+#pragma unroll
+            for (int i = 0; i < N / 2; i++)
+                d[m][i] = 0;
 #pragma unroll 1
         for (int i = 0; i < t.n; i++) {
             wait_at(bars.tokens + place * 8, parity);
@@ -336,11 +357,13 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
             /* A warp's registers in common: else each operand of each product goes there on its own. */
             const uint64_t to_x = (uint64_t)__shfl_sync(~0u, (mine + place * T::STAGE) >> 4, 0) | REST;
             const uint64_t to_w = (uint64_t)__shfl_sync(~0u, (ring + place * T::STAGE + T::X_BYTES) >> 4, 0) | REST;
-            wgmma_settle(d);
+            settle(d);
             wgmma_begin();
 #pragma unroll
             for (int k = 0; k < 4; k++)
-                Wgmma<bf16, N>::a_shared(d, wgmma_ahead(to_x, k * 32), wgmma_ahead(to_w, k * 32), 1);
+#pragma unroll
+                for (int m = 0; m < T::EACH; m++)
+                    Wgmma<bf16, N>::a_shared(d[m], wgmma_ahead(to_x, m * 64 * ROW + k * 32), wgmma_ahead(to_w, k * 32), 1);
             wgmma_commit();
             wgmma_wait<1>();
             if (speaks && behind)
@@ -350,31 +373,34 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
                 place = 0, parity ^= 1;
         }
         wgmma_wait<0>();
-        wgmma_settle(d);
+        settle(d);
     }
 
     /* Sums to where the ring was, [token][STRIDE]. */
-    __device__ __forceinline__ void put(const float (&d)[N / 2]) const
+    __device__ __forceinline__ void put(const float (&d)[T::EACH][N / 2]) const
     {
-        const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-        float    *to = (float *)smem + row * STRIDE + threadIdx.x % 4 * 2;
-
         meet();
-        if (row < TOKENS)
 #pragma unroll
-            for (int i = 0; i < N / 8; i++) {
-                *(float2 *)(to + i * 8) = {d[4 * i], d[4 * i + 1]};
-                *(float2 *)(to + i * 8 + 8 * STRIDE) = {d[4 * i + 2], d[4 * i + 3]};
+        for (int m = 0; m < T::EACH; m++) {
+            const int row = token_of(m);
+            float    *to = (float *)smem + row * STRIDE + threadIdx.x % 4 * 2;
+            if (row < TOKENS) {
+#pragma unroll
+                for (int i = 0; i < N / 8; i++) {
+                    *(float2 *)(to + i * 8) = {d[m][4 * i], d[m][4 * i + 1]};
+                    *(float2 *)(to + i * 8 + 8 * STRIDE) = {d[m][4 * i + 2], d[m][4 * i + 3]};
+                }
             }
+        }
     }
 
     /* Sums of each token to the block that ends it: few by themselves, many at once. */
-    __device__ __forceinline__ void tell(const float (&d)[N / 2]) const
+    __device__ __forceinline__ void tell(const float (&d)[T::EACH][N / 2]) const
     {
         const unsigned mine = shared_address(smem) + a.received + t.rank * t.tokens * STRIDE * 4;
 
         if (T::SENDS_NUMBERS) {
-            const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+            const int row = token_of(0);
 #pragma unroll
             for (int k = 0; k < 2; k++) {
                 const int      r = row + k * 8, who = r / t.tokens;
@@ -383,7 +409,7 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
                 if (row < TOKENS)
 #pragma unroll
                     for (int i = 0; i < N / 16; i++) {
-                        const float *of = d + 8 * i + 2 * k;
+                        const float *of = d[0] + 8 * i + 2 * k;
                         send_to(to + i * 64, of[0], of[1], of[4], of[5], bar);
                     }
             }
@@ -443,7 +469,7 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
         const Known<KIND, TOKENS, N> known{smem + a.known};
         const int  pieces = t.tokens * PIECES, part = KIND == HEADS ? Head<N>(a.heads, t.tile).part : 0;
         const bool inter = KIND == HEADS && a.heads.interleaved;
-        float      d[N / 2];
+        float      d[T::EACH][N / 2];
 
         if (KIND == HEADS && part < 2)
             angles(known, Head<N>(a.heads, t.tile).pair);
@@ -481,7 +507,7 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
 };
 
 template <Kind KIND, int TOKENS, int N>
-__global__ void __launch_bounds__((TOKENS > 64 ? 256 : 128) + 64, N <= 128 ? 2 : 1) product(const __grid_constant__ Args a)
+__global__ void __launch_bounds__(threads(TOKENS), alone(TOKENS, N) ? 1 : 2) product(const __grid_constant__ Args a)
 {
     extern __shared__ __align__(1024) char smem[];
     using T = Tile<KIND, TOKENS, N>;
@@ -506,18 +532,24 @@ __global__ void __launch_bounds__((TOKENS > 64 ? 256 : 128) + 64, N <= 128 ? 2 :
     }
     clusters_meet();
     if (warp < T::CONSUMERS / 32) {
+        if (T::EACH > 1)
+            asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
         Consumer<KIND, TOKENS, N>{a, t, smem, bars}.run();
-    } else if (warp > T::CONSUMERS / 32) {
-        const Known<KIND, TOKENS, N> known{smem + a.known};
-        fetch_known(a, t, known);
-        if (threadIdx.x % 32 == 0)
-            Copier<KIND, TOKENS, N>(a, t, at, bars).begin();
-        __syncwarp();
-        if (KIND == GATED || KIND == HEADS)
-            fetch_scales<TOKENS>(a, t.token + t.from, t.tokens, known.scales());
-        arrive_at(bars.known);
-    } else if (threadIdx.x == T::CONSUMERS) {
-        Copier<KIND, TOKENS, N>(a, t, at, bars).run();
+    } else {
+        if (T::EACH > 1)
+            asm volatile("setmaxnreg.dec.sync.aligned.u32 96;");
+        if (threadIdx.x == T::CONSUMERS) {
+            Copier<KIND, TOKENS, N>(a, t, at, bars).run();
+        } else if (warp == T::CONSUMERS / 32 + 1) {
+            const Known<KIND, TOKENS, N> known{smem + a.known};
+            fetch_known(a, t, known);
+            if (threadIdx.x % 32 == 0)
+                Copier<KIND, TOKENS, N>(a, t, at, bars).begin();
+            __syncwarp();
+            if (KIND == GATED || KIND == HEADS)
+                fetch_scales<TOKENS>(a, t.token + t.from, t.tokens, known.scales());
+            arrive_at(bars.known);
+        }
     }
     if (a.cluster > 1)
         clusters_meet(); /* nobody's memory is needed any more */

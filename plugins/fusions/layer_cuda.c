@@ -89,9 +89,10 @@ static bool mlp_fits(const MiArgs *at)
  * the wider the model, the sooner cuBLASLt's large tiles win, and the later kernels for few rows do. */
 static bool wins(const MiArgs *at, MiShape shape)
 {
-    const bool narrow_model = at[O].out[0].shape[1] <= 1024;
+    const int64_t hidden = at[O].out[0].shape[1];
 
-    return shape.n_tokens > (narrow_model ? 24 : MI_GEMV_FEW_ROWS) && shape.n_tokens <= (narrow_model ? MI_LAYER_MAX_ROWS : 128);
+    return shape.n_tokens > (hidden <= 1024 ? 24 : MI_GEMV_FEW_ROWS) &&
+           shape.n_tokens <= (hidden <= 1024 ? MI_LAYER_MAX_ROWS : hidden <= 2048 ? 256 : 128);
 }
 
 static bool mlp_match(const MiArgs *at, MiShape shape)
