@@ -71,7 +71,7 @@ tests_gpu_fp8_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_fp8_LDADD    = $(gpu_ldadd)
 
 tests_gpu_quant_SOURCES  = tests/gpu_quant.c tests/gpu.h tests/gpu_timed.h kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu \
-	kernels/cuda/gemv.cu kernels/cuda/skinny.cu $(quant_gemv) kernels/cuda/quant_pack.cu kernels/cuda/quant_rows.cu kernels/cuda/quant_rows_mma.cu kernels/cuda/read.cu
+	kernels/cuda/gemv.cu kernels/cuda/skinny.cu $(quant_gemv) kernels/cuda/quant_pack.cu kernels/cuda/quant_rows.cu kernels/cuda/quant_rows_mma.cu kernels/cuda/quant_rows_wgmma.cu kernels/cuda/read.cu
 tests_gpu_quant_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_quant_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_quant_LDADD    = $(gpu_ldadd)

@@ -1,4 +1,5 @@
-/* quant_rows.cu - the products of quant_rows.h, by wgmma where quant_rows_mma.cu does not have them: 17 to 64 rows, groups or zeros.
+/* quant_rows.cu - the products of quant_rows.h that neither quant_rows_mma.cu nor quant_rows_wgmma.cu has: 17 to 64 rows of forms with zeros, or
+ * with groups of 8 bit, by wgmma.
  *
  * Two records of W are 16 rows of a warp's share of wgmma.m64nNk16, whose first operand is in registers: integers as
  * bf16, exact.  Of eight of its columns a lane has the same two pairs that the packed form gives it, so the columns of x change
@@ -60,40 +61,7 @@ static __global__ void __launch_bounds__(128) arrange(const bf16 *x, int64_t str
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* d[64][N] (+)= a[64][16] b[16][N], both along the sum, b without swizzle: units of eight rows, 128 bytes, and N of them to the
- * next eight columns. */
-template <int N> struct Mma;
-#define LIST4(X, i) X(i), X(i + 1), X(i + 2), X(i + 3)
-#define LIST16(X, i) LIST4(X, i), LIST4(X, i + 4), LIST4(X, i + 8), LIST4(X, i + 12)
-#define ACC(i) "+f"(d[i])
-#define MMA(N, LIST, NAMES, A0, A1, A2, A3, B, ADD) \
-    template <> struct Mma<N> { \
-        static __device__ __forceinline__ void run(float (&d)[N / 2], const unsigned (&a)[4], uint64_t b, int add) \
-        { \
-            asm volatile("{ .reg .pred p; setp.ne.b32 p, %" ADD ", 0; " \
-                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" NAMES "}, {%" A0 ", %" A1 ", %" A2 \
-                         ", %" A3 "}, %" B ", p, 1, 1, 0; }" \
-                         : LIST \
-                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add)); \
-        } \
-    };
-#define N8 "%0, %1, %2, %3, %4, %5, %6, %7"
-#define N16 N8 ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define N32 N16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define ACC16 LIST16(ACC, 0)
-#define ACC32 LIST16(ACC, 0), LIST16(ACC, 16)
-MMA(32, ACC16, N16, "16", "17", "18", "19", "20", "21")
-MMA(64, ACC32, N32, "32", "33", "34", "35", "36", "37")
-#undef MMA
-#undef N8
-#undef N16
-#undef N32
-#undef ACC
-#undef ACC16
-#undef ACC32
-#undef LIST4
-#undef LIST16
-
+/* Without swizzle: units of eight rows, 128 bytes, and N of them to the next eight columns. */
 template <int N> __device__ __forceinline__ uint64_t operand_at(unsigned at)
 {
     return (uint64_t)((at & 0x3ffff) >> 4) | (uint64_t)N << 16 | (uint64_t)(128 >> 4) << 32;
@@ -360,14 +328,14 @@ template <int BITS, int N> __global__ void products(const __grid_constant__ Prod
 
 /* ---- launching -------------------------------------------------------------------------------------- */
 
-/* Rows of x that a kernel of this file has. */
-static int width_of(int64_t rows) { return rows <= 32 ? 32 : 64; }
-
 static int groups_of(MiQuantForm f) { return f.group ? mi_quant_groups(f) : 1; }
+
+/* Whether x stays as it is. */
+static bool is_plain(MiQuantForm f, int64_t rows) { return is_for_mma(f, rows) || is_for_wgmma(f, rows); }
 
 extern "C" size_t mi_cuda_quant_split_bytes(MiQuantForm f, int64_t rows, int64_t in)
 {
-    if (is_for_mma(f, rows))
+    if (is_plain(f, rows))
         return 0;
     return (size_t)(mi_quant_chunks(in) * width_of(rows)) * (COLUMNS * 2 + (f.zeros ? 4 * (size_t)groups_of(f) : 0));
 }
@@ -378,7 +346,7 @@ extern "C" int mi_cuda_quant_split(void *stream, MiQuantForm f, MiTensor x, void
     const int     n = width_of(rows);
     float        *sums = f.zeros ? (float *)((char *)to + chunks * n * COLUMNS * 2) : NULL;
 
-    if (is_for_mma(f, rows))
+    if (is_plain(f, rows))
         return 0;
     return mi_launch(arrange, dim3((unsigned)((chunks * n / 8 + 3) / 4)), dim3(128), 0, stream, (const bf16 *)x.data,
                      x.stride[0], (int)rows, (int)in, (char *)to, sums, n, f.group ? f.group : COLUMNS);
@@ -424,6 +392,8 @@ extern "C" int mi_cuda_quant_rows_takes(MiQuantForm f, int64_t rows, int64_t in,
     if (!mi_boxes::card().encode || (f.bits != 4 && f.bits != 8) || f.levels || f.scales || rows < 1 || rows > MI_QUANT_MOST ||
         in < 8 || in % 8 || out < 1 || in > 1 << 20 || out > 1 << 24)
         return cudaErrorNotSupported;
+    if (is_for_wgmma(f, rows))
+        return wgmma_takes(f, rows, in, out);
     if (is_for_mma(f, rows))
         return mma_takes(f, rows, in, out);
     const int n = width_of(rows), bytes = lay_out(&a, f, n, in, out);
@@ -439,6 +409,8 @@ extern "C" int mi_cuda_quant_rows(void *stream, MiQuantForm f, MiTensor x, const
 
     if (!mi_boxes::card().encode)
         return cudaErrorNotSupported;
+    if (is_for_wgmma(f, rows))
+        return multiply_by_wgmma(stream, f, x, w, bias, y);
     if (is_for_mma(f, rows))
         return multiply_by_mma(stream, f, x, w, bias, y);
     const int bytes = lay_out(&a, f, n, in, out);

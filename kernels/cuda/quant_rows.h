@@ -1,6 +1,6 @@
 /* quant_rows.h - y = x W' for 5 to 64 rows of x and a matrix of quant.h, by tensor cores.
  *
- * Where a form is not a usual one, more than 16 rows of x are put into another order once, for all matrices that they are multiplied with. */
+ * More than 16 rows of x are put into another order once, for all matrices that they are multiplied with, where a form has zeros, or groups of 8 bit. */
 #ifndef KERNELS_CUDA_QUANT_ROWS_H
 #define KERNELS_CUDA_QUANT_ROWS_H
 

@@ -1,16 +1,15 @@
-/* quant_rows_mma.cu - the products of quant_rows.h for 16 rows, and of the usual forms for all 64, by mma.m16n8k16.
+/* quant_rows_mma.cu - the products of quant_rows.h for 16 rows, and of 8 bit with a scale a row for all 64, by mma.m16n8k16.
  *
  * x is read as it is: of a chunk's 32 columns a lane has the eight that the packed form gives it, one load from shared memory,
  * and which of them are a step's is the same for W and x.  So there is no kernel before this one.  Boxes of x are
  * 64 columns, swizzled over 128 bytes; a column of the operand is the row of x that makes loads free of bank conflicts.
  * Warps take chunks in turns, each with 32 rows of W, so that x is read four times from shared memory and not eight.
  * Sums of x, where there are zeros, are what a matrix of ones gives. */
-#include "quant_tiles.cuh"
+#include "quant_shares.cuh"
 
 using namespace mi_quant_rows;
 
 constexpr int ROWS = 32, DUOS = ROWS / 16, GROUPS = TILE / ROWS, THREADS = GROUPS * 32; /* of a warp; of a turn */
-constexpr int BOX_COLUMNS = 64;
 /* Turns as registers suffice for.  Behind their warps are two that request W and x, with two more where they give up registers, which
  * only four warps together do. */
 template <bool ANY, int N> constexpr int TURNS = N == 64 ? 2 : N == 32 || ANY ? 3 : 4;
@@ -18,8 +17,6 @@ template <int N> constexpr int REQUESTERS = N == 64 ? 128 : 64;
 template <int N> constexpr int BOX_BYTES = N *BOX_COLUMNS * 2;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-constexpr int DONE = 2 * RING * 8; /* in shared memory: opens when all shares are there */
 
 /* A thread for each: boxes of W, as many as the ring holds before the predecessor is done; of x. */
 __device__ __forceinline__ void request_w(const Product &a, char *smem, int first, int n)
@@ -122,72 +119,6 @@ __device__ __forceinline__ void add_group(const Product &a, Sums<N> &d, unsigned
     d = {};
 }
 
-/* Shares, in shared memory: [part][turn][duo][fours of rows of x][thread of a turn] of rows g and 8 + g.  Each warp gives each block of
- * the cluster what is of its share; row t of a four.  A cluster of one has no such stores. */
-template <int TURNS, int N> __device__ __forceinline__ void give(const Product &a, char *smem, const float *y)
-{
-    const int      part = blockIdx.x % a.parts, turn = threadIdx.x / THREADS, thread = threadIdx.x % THREADS;
-    const int      fours = N / 4 / a.parts, shift = 31 - __clz(fours);
-    const unsigned own = shared_address(smem) + a.shares + ((part * TURNS + turn) * DUOS * fours * THREADS + thread) * 8;
-    const unsigned done = shared_address(smem) + DONE;
-
-#pragma unroll
-    for (int i = 0; i < N / 4; i++) {
-        const int      rank = i >> shift, four = i & (fours - 1);
-        const unsigned to = in_block(own + four * THREADS * 8, rank), bar = in_block(done, rank);
-#pragma unroll
-        for (int duo = 0; duo < DUOS; duo++) {
-            const float *v = y + (duo * (N / 8) + i / 2) * 4 + i % 2;
-            if (a.parts == 1) {
-                *(float2 *)(smem + a.shares + (((turn * DUOS + duo) * fours + i) * THREADS + thread) * 8) = {v[0], v[2]};
-                continue;
-            }
-            asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
-                             to + duo * fours * THREADS * 8),
-                         "f"(v[0]), "f"(v[2]), "r"(bar)
-                         : "memory");
-        }
-    }
-}
-
-/* What came, in the order of parts and turns, to y. */
-template <int TURNS, int N> __device__ __forceinline__ void finish(const Product &a, char *smem)
-{
-    const int part = blockIdx.x % a.parts, tile = blockIdx.x / a.parts, fours = N / 4 / a.parts, all = DUOS * fours * THREADS;
-
-    wait_for_predecessor(); /* it is done since x is here */
-    if (a.parts == 1)
-        asm volatile("bar.sync 1, %0;" ::"n"(TURNS * THREADS) : "memory");
-    else
-        barrier_wait((uint64_t *)(smem + DONE), 0);
-#pragma unroll 1
-    for (int i = threadIdx.x; i < all; i += TURNS * THREADS) {
-        const int thread = i % THREADS, four = i / THREADS % fours, duo = i / THREADS / fours;
-        const int m = (part * fours + four) * 4 + thread % 4, row = tile * TILE + thread / 32 * ROWS + duo * 16 + thread % 32 / 4;
-        const float2 *from = (const float2 *)(smem + a.shares) + i;
-        float         sum[2] = {};
-#pragma unroll 4
-        for (int s = 0; s < a.parts * TURNS; s++) {
-            const float2 v = from[s * all];
-            sum[0] += v.x;
-            sum[1] += v.y;
-        }
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            const int     o = row + r * OCTET;
-            const int64_t at = m * a.y_stride + o;
-            if (m >= a.rows || o >= a.out)
-                continue;
-            if (a.bias)
-                sum[r] += a.bias[o];
-            if (a.y_f32)
-                ((float *)a.y)[at] = sum[r];
-            else
-                ((bf16 *)a.y)[at] = from_float<bf16>(sum[r]);
-        }
-    }
-}
-
 /* ANY: groups, zeros; else a scale for the chunk (4 bit) or the row (8 bit). */
 template <int BITS, bool ANY, int N>
 __global__ void __launch_bounds__(TURNS<ANY, N> *THREADS + REQUESTERS<N>, 1) products_by_mma(const __grid_constant__ Product a)
@@ -284,8 +215,8 @@ __global__ void __launch_bounds__(TURNS<ANY, N> *THREADS + REQUESTERS<N>, 1) pro
                 y[k] *= row_scale[k / (N / 2) * 2 + k / 2 % 2];
         }
         cluster_wait(); /* all are there */
-        give<MINE, N>(a, smem, y);
-        finish<MINE, N>(a, smem);
+        give<MINE, N, DUOS, THREADS>(a, smem, y);
+        finish<MINE, N, DUOS, THREADS>(a, smem);
     }
 }
 
@@ -297,22 +228,25 @@ template <int BITS, bool ANY, int N> __global__ void products_by_mma(const __gri
 
 /* ---- launching -------------------------------------------------------------------------------------- */
 
-static int width_of(int64_t rows) { return rows <= 16 ? 16 : rows <= 32 ? 32 : 64; }
+static int narrow_of(int64_t rows) { return rows <= 16 ? 16 : width_of(rows); }
 
 static int turns_of(MiQuantForm f, int n)
 {
     return n == 64 ? TURNS<false, 64> : n == 32 ? TURNS<false, 32> : is_usual(f) ? TURNS<false, 16> : TURNS<true, 16>;
 }
 
-template <int BITS> static Kernel kernel_of(MiQuantForm f, int n)
+template <int BITS> static Kernel kernel_of_16(MiQuantForm f)
 {
-    return n == 64       ? products_by_mma<BITS, false, 64>
-           : n == 32     ? products_by_mma<BITS, false, 32>
-           : is_usual(f) ? products_by_mma<BITS, false, 16>
-                         : products_by_mma<BITS, true, 16>;
+    return is_usual(f) ? products_by_mma<BITS, false, 16> : products_by_mma<BITS, true, 16>;
 }
 
-static Kernel kernel_for(MiQuantForm f, int n) { return f.bits == 4 ? kernel_of<4>(f, n) : kernel_of<8>(f, n); }
+static Kernel kernel_for(MiQuantForm f, int n)
+{
+    return n == 64       ? products_by_mma<8, false, 64>
+           : n == 32     ? products_by_mma<8, false, 32>
+           : f.bits == 4 ? kernel_of_16<4>(f)
+                         : kernel_of_16<8>(f);
+}
 
 /* A stage is so much, since short pieces of W's records are slow, and one box of W. */
 static int lay_out(Product *a, MiQuantForm f, int n, int64_t in, int64_t out)
@@ -335,18 +269,17 @@ static int lay_out(Product *a, MiQuantForm f, int n, int64_t in, int64_t out)
     return set_ring(a, turns_of(f, n) * n * THREADS * DUOS * 2, 0, c.smem);
 }
 
-bool mi_quant_rows::is_for_mma(MiQuantForm f, int64_t rows) { return rows <= (is_usual(f) ? MI_QUANT_MOST : 16); }
+bool mi_quant_rows::is_for_mma(MiQuantForm f, int64_t rows) { return rows <= (f.bits == 8 && is_usual(f) ? MI_QUANT_MOST : 16); }
 
 int mi_quant_rows::mma_takes(MiQuantForm f, int64_t rows, int64_t in, int64_t out)
 {
     Product   a = {};
-    const int n = width_of(rows), bytes = lay_out(&a, f, n, in, out);
+    const int n = narrow_of(rows), bytes = lay_out(&a, f, n, in, out);
 
     return bytes ? mi_allow_smem(kernel_for(f, n), (size_t)bytes) : (int)cudaErrorNotSupported;
 }
 
-/* Boxes of 64 columns and n rows, several in one request where rows are whole boxes: what is beyond the edges is 0. */
-static int describe_x(Product *a, MiTensor x, int n)
+int mi_quant_rows::describe_x(Product *a, MiTensor x, int n)
 {
     const bool       whole = a->boxes > 1;
     const cuuint64_t far = (cuuint64_t)x.stride[0] * 2, columns = (cuuint64_t)x.shape[1];
@@ -364,7 +297,7 @@ static int describe_x(Product *a, MiTensor x, int n)
 int mi_quant_rows::multiply_by_mma(void *stream, MiQuantForm f, MiTensor x, const void *w, const float *bias, MiTensor y)
 {
     Product   a = {};
-    const int n = width_of(x.shape[0]), bytes = lay_out(&a, f, n, x.shape[1], y.shape[1]);
+    const int n = narrow_of(x.shape[0]), bytes = lay_out(&a, f, n, x.shape[1], y.shape[1]);
 
     if (!bytes)
         return cudaErrorNotSupported;

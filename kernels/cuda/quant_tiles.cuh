@@ -31,6 +31,7 @@ struct Product {
     int32_t      parts, slice, stages, stage_bytes, flight; /* parts of the columns: blocks of a cluster */
     int32_t      x_at, sums_at, sums_bytes;                 /* in a stage, behind W; of a chunk */
     int32_t      boxes;                                     /* of 64 columns of x in a request */
+    int32_t      x_stages;                                  /* where x has a ring of its own */
     int32_t      shares;                                    /* in shared memory, behind the ring: what other blocks have */
     bool         zeros, minima, per_row, y_f32, fours;      /* fours: of y are aligned */
 };
@@ -106,6 +107,45 @@ __device__ __forceinline__ unsigned in_block(unsigned at, int rank)
 
 #endif
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/* ---- products of a warpgroup ------------------------------------------------------------------- */
+
+/* d[64][N] (+)= a[64][16] b[16][N], both along the sum, a in registers. */
+template <int N> struct Mma;
+#define LIST4(X, i) X(i), X(i + 1), X(i + 2), X(i + 3)
+#define LIST16(X, i) LIST4(X, i), LIST4(X, i + 4), LIST4(X, i + 8), LIST4(X, i + 12)
+#define ACC(i) "+f"(d[i])
+#define MMA(N, LIST, NAMES, A0, A1, A2, A3, B, ADD) \
+    template <> struct Mma<N> { \
+        static __device__ __forceinline__ void run(float (&d)[N / 2], const unsigned (&a)[4], uint64_t b, int add) \
+        { \
+            asm volatile("{ .reg .pred p; setp.ne.b32 p, %" ADD ", 0; " \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" NAMES "}, {%" A0 ", %" A1 ", %" A2 \
+                         ", %" A3 "}, %" B ", p, 1, 1, 0; }" \
+                         : LIST \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add)); \
+        } \
+    };
+#define N8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define N16 N8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define N32 N16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define ACC16 LIST16(ACC, 0)
+#define ACC32 LIST16(ACC, 0), LIST16(ACC, 16)
+MMA(32, ACC16, N16, "16", "17", "18", "19", "20", "21")
+MMA(64, ACC32, N32, "32", "33", "34", "35", "36", "37")
+#undef MMA
+#undef N8
+#undef N16
+#undef N32
+#undef ACC
+#undef ACC16
+#undef ACC32
+#undef LIST4
+#undef LIST16
+
+#endif
+
 /* ---- launching --------------------------------------------------------------------------------- */
 
 typedef void (*Kernel)(Product);
@@ -164,6 +204,9 @@ static inline int set_operands(Product *a, MiQuantForm f, int64_t in, const void
                : 0;
 }
 
+/* Rows of x that a kernel has. */
+static inline int width_of(int64_t rows) { return rows <= 32 ? 32 : 64; }
+
 /* No groups within a chunk, no zeros. */
 static inline bool is_usual(MiQuantForm f) { return !f.zeros && f.group == (f.bits == 4 ? COLUMNS : 0); }
 
@@ -171,6 +214,15 @@ static inline bool is_usual(MiQuantForm f) { return !f.zeros && f.group == (f.bi
 bool is_for_mma(MiQuantForm, int64_t rows);
 int mma_takes(MiQuantForm, int64_t rows, int64_t in, int64_t out);
 int multiply_by_mma(void *stream, MiQuantForm, MiTensor x, const void *w, const float *bias, MiTensor y);
+
+/* quant_rows_wgmma.cu, likewise. */
+bool is_for_wgmma(MiQuantForm, int64_t rows);
+int wgmma_takes(MiQuantForm, int64_t rows, int64_t in, int64_t out);
+int multiply_by_wgmma(void *stream, MiQuantForm, MiTensor x, const void *w, const float *bias, MiTensor y);
+
+/* Boxes of 64 columns of x and n rows, several in one request where rows are whole boxes: what is beyond the edges is 0. */
+int describe_x(Product *a, MiTensor x, int n);
+constexpr int BOX_COLUMNS = 64;
 
 } // namespace mi_quant_rows
 #endif

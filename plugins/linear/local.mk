@@ -52,7 +52,7 @@ plugins_linear_quant_cuda_so_SOURCES = plugins/linear/quant_cuda.c plugins/linea
 	kernels/cuda/quant_stored.cu kernels/cuda/quant_stored.h kernels/cuda/quant_codes.cuh kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h \
 	kernels/cuda/gemm_bias.cu kernels/cuda/gemv.cu kernels/cuda/gemv.h kernels/cuda/skinny.cu kernels/cuda/skinny.h \
 	$(quant_gemv) kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv_parts.cuh kernels/cuda/quant_gemv_products.cuh kernels/cuda/quant_gemv.h kernels/cuda/quant_pack.cu \
-	kernels/cuda/quant.h kernels/cuda/quant_rows.cu kernels/cuda/quant_rows_mma.cu kernels/cuda/quant_tiles.cuh kernels/cuda/quant_rows.h plugins/linear/tune_cuda.c \
+	kernels/cuda/quant.h kernels/cuda/quant_rows.cu kernels/cuda/quant_rows_mma.cu kernels/cuda/quant_rows_wgmma.cu kernels/cuda/quant_shares.cuh kernels/cuda/quant_tiles.cuh kernels/cuda/quant_rows.h plugins/linear/tune_cuda.c \
 	plugins/linear/tune_cuda.h
 plugins_linear_quant_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS) -I$(top_srcdir)/plugins
 plugins_linear_quant_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
