@@ -131,6 +131,7 @@ __global__ void __launch_bounds__(TURNS *THREADS + REQUESTERS, 1) products_by_wg
     }
     __syncthreads();
     cluster_here();
+    /* What a block's 640 threads are launched with, 96 registers each, is all there is: 512 x 112 + 128 x 32. */
     if (tid >= TURNS * THREADS) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
         if (tid == TURNS * THREADS)
