@@ -79,7 +79,7 @@ def write(folder, spec):
     write_weights(os.path.join(folder, "model.safetensors"), spec["tensors"])
 
 
-def answers(model, prompts, flags, n_greedy=None):
+def answers(model, prompts, flags, n_greedy=None, timeout=1200):
     """What `batch` says of prompts, one after the other and each alone: one process reads the model once for all.
 
     RuntimeError: it failed."""
@@ -92,7 +92,7 @@ def answers(model, prompts, flags, n_greedy=None):
                 f.write("\n")
         done = subprocess.run([os.path.join(os.environ["MI_BUILDDIR"], "miniinfer"), "batch", requests, "-o", out, "-m", model,
                                "--order", "input", "--batch-size", "1", "--sampler.chain", "greedy", *flags],
-                              capture_output=True, text=True, check=False, timeout=1200)
+                              capture_output=True, text=True, check=False, timeout=timeout)
         if done.returncode:
             raise RuntimeError(done.stderr.strip() or f"status {done.returncode}")
         with open(out, encoding="utf-8") as f:

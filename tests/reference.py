@@ -107,7 +107,7 @@ def compare_logits(model, path, prompts, n_greedy, after=""):
     many, failed = {}, None
     if model != "stories260k" and len(prompts) > 1:
         try:
-            many = dict(enumerate(checkpoints.answers(path, prompts, EXACT, n_greedy)))
+            many = dict(enumerate(checkpoints.answers(path, prompts, EXACT, n_greedy, timeout=None)))
         except RuntimeError as e:
             failed = e
     for i, prompt in enumerate(prompts):
