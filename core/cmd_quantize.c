@@ -334,7 +334,7 @@ static bool round_by_method(const Job *j, MiRounding *r, const MiInputs *x, cons
 {
     bool ok = x != NULL;
 
-    mi_rounding_fit(r, &j->grid);
+    mi_rounding_fit(r, &j->grid, false);
     if (j->method == METHOD_RTN || x) {
         mi_round_nearest(r, &j->grid);
         *e = mi_rounding_error(r, x);
@@ -342,13 +342,12 @@ static bool round_by_method(const Job *j, MiRounding *r, const MiInputs *x, cons
     if (j->method == METHOD_RTN)
         return true;
     const double nearest = e->outputs;
-    if (j->method == METHOD_GPTQ) {
-        ok = ok && (j->grid.e4m3 || mi_rounding_clip(r, &j->grid, x->sums)) && mi_round_gptq(r, &j->grid, x);
-    } else {
-        mi_rounding_scale(r, columns, rows);
-        if ((ok = ok && mi_rounding_clip(r, &j->grid, x->sums) && mi_rounding_clip_together(r, &j->grid, x->sums)))
-            mi_round_nearest(r, &j->grid);
-    }
+    mi_rounding_scale(r, columns, rows);
+    mi_rounding_fit(r, &j->grid, true);
+    if (j->method == METHOD_GPTQ)
+        ok = ok && mi_round_gptq(r, &j->grid, x);
+    else
+        mi_round_nearest(r, &j->grid);
     ok = ok && (j->grid.e4m3 || mi_rounding_level(r, x->sums)); /* scales of bf16 are too coarse for it */
     if (ok)
         *e = mi_rounding_error(r, x);
@@ -442,7 +441,7 @@ static bool with_text(Job *j, MiSession *s, GError **error)
     if (!j->windows)
         g_set_error(error, MI_ERROR, MI_ERROR_MODEL, "%s has %zu tokens; one window takes %d", j->calibrate, n, j->length);
     mi_engine_stop(g_steal_pointer(&s->engine));
-    MiCalibration *c = mi_calibration_new(s->assembly, ids, j->windows, j->length);
+    MiCalibration *c = mi_calibration_new(s->assembly, ids, n, j->windows, j->length);
     const bool     ok = j->windows && calibrated(j, c, error);
     mi_calibration_free(c);
     g_free(ids);

@@ -49,8 +49,10 @@ void mi_rounding_free(MiRounding *);
 void mi_rounding_scale(MiRounding *, const float *columns, const float *rows);
 /* Scale and zero of integers for values from low, which is 0 or less, to high, which is 0 or more. */
 void mi_grid_range(const MiGrid *, float low, float high, float *scale, uint8_t *zero);
-/* Scales and zeros by each group's range. */
-void mi_rounding_fit(MiRounding *, const MiGrid *);
+/* Scales and zeros by each group's range.  weighted, of integers: of eight ranges, from all of it to 0.65 of it, that with the
+ * least squared error, the scale by least squares, below 0 where symmetric codes reach further so; errors count by w^2 plus its
+ * mean, since what large weights lose costs most. */
+void mi_rounding_fit(MiRounding *, const MiGrid *, bool weighted);
 /* Each value to the nearest code. */
 void mi_round_nearest(MiRounding *, const MiGrid *);
 /* Frantar et al. 2022 (arXiv 2210.17323): columns one after the other, those with the largest inputs first, the error of
@@ -104,8 +106,9 @@ bool mi_inverse_factor(float *h, int64_t n);
 typedef struct MiCalibration MiCalibration;
 struct MiAssembly;
 
-/* windows of `length` tokens of the text's ids; the assembly's weights are loaded, and it takes that many sequences. */
-MiCalibration *mi_calibration_new(struct MiAssembly *, const int32_t *ids, int windows, int length);
+/* windows of `length` tokens, evenly over all n of the text's ids, at least windows * length; the assembly's weights are loaded, and it
+ * takes that many sequences. */
+MiCalibration *mi_calibration_new(struct MiAssembly *, const int32_t *ids, size_t n, int windows, int length);
 void           mi_calibration_free(MiCalibration *);
 const MiRecording *mi_calibration_program(const MiCalibration *);
 /* The inputs of as many of the matrices names[0 ... n) as `bytes` of memory hold, at least one; how many, 0 with

@@ -37,16 +37,4 @@ float *mi_fold_find(const MiFold *, const MiSource *source, const MiGrid *, cons
                     GError **error);
 float *mi_fold_saved(const MiFold *, const char *folder);
 
-/* Scales and zeros by that part of each group's range, from half to all of it, that is the best for the outputs: for d' H d,
- * of 128 columns of the group at a time.  False: no memory. */
-bool mi_rounding_clip(MiRounding *, const MiGrid *, const float *hessian);
-
-/* The same once more, from what is there, one group after the other with what all others do to the outputs: what is cut off
- * makes a row too small in each of its groups, and that adds up.  False: no memory. */
-bool mi_rounding_clip_together(MiRounding *, const MiGrid *, const float *hessian);
-
-/* The same once more for one group after the other, with what all others do to the outputs: what is cut off makes a row too
- * small in each of its groups, which adds up.  Codes become the nearest.  False: no memory. */
-bool mi_rounding_clip_together(MiRounding *, const MiGrid *, const float *hessian);
-
 #endif

@@ -23,17 +23,18 @@ typedef struct {
 struct MiCalibration {
     MiAssembly    *a;
     const int32_t *ids;
+    size_t         n_ids;
     int            windows, length, window; /* the one that is read */
     MiSide         side;
     GArray        *sums;   /* Sum */
     GHashTable    *sum_of; /* weight's name -> index + 1 */
 };
 
-MiCalibration *mi_calibration_new(MiAssembly *a, const int32_t *ids, int windows, int length)
+MiCalibration *mi_calibration_new(MiAssembly *a, const int32_t *ids, size_t n, int windows, int length)
 {
     MiCalibration *c = g_new0(MiCalibration, 1);
 
-    *c = (MiCalibration){ .a = a, .ids = ids, .windows = windows, .length = length, .sums = g_array_new(FALSE, TRUE, sizeof(Sum)),
+    *c = (MiCalibration){ .a = a, .ids = ids, .n_ids = n, .windows = windows, .length = length, .sums = g_array_new(FALSE, TRUE, sizeof(Sum)),
                           .sum_of = g_hash_table_new(g_str_hash, g_str_equal) };
     return c;
 }
@@ -216,8 +217,8 @@ static bool run(MiCalibration *c, bool (*tell)(int done, int of), GError **error
     if (!mi_side_open(&c->side, c->a, error))
         return false;
     for (c->window = 0; c->window < c->windows; c->window++) {
-        const MiRequest r = { .tokens = c->ids + (size_t)c->window * (size_t)c->length, .n_tokens = (size_t)c->length,
-                              .max_tokens = -1 };
+        const size_t    first = c->n_ids / (size_t)c->windows * (size_t)c->window;
+        const MiRequest r = { .tokens = c->ids + first, .n_tokens = (size_t)c->length, .max_tokens = -1 };
         if (!mi_side_ask(&c->side, &r, error) || !mi_side_step(&c->side, nodes, c, &f, error))
             return false;
         if (!tell(c->window + 1, c->windows)) {

@@ -57,20 +57,25 @@ void mi_rounding_free(MiRounding *r)
 
 /* ---- the grid ----------------------------------------------------------------- */
 
-static float as_half(float x) { return mi_number_as(MI_F16, x); }
+/* A scale in f16, which is never 0 nor infinite. */
+static float as_scale(float x)
+{
+    const float half = mi_number_as(MI_F16, x);
+    return copysignf(CLAMP(fabsf(half), 0x1p-24f, 65504), x);
+}
 
 void mi_grid_range(const MiGrid *grid, float low, float high, float *scale, uint8_t *zero)
 {
     const float top = (float)((1 << grid->bits) - 1), half = (float)(1 << (grid->bits - 1));
 
-    *scale = as_half(grid->symmetric ? MAX(high / (half - 1), -low / half) : (high - low) / top);
-    *scale = CLAMP(*scale, 0x1p-24f, 65504); /* nothing there; less or more than f16 has */
+    *scale = as_scale(grid->symmetric ? MAX(high / (half - 1), -low / half) : (high - low) / top);
     *zero = (uint8_t)(grid->symmetric ? half : CLAMP(rintf(-low / *scale), 0, top));
 }
 
 typedef struct {
     MiRounding   *r;
     const MiGrid *grid;
+    bool          weighted;
 } Rows;
 
 /* Groups by number, those of a row one after the other: where the k-th begins in w, and how many columns it has. */
@@ -94,6 +99,49 @@ void mi_rounding_scale(MiRounding *r, const float *columns, const float *rows)
         mi_on_processors(scale_rows, r);
 }
 
+enum { RANGES = 8 };
+
+/* Weighted by w^2 + floor, q being w's codes less the zero: sums of q^2 and w q. */
+typedef struct { float qq, wq; } Moments;
+
+MI_ON_ANY_MACHINE
+static Moments moments(const float *w, int64_t n, float floor, float scale, float zero, float top)
+{
+    Moments m = { 0 };
+
+    for (int64_t i = 0; i < n; i++) {
+        const float code = rintf(w[i] / scale) + zero, q = (code < 0 ? 0 : code > top ? top : code) - zero;
+        const float weighted = (w[i] * w[i] + floor) * q;
+        m.qq += weighted * q;
+        m.wq += weighted * w[i];
+    }
+    return m;
+}
+
+/* With the scale by least squares, wq / qq, wq^2 / qq is what the error is less than w's own squares.  Symmetric codes reach one
+ * further down than up: a scale below 0 turns that round. */
+static void fit_weighted(const MiGrid *grid, const float *w, int64_t n, float low, float high, float *scale, uint8_t *zero)
+{
+    const float top = (float)((1 << grid->bits) - 1), sign = grid->symmetric && high > -low ? -1 : 1;
+    float       floor = 0, most = 0;
+
+    mi_grid_range(grid, low, high, scale, zero);
+    for (int64_t i = 0; i < n; i++)
+        floor += w[i] * w[i] / (float)n;
+    for (int k = 0; k < RANGES; k++) {
+        const float   part = 1 - 0.05f * (float)k;
+        float         s;
+        uint8_t       z;
+        mi_grid_range(grid, (sign > 0 ? low : -high) * part, (sign > 0 ? high : -low) * part, &s, &z);
+        const Moments m = moments(w, n, floor, sign * s, (float)z, top);
+        if (m.qq > 0 && m.wq / m.qq * m.wq > most) {
+            most = m.wq / m.qq * m.wq;
+            *scale = as_scale(m.wq / m.qq);
+            *zero = z;
+        }
+    }
+}
+
 static void fit_rows(void *user, int part, int n_parts)
 {
     const Rows       *x = user;
@@ -108,12 +156,14 @@ static void fit_rows(void *user, int part, int n_parts)
         }
         if (r->e4m3)
             r->scales[k] = mi_scale_for(MI_F8, MAX(high, -low)), r->zeros[k] = 0;
+        else if (x->weighted)
+            fit_weighted(x->grid, w, group_columns(r, k), low, high, &r->scales[k], &r->zeros[k]);
         else
             mi_grid_range(x->grid, low, high, &r->scales[k], &r->zeros[k]);
     }
 }
 
-void mi_rounding_fit(MiRounding *r, const MiGrid *grid) { mi_on_processors(fit_rows, &(Rows){ r, grid }); }
+void mi_rounding_fit(MiRounding *r, const MiGrid *grid, bool weighted) { mi_on_processors(fit_rows, &(Rows){ r, grid, weighted }); }
 
 static void nearest_numbers(const float *w, int64_t n, float scale, uint8_t *codes)
 {
@@ -144,7 +194,7 @@ static void round_rows(void *user, int part, int n_parts)
                           r->codes + group_begin(r, k));
 }
 
-void mi_round_nearest(MiRounding *r, const MiGrid *grid) { mi_on_processors(round_rows, &(Rows){ r, grid }); }
+void mi_round_nearest(MiRounding *r, const MiGrid *grid) { mi_on_processors(round_rows, &(Rows){ r, grid, false }); }
 
 static uint8_t code_of(const MiGrid *grid, float w, float scale, uint8_t zero)
 {
@@ -222,15 +272,14 @@ static bool factor(const float *h, int64_t n, double damp, float *u, int32_t *or
     return mi_inverse_factor(u, n);
 }
 
-static bool gptq(MiRounding *r, const MiGrid *grid, const float *hessian, double damp)
+/* u and the order of its columns as factor() has them. */
+static bool round_with(MiRounding *r, const MiGrid *grid, const float *u, const int32_t *order)
 {
-    const int64_t       in = r->in, out = r->out;
-    g_autofree float   *u = g_try_new(float, (gsize)in * (gsize)in), *w = g_try_new(float, (gsize)out * (gsize)in);
-    g_autofree float   *error = g_try_new(float, (gsize)BLOCK * (gsize)out);
-    g_autofree int32_t *order = g_try_new(int32_t, (gsize)in);
-    Gptq                x = { r, grid, u, w, error, order, 0, 0 };
+    const int64_t     in = r->in, out = r->out;
+    g_autofree float *w = g_try_new(float, (gsize)out * (gsize)in), *error = g_try_new(float, (gsize)BLOCK * (gsize)out);
+    Gptq              x = { r, grid, u, w, error, order, 0, 0 };
 
-    if (!u || !w || !error || !order || !factor(hessian, in, damp, u, order))
+    if (!w || !error)
         return false;
     for (int64_t o = 0; o < out; o++)
         for (int64_t k = 0; k < in; k++)
@@ -267,26 +316,28 @@ static bool sampled(const MiRounding *r, MiRounding *out)
 bool mi_round_gptq(MiRounding *r, const MiGrid *grid, const MiInputs *x)
 {
     static const double dampings[] = { 0.01, 0.1, 1 };
-    double              best = -1, damp = 0;
+    const gsize         size = (gsize)r->in * (gsize)r->in;
+    g_autofree float   *u = g_try_new(float, size), *best_u = x->rows ? g_try_new(float, size) : NULL;
+    g_autofree int32_t *order = g_try_new(int32_t, (gsize)r->in);
     MiRounding          some = { 0 };
+    double              best = -1;
+    bool                ok = u && order && (!x->rows || (best_u && sampled(r, &some)));
 
-    if (x->rows && !sampled(r, &some)) {
-        mi_rounding_free(&some);
-        return false;
-    }
-    for (size_t i = 0; i < G_N_ELEMENTS(dampings); i++) {
-        if (!gptq(x->rows ? &some : r, grid, x->sums, dampings[i]))
+    for (size_t i = 0; ok && i < G_N_ELEMENTS(dampings); i++) {
+        if (!factor(x->sums, r->in, dampings[i], u, order))
             continue;
         if (!x->rows)
-            return true;
-        const double e = mi_rounding_error(&some, x).outputs;
+            return round_with(r, grid, u, order);
+        const double e = round_with(&some, grid, u, order) ? mi_rounding_error(&some, x).outputs : -1;
         if (e >= 0 && (best < 0 || e < best)) {
+            float *const worse = best_u;
+            best_u = u;
+            u = worse;
             best = e;
-            damp = dampings[i];
         }
     }
     mi_rounding_free(&some);
-    return best >= 0 && gptq(r, grid, x->sums, damp);
+    return best >= 0 && round_with(r, grid, best_u, order);
 }
 
 /* ---- level -------------------------------------------------------------------------- */
@@ -310,7 +361,7 @@ static void level_rows(void *user, int part, int n_parts)
         }
         if (same > all / 2 && same < all * 2) /* else there is nothing that it could be made level with */
             for (int64_t g = o * r->groups; g < (o + 1) * r->groups; g++)
-                r->scales[g] = CLAMP(as_half(r->scales[g] * (float)(all / same)), 0x1p-24f, 65504);
+                r->scales[g] = as_scale(r->scales[g] * (float)(all / same));
     }
 }
 

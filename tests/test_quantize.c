@@ -113,7 +113,7 @@ static void rounds_to_the_nearest(void **state)
         r.w[7] = -1; /* ranges are not centred */
         for (int i = 96; i < 192; i++)
             r.w[i] = 0.25f + r.w[i] / 4;
-        mi_rounding_fit(&r, g);
+        mi_rounding_fit(&r, g, false);
         mi_round_nearest(&r, g);
         for (int64_t i = 0; i < 5 * 96; i++) {
             const int64_t at = i / 96 * r.groups + i % 96 / (96 / r.groups);
@@ -157,7 +157,7 @@ static void rounds_to_e4m3(void **state)
     for (int i = 0; i < 5 * 96; i++)
         r.w[i] *= i < 96 ? 1e-3f : i % 96 == 5 ? 30.0f : 1.0f;
     memset(r.w + 96, 0, 96 * sizeof *r.w);
-    mi_rounding_fit(&r, &g);
+    mi_rounding_fit(&r, &g, false);
     mi_round_nearest(&r, &g);
     for (int64_t i = 0; i < 5 * 96; i++) {
         const double scale = (double)r.scales[i / 96], x = (double)r.w[i] / scale, got = e4m3(r.codes[i]);
@@ -253,7 +253,7 @@ static void gptq_is_the_papers(void **state)
         diagonal_n = in;
         qsort(order, (size_t)in, sizeof *order, larger);
         r.e4m3 = grids[k].e4m3;
-        mi_rounding_fit(&r, &grids[k]);
+        mi_rounding_fit(&r, &grids[k], false);
         mi_round_nearest(&r, &grids[k]);
         const MiInputs        inputs = { .n = in, .sums = h };
         const MiRoundingError nearest = mi_rounding_error(&r, &inputs);
@@ -307,7 +307,7 @@ static void rows_held_back_choose_the_damping(void **state)
         diagonal_of = h;
         diagonal_n = IN;
         qsort(order, IN, sizeof *order, larger);
-        mi_rounding_fit(&r, &g);
+        mi_rounding_fit(&r, &g, false);
         for (int d = 0; d < 3; d++) {
             g_autofree uint8_t *codes = g_new(uint8_t, OUT * IN);
             double              off = 0;
@@ -355,7 +355,7 @@ static void errors_are_what_they_say(void **state)
     double            sums[4] = { 0 };
 
     (void)state;
-    mi_rounding_fit(&r, &g);
+    mi_rounding_fit(&r, &g, false);
     mi_round_nearest(&r, &g);
     for (int t = 0; t < 50; t++)
         for (int i = 0; i < 64; i++)
@@ -398,6 +398,47 @@ static bool decode(void *self, const MiWeight *w, int64_t first, int64_t n, floa
     return true;
 }
 
+/* Of eight ranges of n weights the scale by least squares and the error, both weighted by w^2 and its mean. */
+typedef struct { double scale, error; int zero; } SlowRange;
+
+static void slow_ranges(const MiGrid *g, const float *w, int64_t n, SlowRange found[8])
+{
+    double low = 0, high = 0, mean = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        low = MIN(low, (double)w[i]);
+        high = MAX(high, (double)w[i]);
+        mean += (double)w[i] * (double)w[i] / (double)n;
+    }
+    for (int k = 0; k < 8; k++) {
+        const double part = 1 - 0.05 * k;
+        const bool   turned = g->symmetric && high > -low; /* the larger end has eight of the sixteen codes */
+        double       codes[1024], up = 0, down = 0, error = 0;
+        float        scale;
+        uint8_t      zero;
+        mi_grid_range(g, (float)((turned ? -high : low) * part), (float)((turned ? -low : high) * part), &scale, &zero);
+        scale = turned ? -scale : scale;
+        for (int64_t i = 0; i < n; i++) {
+            const double weight = (double)w[i] * (double)w[i] + mean;
+            codes[i] = (double)(CLAMP(rintf(w[i] / scale) + (float)zero, 0, 15) - (float)zero);
+            up += weight * codes[i] * (double)w[i];
+            down += weight * codes[i] * codes[i];
+        }
+        for (int64_t i = 0; i < n; i++)
+            error += ((double)w[i] * (double)w[i] + mean) * pow((double)w[i] - up / down * codes[i], 2);
+        found[k] = (SlowRange){ up / down, error, zero };
+    }
+}
+
+static const SlowRange *least(const SlowRange found[8])
+{
+    const SlowRange *best = found;
+
+    for (int k = 1; k < 8; k++)
+        best = found[k].error < best->error ? &found[k] : best;
+    return best;
+}
+
 /* |X (Q(W s) / s - W)'|^2 / |X W'|^2, row by row of X. */
 static double slow_error(const float *x, const MiWeight *w, const float *s, const MiGrid *g)
 {
@@ -408,16 +449,15 @@ static double slow_error(const float *x, const MiWeight *w, const float *s, cons
         double d[AWQ_IN];
         for (int64_t k = 0; k < AWQ_IN; k += g->group) {
             const int64_t end = MIN(k + g->group, AWQ_IN);
-            float         low = 0, high = 0, scale;
-            uint8_t       zero;
+            float         scaled[AWQ_IN];
+            SlowRange     ranges[8];
+            for (int64_t i = k; i < end; i++)
+                scaled[i - k] = m[o * AWQ_IN + i] * s[i];
+            slow_ranges(g, scaled, end - k, ranges);
+            const float scale = (float)least(ranges)->scale, zero = (float)least(ranges)->zero;
             for (int64_t i = k; i < end; i++) {
-                low = MIN(low, m[o * AWQ_IN + i] * s[i]);
-                high = MAX(high, m[o * AWQ_IN + i] * s[i]);
-            }
-            mi_grid_range(g, low, high, &scale, &zero);
-            for (int64_t i = k; i < end; i++) {
-                const float code = CLAMP(rintf(m[o * AWQ_IN + i] * s[i] / scale) + (float)zero, 0, 15);
-                d[i] = (double)(scale * (code - (float)zero)) / (double)s[i] - (double)m[o * AWQ_IN + i];
+                const float code = CLAMP(rintf(scaled[i - k] / scale) + zero, 0, 15);
+                d[i] = (double)(scale * (code - zero)) / (double)s[i] - (double)m[o * AWQ_IN + i];
             }
         }
         for (int t = 0; t < AWQ_ROWS; t++) {
@@ -501,154 +541,80 @@ static void searches_scales(void **state)
     }
 }
 
-/* Every range tried, in f64, for each group with the inputs of its columns alone. */
-static void chooses_ranges(void **state)
+/* The range that is chosen is one of eight, none has less error, and it is not always all of it. */
+static void fits_by_weighted_squares(void **state)
 {
     static const MiGrid grids[] = { { 4, 32, true, false }, { 4, 64, false, false }, { 4, 0, true, false } };
 
     (void)state;
     for (size_t k = 0; k < G_N_ELEMENTS(grids); k++) {
-        const MiGrid     *g = &grids[k];
-        const int64_t     group = g->group ? g->group : AWQ_IN, groups = (AWQ_IN + group - 1) / group;
-        g_autofree float *h = g_new0(float, AWQ_IN * AWQ_IN), *mean = g_new0(float, AWQ_IN), *x = inputs(h, mean);
-        g_autofree float *columns = g_new(float, AWQ_IN);
-        MiRounding        r = rounding(7, AWQ_IN, &(MiGrid){ g->bits, 32, true, false });
-        int               clipped = 0;
-        r.group = group;
-        r.groups = groups;
-        for (int i = 0; i < AWQ_IN; i++)
-            columns[i] = i % 13 == 4 ? 4 : 0.5f + (float)i / AWQ_IN;
-        for (int i = 0; i < 7 * AWQ_IN; i += 31)
-            r.w[i] *= 4; /* what it may pay to cut off */
-        mi_rounding_scale(&r, columns, NULL);
-        assert_true(mi_rounding_clip(&r, g, h));
-        for (int64_t o = 0; o < 7; o++)
-            for (int64_t q = 0; q < groups; q++) {
-                const int64_t first = q * group, end = MIN(first + group, AWQ_IN);
-                float         low = 0, high = 0, whole;
-                double        best = 1e30, got = -1;
-                for (int64_t i = first; i < end; i++)
-                    low = MIN(low, r.w[o * AWQ_IN + i]), high = MAX(high, r.w[o * AWQ_IN + i]);
-                for (int cut = 0; cut <= 10; cut++) {
-                    float   scale;
-                    uint8_t zero;
-                    double  e = 0;
-                    mi_grid_range(g, low * (1 - 0.05f * (float)cut), high * (1 - 0.05f * (float)cut), &scale, &zero);
-                    whole = cut ? whole : scale;
-                    for (int t = 0; t < AWQ_ROWS; t++) {
-                        double y = 0;
-                        for (int64_t i = first; i < end; i++) {
-                            const float w = r.w[o * AWQ_IN + i];
-                            y += ((double)scale * (double)(CLAMP(rintf(w / scale) + zero, 0, 15) - zero) - (double)w) *
-                                 (double)x[t * AWQ_IN + i] / (double)columns[i];
-                        }
-                        e += y * y;
-                    }
-                    best = MIN(best, e);
-                    if (scale == r.scales[o * groups + q] && zero == r.zeros[o * groups + q])
-                        got = got < 0 ? e : MIN(got, e);
-                }
-                clipped += r.scales[o * groups + q] < whole;
-                if (!(got >= 0 && got <= 1.001 * best))
-                    fail_msg("row %d, group %d: error %g, the best has %g", (int)o, (int)q, got, best);
-            }
-        assert_true(clipped > 0);
+        const MiGrid *g = &grids[k];
+        MiRounding    r = rounding(40, 192, g);
+        int           cut = 0;
+        for (int i = 0; i < 40 * 192; i += 31)
+            r.w[i] *= 3;
+        mi_rounding_fit(&r, g, true);
+        for (int64_t at = 0; at < r.out * r.groups; at++) {
+            SlowRange ranges[8];
+            double    got = -1;
+            slow_ranges(g, r.w + at / r.groups * r.in + at % r.groups * r.group, r.group, ranges);
+            for (int i = 0; i < 8; i++)
+                if (fabs(ranges[i].scale / (double)r.scales[at] - 1) < 6e-4 && ranges[i].zero == r.zeros[at] &&
+                    (got < 0 || ranges[i].error < got)) /* scales are of f16 */
+                    got = ranges[i].error;
+            if (!(got >= 0 && got <= 1.0001 * least(ranges)->error))
+                fail_msg("grid %d, group %d: error %g with %g, the best has %g", (int)k, (int)at, got, (double)r.scales[at],
+                         least(ranges)->error);
+            cut += least(ranges) != ranges;
+        }
+        assert_true(cut > 0 && cut < r.out * r.groups);
         mi_rounding_free(&r);
     }
 }
 
-/* |X (W' - W)'|^2 of one row, W' as it was before scaling by columns, for scales and zeros of its groups; slope: of outputs on
- * the right ones. */
-static double row_error(const MiRounding *r, const float *x, int64_t o, const float *scales, const uint8_t *zeros, double *slope)
+/* The slope of row o's outputs upon the right ones, W' as it was before scaling by columns. */
+static double slope_of(const MiRounding *r, const float *x, int64_t o)
 {
-    double sum = 0, same = 0, all = 0;
+    double same = 0, all = 0;
 
     for (int t = 0; t < AWQ_ROWS; t++) {
-        double off = 0, right = 0;
+        double y = 0, right = 0;
         for (int64_t i = 0; i < AWQ_IN; i++) {
-            const float  w = r->w[o * AWQ_IN + i], scale = scales[i / r->group], zero = zeros[i / r->group];
-            const double back = (double)x[t * AWQ_IN + i] / (r->columns ? (double)r->columns[i] : 1);
-            const double code = r->codes ? r->codes[o * AWQ_IN + i] : (double)CLAMP(rintf(w / scale) + zero, 0, 15);
-            off += ((double)scale * (code - (double)zero) - (double)w) * back;
-            right += (double)w * back;
+            const int64_t at = o * r->groups + i / r->group;
+            const double  back = (double)x[t * AWQ_IN + i] / (double)r->columns[i];
+            y += (double)r->scales[at] * (r->codes[o * AWQ_IN + i] - r->zeros[at]) * back;
+            right += (double)r->w[o * AWQ_IN + i] * back;
         }
-        sum += off * off;
-        same += (off + right) * right;
+        same += y * right;
         all += right * right;
     }
-    *slope = same / all;
-    return sum;
+    return same / all;
 }
 
-/* Group after group, every range tried by the outputs of the whole row, in f64; and rows made level. */
-static void chooses_ranges_together(void **state)
+static void makes_rows_level(void **state)
 {
-    static const MiGrid grids[] = { { 4, 32, true, false }, { 4, 32, false, false }, { 4, 64, true, false } };
+    static const MiGrid grids[] = { { 4, 64, true, false }, { 4, 64, false, false } };
 
     (void)state;
     for (size_t k = 0; k < G_N_ELEMENTS(grids); k++) {
         const MiGrid     *g = &grids[k];
-        const int64_t     groups = (AWQ_IN + g->group - 1) / g->group, out = 7;
-        g_autofree float *h = g_new0(float, AWQ_IN * AWQ_IN), *mean = g_new0(float, AWQ_IN), *x = floats(AWQ_ROWS * AWQ_IN);
+        g_autofree float *h = g_new0(float, AWQ_IN * AWQ_IN), *mean = g_new0(float, AWQ_IN), *x = inputs(h, mean);
         g_autofree float *columns = g_new(float, AWQ_IN);
-        MiRounding        r = rounding(out, AWQ_IN, &(MiGrid){ g->bits, 32, true, false });
-        double            before = 0, after = 0, slope, low_slope = 2;
-        int               moved = 0;
+        MiRounding        r = rounding(7, AWQ_IN + g->group - AWQ_IN % g->group, g);
+        double            furthest = 0;
 
-        r.group = g->group;
-        r.groups = groups;
-        for (int t = 0; t < AWQ_ROWS; t++) {
-            const float common = 2 * uniform(); /* groups depend on each other */
-            for (int i = 0; i < AWQ_IN; i++)
-                x[t * AWQ_IN + i] += common;
-            for (int i = 0; i < AWQ_IN * AWQ_IN; i++)
-                h[i] += x[t * AWQ_IN + i / AWQ_IN] * x[t * AWQ_IN + i % AWQ_IN];
-        }
+        r.in = AWQ_IN; /* the last group has less */
         for (int i = 0; i < AWQ_IN; i++)
             columns[i] = 0.5f + (float)i / AWQ_IN;
-        for (int i = 0; i < out * AWQ_IN; i += 31)
-            r.w[i] *= 4;
         mi_rounding_scale(&r, columns, NULL);
-        assert_true(mi_rounding_clip(&r, g, h));
-        g_autofree float   *scales = g_memdup2(r.scales, (gsize)(out * groups) * sizeof *scales);
-        g_autofree uint8_t *zeros = g_memdup2(r.zeros, (gsize)(out * groups)), *codes = r.codes;
-        assert_true(mi_rounding_clip_together(&r, g, h));
-        r.codes = NULL;
-        for (int64_t o = 0; o < out; o++) {
-            before += row_error(&r, x, o, scales + o * groups, zeros + o * groups, &slope);
-            for (int64_t q = 0; q < groups; q++) {
-                const int64_t at = o * groups + q, end = MIN((q + 1) * g->group, AWQ_IN);
-                const float   scale = scales[at];
-                const uint8_t zero = zeros[at];
-                float         low = 0, high = 0, found = scale;
-                uint8_t       found_zero = zero;
-                double        best = row_error(&r, x, o, scales + o * groups, zeros + o * groups, &slope), got;
-                for (int64_t i = q * g->group; i < end; i++)
-                    low = MIN(low, r.w[o * AWQ_IN + i]), high = MAX(high, r.w[o * AWQ_IN + i]);
-                for (int cut = 0; cut <= 10; cut++) {
-                    mi_grid_range(g, low * (1 - 0.05f * (float)cut), high * (1 - 0.05f * (float)cut), &scales[at], &zeros[at]);
-                    const double e = row_error(&r, x, o, scales + o * groups, zeros + o * groups, &slope);
-                    if (e < best)
-                        best = e, found = scales[at], found_zero = zeros[at];
-                }
-                scales[at] = r.scales[at]; /* what was taken, and goes on with it */
-                zeros[at] = r.zeros[at];
-                got = row_error(&r, x, o, scales + o * groups, zeros + o * groups, &slope);
-                if (!(got <= 1.001 * best))
-                    fail_msg("grid %d, row %d, group %d: error %g with %g, the best has %g with %g and %d", (int)k, (int)o, (int)q, got,
-                             (double)scales[at], best, (double)found, found_zero);
-                moved += scales[at] != scale || zeros[at] != zero;
-            }
-            after += row_error(&r, x, o, scales + o * groups, zeros + o * groups, &slope);
-            low_slope = MIN(low_slope, slope);
-        }
-        assert_true(moved > 0 && after < 0.95 * before);
-        r.codes = g_steal_pointer(&codes);
+        mi_rounding_fit(&r, g, false);
         mi_round_nearest(&r, g);
-        assert_true(fabs(low_slope - 1) > 4e-3);
+        for (int64_t o = 0; o < r.out; o++)
+            furthest = MAX(furthest, fabs(slope_of(&r, x, o) - 1));
+        assert_true(furthest > 4e-3);
         assert_true(mi_rounding_level(&r, h));
-        for (int64_t o = 0; o < out; o++) {
-            row_error(&r, x, o, r.scales + o * groups, r.zeros + o * groups, &slope);
+        for (int64_t o = 0; o < r.out; o++) {
+            const double slope = slope_of(&r, x, o);
             if (!(fabs(slope - 1) < 2e-3)) /* scales are of f16 */
                 fail_msg("grid %d: row %d has slope %g", (int)k, (int)o, slope);
         }
@@ -658,6 +624,6 @@ static void chooses_ranges_together(void **state)
 
 TEST_MAIN(cmocka_unit_test(multiplies), cmocka_unit_test(factors), cmocka_unit_test(rounds_to_the_nearest),
           cmocka_unit_test(errors_are_what_they_say), cmocka_unit_test(searches_scales),
-          cmocka_unit_test(chooses_ranges), cmocka_unit_test(gptq_is_the_papers),
+          cmocka_unit_test(gptq_is_the_papers),
           cmocka_unit_test(rounds_to_e4m3), cmocka_unit_test(rows_held_back_choose_the_damping),
-          cmocka_unit_test(chooses_ranges_together));
+          cmocka_unit_test(fits_by_weighted_squares), cmocka_unit_test(makes_rows_level));
