@@ -131,7 +131,8 @@ static const MiFlag quantize_flags[] = {
     { 0, "method", "NAME", NULL, "rtn: to the nearest; gptq: such that errors make up for each other on a text; awq: inputs scaled such "
       "that a text's errors are least (rtn)" },
     { 0, "calibrate", "FILE", NULL, "the text; with rtn it tells the error of outputs" },
-    { 0, "windows", "N", NULL, "parts of the text that are read; an eighth tells the error, and how much gptq trusts the others (64)" },
+    { 0, "windows", "N", NULL, "parts of the text that are read, evenly over it; an eighth tells the error, and how much gptq trusts the "
+      "others (64)" },
     { 0, "window", "N", NULL, "tokens of a part (256)" },
     { 0, "memory", "MB", NULL, "for sums of inputs; with less the text is read more often (1024)" },
     { 0, "layout", "NAME", NULL, "of safetensors: compressed-tensors or gptq (compressed-tensors)" },
