@@ -76,7 +76,7 @@ tests_gpu_quant_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_quant_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_quant_LDADD    = $(gpu_ldadd)
 
-tests_gpu_quant_layer_SOURCES  = tests/gpu_quant_layer.c tests/gpu.h kernels/cuda/quant_layer.cu kernels/cuda/quant_pack.cu kernels/cuda/gemm_bias.cu
+tests_gpu_quant_layer_SOURCES  = tests/gpu_quant_layer.c tests/gpu.h kernels/cuda/quant_layer.cu kernels/cuda/quant_short.cu kernels/cuda/quant_pack.cu kernels/cuda/gemm_bias.cu
 tests_gpu_quant_layer_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_quant_layer_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_quant_layer_LDADD    = $(gpu_ldadd)

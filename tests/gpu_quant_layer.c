@@ -1,4 +1,4 @@
-/* gpu_quant_layer.c - the kernel of quant_layer.h against a layer in double that rounds where the kernel stores bf16:
+/* gpu_quant_layer.c - the kernels of quant_layer.h against a layer in double that rounds where the one kernel stores bf16:
  * several launches one after the other, which must not read what earlier ones left.
  * MI_BENCH=1: what a chain of them takes. */
 #include "gpu.h"
@@ -9,6 +9,7 @@
 typedef struct {
     int  hidden, ff, n_heads, n_kv_heads, head_dim, rope_dim;
     bool interleaved, tail, bias; /* tail: nothing comes after down */
+    bool small;                   /* as three kernels */
 } Shape;
 
 typedef struct {
@@ -112,6 +113,26 @@ static double distance(const void *device, const double *want, int n)
     return sqrt(error / all);
 }
 
+/* The sums of small layers hold numbers below 2^24: of x with a larger one nothing is a number. */
+static void beyond(const MiQuantLayerPlan *plan, MiQuantLayerCall c, int hidden)
+{
+    uint16_t *x = g_new0(uint16_t, hidden);
+
+    x[hidden / 2] = mi_f32_to_bf16(0x1p25f);
+    c.x.data = gpu_upload(x, (size_t)hidden * 2);
+    c.y.data = gpu_alloc((size_t)hidden * 2);
+    c.h = c.act = NULL;
+    c.qkv.q.data = c.qkv.kv.k = c.qkv.kv.v = gpu_alloc((size_t)hidden * 64);
+    gpu_must((cudaError_t)mi_cuda_quant_layer(gpu_card.stream, plan, &c), "launching");
+    gpu_wait("the layer");
+    gpu_must(cudaMemcpy(x, c.y.data, (size_t)hidden * 2, cudaMemcpyDeviceToHost), "copying back");
+    int numbers = 0;
+    for (int i = 0; i < hidden; i++)
+        numbers += !isnan(mi_bf16_to_f32(x[i]));
+    gpu_check(numbers == 0, "hidden %d, a number beyond what sums hold: %d numbers come out", hidden, numbers);
+    cudaFree(c.x.data), cudaFree(c.y.data), cudaFree(c.qkv.q.data), g_free(x);
+}
+
 static void layer(MiQuantForm f, Shape s)
 {
     const int width = s.n_heads * s.head_dim, kv = s.n_kv_heads * s.head_dim, rows = s.tail ? 0 : width + 2 * kv;
@@ -126,7 +147,7 @@ static void layer(MiQuantForm f, Shape s)
     int32_t       slot[LAUNCHES];
     uint8_t      *y[LAUNCHES], *qs[LAUNCHES], *h = gpu_alloc((size_t)s.hidden * 2), *act = gpu_alloc((size_t)s.ff * 2);
     uint8_t      *cache = gpu_alloc((size_t)SLOTS * (size_t)kv * 4);
-    MiQuantLayerPlan plan = {.shape = {width, s.hidden, s.ff, rows, f}};
+    MiQuantLayerPlan plan = {.shape = {width, s.hidden, s.ff, rows, f, s.small}};
 
     for (int i = 0; i < 5; i++)
         bias[i] = vector(n_bias[i], 0, &bias_d[i]);
@@ -190,6 +211,8 @@ static void layer(MiQuantForm f, Shape s)
             .exchange = exchange,
         };
         gpu_must((cudaError_t)mi_cuda_quant_layer(gpu_card.stream, &plan, &c), "launching");
+        if (last && s.small)
+            beyond(&plan, c, s.hidden);
     }
     gpu_wait("the layer");
     double *wide = g_new(double, width), *hidden = g_new(double, s.hidden), *normed = g_new(double, s.hidden),
@@ -236,7 +259,7 @@ static void layer(MiQuantForm f, Shape s)
         near = near && worst[i] < 6e-3;
     gpu_check(near, "a layer, int%d g%d%s, hidden %d, ff %d, %d/%d x %d%s%s%s: %.1e %.1e %.1e %.1e, h %.1e, act %.1e", f.bits,
               f.group, f.zeros ? " zeros" : "", s.hidden, s.ff, s.n_heads, s.n_kv_heads, s.head_dim,
-              s.interleaved ? " interleaved" : "", s.tail ? ", the last" : "", s.bias ? ", biases" : "", worst[0], worst[1],
+              s.interleaved ? " interleaved" : "", s.tail ? ", the last" : "", s.small ? ", three kernels" : s.bias ? ", biases" : "", worst[0], worst[1],
               worst[2], worst[3], worst[4], worst[5]);
     g_free(wide), g_free(hidden), g_free(normed), g_free(one), g_free(two), g_free(heads), g_free(freqs);
     for (int i = 0; i < LAUNCHES; i++)
@@ -263,7 +286,7 @@ static void bench(MiQuantForm f, Shape s, int copies, const char *name)
     size_t       at[8] = {0};
     void        *gain, *freqs, *x, *y, *q, *cache;
     const int32_t zero = 0;
-    MiQuantLayerPlan plan = {.shape = {width, s.hidden, s.ff, width + 2 * kv, f}};
+    MiQuantLayerPlan plan = {.shape = {width, s.hidden, s.ff, width + 2 * kv, f, s.small}};
     cudaGraph_t      graph;
     cudaGraphExec_t  run;
     cudaEvent_t      from, to;
@@ -330,19 +353,31 @@ int main(void)
         return 0;
     gpu_open();
     if (g_getenv("MI_BENCH")) {
-        const Shape small = {896, 4864, 14, 2, 64, 64, false, false, false}, large = {3584, 18944, 28, 4, 128, 128, false, false, false};
+        const Shape small = {896, 4864, 14, 2, 64, 64, false, false, false, false}, large = {3584, 18944, 28, 4, 128, 128, false, false, false, false};
+        const Shape three = {896, 4864, 14, 2, 64, 64, false, false, false, true};
         for (int k = 0; k < 2; k++) {
             bench(forms[k ? 5 : 0], small, 12, "0.5B");
+            bench(forms[k ? 5 : 0], three, 12, "0.5B, three kernels");
             bench(forms[k ? 5 : 0], large, 3, "7B");
         }
         return 0;
     }
     for (int i = 0; i < (int)G_N_ELEMENTS(forms); i++) {
-        layer(forms[i], (Shape){896, 4864, 14, 2, 64, 64, false, false, true});
-        layer(forms[i], (Shape){200, 264, 3, 1, 32, 16, false, i % 2, i % 3});
-        layer(forms[i], (Shape){1160, 520, 2, 2, 16, 10, true, false, false});
+        layer(forms[i], (Shape){896, 4864, 14, 2, 64, 64, false, false, true, false});
+        layer(forms[i], (Shape){200, 264, 3, 1, 32, 16, false, i % 2, i % 3, false});
+        layer(forms[i], (Shape){1160, 520, 2, 2, 16, 10, true, false, false, false});
         if (!gpu_quick() && i % 2 == 1) /* more than the ring holds */
-            layer(forms[i], (Shape){2048, 5120, 16, 8, 128, 128, false, i == 3, false});
+            layer(forms[i], (Shape){2048, 5120, 16, 8, 128, 128, false, i == 3, false, false});
+    }
+    for (int k = 0; k < 2; k++) {
+        const MiQuantForm f = forms[k ? 5 : 0];
+        for (int tail = 0; tail < 2; tail++) {
+            layer(f, (Shape){896, 4864, 14, 2, 64, 64, false, tail, true, true});
+            layer(f, (Shape){200, 264, 3, 1, 32, 16, false, tail, false, true});
+        }
+        layer(f, (Shape){1160, 520, 2, 2, 16, 10, true, false, true, true});
+        if (f.bits == 4)
+            layer(f, (Shape){2048, 2560, 16, 8, 128, 128, false, false, false, true});
     }
     return gpu_end();
 }

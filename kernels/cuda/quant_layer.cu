@@ -11,6 +11,7 @@
  * have read when a launch begins, they write that word again. */
 #include "quant_gemv.cuh"
 #include "quant_layer.h"
+#include "quant_short.h"
 
 using namespace mi_gemv;
 using namespace mi_quant;
@@ -371,11 +372,13 @@ extern "C" int mi_cuda_quant_layer_plan(MiQuantLayerPlan *p)
         cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) ||
         cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
         return cudaGetLastError();
+    p->grid = sms;
+    if (s.small)
+        return major == 9 ? plan_short(p, sms, most) : (int)cudaErrorNotSupported;
     if (major != 9 || !cooperative || (f.bits != 4 && f.bits != 8) || (f.bits == 4 && !f.group) || s.hidden < 8 ||
         s.hidden % 8 || s.ff < 8 || s.ff % 8 || s.heads_width < 8 || s.heads_width % 8 || s.heads_rows < 0 ||
         s.heads_rows % 16)
         return cudaErrorNotSupported;
-    p->grid = sms;
     p->phases = s.heads_rows ? 4 : 3;
     p->phase[O] = phase_of(f, s.heads_width, s.hidden, false, sms);
     p->phase[GATED] = phase_of(f, s.hidden, s.ff, true, sms);
@@ -407,7 +410,8 @@ static size_t words_of(const MiQuantLayerPlan *p) { return (size_t)(p->shape.hid
 
 extern "C" size_t mi_cuda_quant_layer_bytes(const MiQuantLayerPlan *p)
 {
-    return (2 * words_of(p) + (size_t)p->grid) * sizeof(unsigned);
+    const size_t one = (2 * words_of(p) + (size_t)p->grid) * sizeof(unsigned), three = short_bytes(p);
+    return one > three ? one : three;
 }
 
 extern "C" int mi_cuda_quant_layer_clear(void *stream, const MiQuantLayerPlan *p, void *exchange)
@@ -451,39 +455,14 @@ static Packed packed_of(const MiQuantLayerPlan *p, int phase, Regions r)
     return a;
 }
 
-static void add_norm(Packed *a, MiGemvNorm n)
-{
-    a->gain = n.gain;
-    a->eps = n.eps;
-    a->offset = n.offset;
-}
-
-static void add_heads(Packed *a, const MiGemvQkv *q)
-{
-    for (int i = 0; i < 3; i++) {
-        a->w[i] = (const char *)q->w[i];
-        a->bias[i] = q->bias[i];
-    }
-    a->freqs = q->freqs;
-    a->positions = q->positions;
-    a->n_heads = q->n_heads;
-    a->n_kv_heads = q->n_kv_heads;
-    a->head_dim = q->head_dim;
-    a->half_magic = (uint32_t)((((uint64_t)1 << 32) + q->head_dim / 2 - 1) / (q->head_dim / 2));
-    a->rope_dim = q->rope_dim;
-    a->interleaved = q->interleaved;
-    a->magnitude = q->magnitude;
-    a->kv = q->kv;
-    a->y = (char *)q->q.data;
-    a->y_stride = q->q.stride[0];
-}
-
 extern "C" int mi_cuda_quant_layer(void *stream, const MiQuantLayerPlan *p, const MiQuantLayerCall *c)
 {
     const Regions r = regions_of(p);
     const int     hidden = p->shape.hidden, ff = p->shape.ff;
     Layer         l = {};
 
+    if (p->shape.small)
+        return start_short(stream, p, c);
     for (int i = 0; i < p->phases; i++)
         l.phase[i] = packed_of(p, i, r);
     for (int i = 0; i < 2; i++)

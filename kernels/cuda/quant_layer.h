@@ -1,8 +1,8 @@
-/* quant_layer.h - all that a layer does between one attention and the next for one row of x, as one kernel: o, down and
- * their residuals, the two norms, gate and up, then the next layer's q, k and v.  Weights are quant.h's.
+/* quant_layer.h - all that a layer does between one attention and the next for one row of x, as one kernel or, where it is
+ * small, as three: o, down and their residuals, the two norms, gate and up, then the next layer's q, k and v.  Weights are quant.h's.
  *
- * Blocks wait for each other inside the kernel, so all of them have to be on the card at once: the launch is
- * cooperative.  What they tell each other lies in memory that belongs to the caller and to one launch at a time. */
+ * Blocks of the one kernel wait for each other, so all of them have to be on the card at once: the launch is
+ * cooperative.  What blocks tell each other, and the three kernels, lies in memory that belongs to the caller and to one launch at a time. */
 #ifndef KERNELS_CUDA_QUANT_LAYER_H
 #define KERNELS_CUDA_QUANT_LAYER_H
 
@@ -16,6 +16,7 @@ typedef struct {
     int32_t     heads_width, hidden, ff; /* columns of o; of gate; rows of gate */
     int32_t     heads_rows;              /* of q, k and v together; 0: the last layer, nothing comes after down */
     MiQuantForm form;                    /* of all matrices */
+    bool        small;                   /* as three kernels: of a scale for 128 columns in 4 bit, for a row in 8, without zeros */
 } MiQuantLayerShape;
 
 /* A matrix's part in the kernel. */
@@ -26,8 +27,16 @@ typedef struct {
     int32_t half;        /* bytes of one of a stage's two records */
 } MiQuantPhase;
 
+/* The MLP's kernel of a small layer. */
+typedef struct {
+    int32_t blocks;        /* of a cluster, which has 128 columns of down */
+    int32_t groups, warps; /* of warps, each with all of x; warps in all */
+    int32_t flight, smem;
+} MiQuantSmall;
+
 typedef struct {
     MiQuantLayerShape shape;
+    MiQuantSmall      small; /* where shape.small; else what follows */
     MiQuantPhase      phase[4]; /* o, gate and up, down, q k v */
     int32_t           phases, grid, stages, stage_bytes, flight, smem;
 } MiQuantLayerPlan;

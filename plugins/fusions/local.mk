@@ -67,8 +67,8 @@ if MI_CUDA
 plugins += plugins/fusion_quant_layer_cuda.so
 endif
 plugins_fusion_quant_layer_cuda_so_SOURCES  = plugins/fusions/quant_layer_cuda.c plugins/fusions/left_cuda.h plugins/fusions/lines_cuda.h plugins/fusions/parts_cuda.h \
-	kernels/cuda/quant_layer.cu kernels/cuda/quant_layer.h kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv_parts.cuh kernels/cuda/quant_gemv_products.cuh kernels/cuda/quant_gemv.h \
-	kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h kernels/cuda/rows.cu \
+	kernels/cuda/quant_layer.cu kernels/cuda/quant_layer.h kernels/cuda/quant_short.cu kernels/cuda/quant_short.cuh kernels/cuda/quant_short.h kernels/cuda/quant_gemv.cuh kernels/cuda/quant_gemv_parts.cuh kernels/cuda/quant_gemv_products.cuh kernels/cuda/quant_gemv.h \
+	kernels/cuda/gemv.cu kernels/cuda/gemv_ends.cuh kernels/cuda/gemv_parts.cuh kernels/cuda/gemv.h $(quant_gemv) kernels/cuda/skinny.cu kernels/cuda/rows.cu \
 	kernels/cuda/ops.h
 plugins_fusion_quant_layer_cuda_so_CPPFLAGS = $(kernel_cppflags)
 plugins_fusion_quant_layer_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)

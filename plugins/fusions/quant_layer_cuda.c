@@ -1,8 +1,8 @@
 /* quant_layer_cuda.c - all that a layer does between one attention and the next, for one row and weights of 4 and 8 bit,
- * as one kernel, for NVIDIA cards from Hopper on.
+ * as one kernel or, where a layer is small, as three, for NVIDIA cards from Hopper on.
  *
- * For bf16 and weights of the layouts "int8" and "int4" in one form, and layers as large as win by it; others, and buckets of
- * more rows, take the fusions of decode_cuda.c.  Each layer's call keeps some ten KB on the card, in which the kernel's blocks tell each other results. */
+ * For bf16 and weights of the layouts "int8" and "int4" in one form, and layers as large or small as win by it; others, and buckets of
+ * more rows, take the fusions of decode_cuda.c.  Each layer's call keeps some ten KB on the card, in which blocks tell each other results. */
 #include <cuda/ops.h>
 #include <cuda/quant_layer.h>
 #include <miniinfer/plugin.h>
@@ -25,8 +25,13 @@ static const MiPattern heads_pattern[] = {
     {NULL, {0}},
 };
 
+/* Kernels of decode_cuda.c: of a small layer whose weights turn out to be of another form. */
+enum { OF_O, OF_GATED, OF_DOWN, OF_HEADS, SINGLE };
+
 typedef struct {
     MiQuantLayerPlan plan;
+    MiGemvPlan       single[SINGLE];
+    bool             singly;
     MiContext       *ctx;
     void            *exchange;
 } State;
@@ -59,15 +64,28 @@ static MiQuantLayerShape shape_of(const MiArgs *at, bool heads)
     return s;
 }
 
-/* docs/performance.md: below that, what blocks tell each other takes longer than kernels of their own do. */
+/* docs/performance.md: below that, what blocks of one kernel tell each other takes longer than kernels of their own do. */
 enum { LEAST = 64 << 20 };
+
+/* As one kernel; or as three, if the weights turn out to be of the usual form; their place is enough for both. */
+static bool plan_for(MiQuantLayerShape s, MiQuantLayerPlan *p)
+{
+    const int64_t values = (int64_t)s.hidden * (s.heads_width + s.heads_rows + 3 * (int64_t)s.ff);
+
+    *p = (MiQuantLayerPlan){.shape = s};
+    if (mi_cuda_quant_layer_plan(p))
+        return false;
+    if (values * s.form.bits / 8 >= LEAST)
+        return true;
+    p->shape.small = true;
+    p->shape.form = s.form.bits == 8 ? (MiQuantForm){.bits = 8} : (MiQuantForm){.bits = 4, .group = 128};
+    return mi_cuda_quant_layer_plan(p) == 0;
+}
 
 static bool wins(MiQuantLayerShape s)
 {
-    MiQuantLayerPlan p = {.shape = s};
-    const int64_t    values = (int64_t)s.hidden * (s.heads_width + s.heads_rows + 3 * (int64_t)s.ff);
-
-    return values * s.form.bits / 8 >= LEAST && mi_cuda_quant_layer_plan(&p) == 0;
+    MiQuantLayerPlan p;
+    return plan_for(s, &p);
 }
 
 static bool mlp_fits(const MiArgs *at, MiShape shape)
@@ -119,9 +137,13 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     State *s = g_new0(State, 1);
 
     s->ctx = ctx;
-    s->plan.shape = shape_of(call->at, call->n > N_MLP);
-    if (!launched(mi_cuda_quant_layer_plan(&s->plan), error) ||
-        !(s->exchange = ctx->alloc(ctx, MI_MEM_DEVICE, mi_cuda_quant_layer_bytes(&s->plan), error)) ||
+    if (!plan_for(shape_of(call->at, call->n > N_MLP), &s->plan)) {
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "its layer is of no shape that the kernels have");
+        release(s);
+        return false;
+    }
+    const size_t rows = 1024 + 2 * (2 * (size_t)s->plan.shape.hidden + (size_t)s->plan.shape.ff); /* of run_singly() */
+    if (!(s->exchange = ctx->alloc(ctx, MI_MEM_DEVICE, MAX(mi_cuda_quant_layer_bytes(&s->plan), rows), error)) ||
         !launched(mi_cuda_quant_layer_clear(ctx->stream, &s->plan, s->exchange), error)) {
         release(s);
         return false;
@@ -131,11 +153,35 @@ static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *wo
     return true;
 }
 
+/* One kernel for each product, and what is next to it. */
+static bool plan_singly(State *s, MiQuantForm f, int n, GError **error)
+{
+    const MiQuantLayerShape l = s->plan.shape;
+    const MiGemvPlan        plans[SINGLE] = {
+        [OF_O] = {.kind = MI_GEMV_RESIDUAL, .in = l.heads_width, .out = l.hidden},
+        [OF_GATED] = {.kind = MI_GEMV_GATED, .in = l.hidden, .out = l.ff},
+        [OF_DOWN] = {.kind = MI_GEMV_RESIDUAL, .in = l.ff, .out = l.hidden},
+        [OF_HEADS] = {.kind = MI_GEMV_QKV, .in = l.hidden, .out = l.heads_rows},
+    };
+
+    for (int i = 0; i < (n > N_MLP ? SINGLE : OF_HEADS); i++) {
+        s->single[i] = plans[i];
+        s->single[i].dtype = MI_BF16;
+        s->single[i].rows = 1;
+        s->single[i].form = f;
+        if (!launched(mi_cuda_gemv_plan(&s->single[i]), error))
+            return false;
+    }
+    s->singly = true;
+    return true;
+}
+
 /* Now that they are there: how the weights lie. */
-static bool settle(MiQuantLayerPlan *p, const MiArgs *at, int n, GError **error)
+static bool settle(State *s, const MiArgs *at, int n, GError **error)
 {
     static const int   linears[] = {GATE, UP, DOWN, Q, K, V};
     const MiQuantForm *f = at[O].weight[0].ext;
+    MiQuantLayerPlan  *p = &s->plan;
 
     for (size_t i = 0; i < G_N_ELEMENTS(linears) && linears[i] < n; i++)
         if (memcmp(at[linears[i]].weight[0].ext, f, sizeof *f)) {
@@ -145,7 +191,24 @@ static bool settle(MiQuantLayerPlan *p, const MiArgs *at, int n, GError **error)
     if (memcmp(&p->shape.form, f, sizeof *f) == 0)
         return true;
     p->shape.form = *f;
-    return launched(mi_cuda_quant_layer_plan(p), error);
+    return p->shape.small ? plan_singly(s, *f, n, error) : launched(mi_cuda_quant_layer_plan(p), error);
+}
+
+static bool run_singly(State *s, MiContext *ctx, const MiArgs *at, int n, const MiQuantLayerCall *c, GError **error)
+{
+    MiTensor     h = at[NORM].in[0], act = at[MUL].out[0], y = c->y;
+    const size_t row = ((size_t)s->plan.shape.hidden * 2 + 255) / 256 * 256;
+
+    if (!h.data) /* nobody else reads it */
+        h.data = s->exchange;
+    if (!y.data)
+        y.data = (char *)s->exchange + row;
+    if (!act.data)
+        act.data = (char *)s->exchange + 2 * row;
+    return launched(mi_cuda_gemv_residual(ctx->stream, &s->single[OF_O], c->a, c->o, c->o_bias, c->x, h), error) &&
+           launched(mi_cuda_gemv_gated(ctx->stream, &s->single[OF_GATED], h, c->norm, c->gate, c->up, act), error) &&
+           launched(mi_cuda_gemv_residual(ctx->stream, &s->single[OF_DOWN], act, c->down, c->down_bias, h, y), error) &&
+           (n <= N_MLP || launched(mi_cuda_gemv_qkv(ctx->stream, &s->single[OF_HEADS], y, c->next_norm, &c->qkv), error));
 }
 
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
@@ -193,7 +256,9 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
             c.qkv.bias[i] = at[Q + i].weight[1].tensor.data;
         }
     }
-    return settle(&s->plan, at, call->n, error) && launched(mi_cuda_quant_layer(ctx->stream, &s->plan, &c), error) &&
+    return settle(s, at, call->n, error) &&
+           (s->singly ? run_singly(s, ctx, at, call->n, &c, error)
+                      : launched(mi_cuda_quant_layer(ctx->stream, &s->plan, &c), error)) &&
            (!scaled || launched(mi_cuda_kv_append(ctx->stream, left(call->workspace, k, 0), left(call->workspace, k, 1),
                                                   at[APPEND].kv),
                                 error));
@@ -209,5 +274,5 @@ static const MiFusion heads = {.struct_size = sizeof heads,
                                .op = &op,
                                .scales = true};
 
-MI_PLUGIN("quant_layer_cuda", "0.1", "What a layer of 4 or 8 bit does between one attention and the next, as one kernel",
+MI_PLUGIN("quant_layer_cuda", "0.1", "What a layer of 4 or 8 bit does between one attention and the next, as one kernel or three",
           MI_FEATURE_FUSION("quant_layer", "cuda", &mlp, NULL), MI_FEATURE_FUSION("quant_layer_heads", "cuda", &heads, NULL));
