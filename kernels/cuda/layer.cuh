@@ -21,8 +21,9 @@ constexpr int BOX = 64, ROW = BOX * 2; /* columns of a stage; bytes of a row of 
 constexpr int MAX_STAGES = 16, MAX_CLUSTER = 8, BARS_BYTES = (3 * MAX_STAGES + 2) * 8; /* BARS_BYTES: of Bars */
 constexpr int PAD = 8; /* floats behind a row of sums: eight rows of a fragment are in different banks */
 
-/* Of a block: two warps beside those that multiply, or a warpgroup that leaves them its registers. */
+/* Of a block: two warps beside those that multiply, or a warpgroup that leaves them some of its 168 registers. */
 __host__ __device__ constexpr int threads(int tokens) { return tokens > 128 ? 384 : tokens > 64 ? 320 : 192; }
+constexpr int TAKEN = 200, LEFT = 96;
 /* Tiles of which a multiprocessor has registers for one. */
 __host__ __device__ constexpr bool alone(int tokens, int n) { return tokens * n > 128 * 128; }
 
@@ -278,7 +279,7 @@ __device__ __forceinline__ void fetch_known(const Args &a, const Tile<KIND, TOKE
  * found. Few tokens: lanes share out the tiles. */
 template <int TOKENS> __device__ __forceinline__ void fetch_scales(const Args &a, int first, int n, float *scales)
 {
-    constexpr int EACH = TOKENS / 32, AT_ONCE = (TOKENS > 128 ? 40 : 64) / EACH;
+    constexpr int EACH = TOKENS / 32, AT_ONCE = (TOKENS > 128 ? 40 : 64) / EACH; /* 40: within LEFT */
     const int     lane = threadIdx.x % 32, wide = min(n, 32), token = lane % wide, step = 32 / wide;
     float         sum[EACH];
 
@@ -533,11 +534,11 @@ __global__ void __launch_bounds__(threads(TOKENS), alone(TOKENS, N) ? 1 : 2) pro
     clusters_meet();
     if (warp < T::CONSUMERS / 32) {
         if (T::EACH > 1)
-            asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
+            asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(TAKEN));
         Consumer<KIND, TOKENS, N>{a, t, smem, bars}.run();
     } else {
         if (T::EACH > 1)
-            asm volatile("setmaxnreg.dec.sync.aligned.u32 96;");
+            asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(LEFT));
         if (threadIdx.x == T::CONSUMERS) {
             Copier<KIND, TOKENS, N>(a, t, at, bars).run();
         } else if (warp == T::CONSUMERS / 32 + 1) {
