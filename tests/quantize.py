@@ -182,10 +182,9 @@ def plot(file, panels, dots):
 
 
 def interrupt(file, *command):
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as child:
+    with subprocess.Popen(["nice", "-n", "19", *command], stdin=subprocess.DEVNULL) as child: # which this one must overtake
         while not os.path.exists(file) and child.poll() is None:
-            time.sleep(0.01)
-        time.sleep(0.1)
+            time.sleep(0.005)
         child.send_signal(signal.SIGINT)
         sys.exit(child.wait())
 
