@@ -279,7 +279,8 @@ int mi_quant_rows::mma_takes(MiQuantForm f, int64_t rows, int64_t in, int64_t ou
     return bytes ? mi_allow_smem(kernel_for(f, n), (size_t)bytes) : (int)cudaErrorNotSupported;
 }
 
-int mi_quant_rows::describe_x(Product *a, MiTensor x, int n)
+/* Boxes of 64 columns of x and n rows, several in one request where rows are whole boxes: what is beyond the edges is 0. */
+static int describe_x(Product *a, MiTensor x, int n)
 {
     const bool       whole = a->boxes > 1;
     const cuuint64_t far = (cuuint64_t)x.stride[0] * 2, columns = (cuuint64_t)x.shape[1];
@@ -294,18 +295,23 @@ int mi_quant_rows::describe_x(Product *a, MiTensor x, int n)
                : 0;
 }
 
+int mi_quant_rows::start(void *stream, Launch l, Product *a, MiQuantForm f, MiTensor x, const void *w, const float *bias, MiTensor y)
+{
+    if (!l.bytes)
+        return cudaErrorNotSupported;
+    int error = set_operands(a, f, x.shape[1], w, bias, y);
+    error = error ? error : describe_x(a, x, l.n);
+    if (error)
+        return error;
+    return mi_launch_clusters(l.kernel, dim3((unsigned)((y.shape[1] + TILE - 1) / TILE * a->parts)), dim3((unsigned)l.threads),
+                              (unsigned)a->parts, (size_t)l.bytes, stream, *a);
+}
+
 int mi_quant_rows::multiply_by_mma(void *stream, MiQuantForm f, MiTensor x, const void *w, const float *bias, MiTensor y)
 {
     Product   a = {};
     const int n = narrow_of(x.shape[0]), bytes = lay_out(&a, f, n, x.shape[1], y.shape[1]);
 
-    if (!bytes)
-        return cudaErrorNotSupported;
-    int error = set_operands(&a, f, x.shape[1], w, bias, y);
-    error = error ? error : describe_x(&a, x, n);
-    if (error)
-        return error;
     const int threads = turns_of(f, n) * THREADS + (n == 64 ? REQUESTERS<64> : REQUESTERS<32>);
-    return mi_launch_clusters(kernel_for(f, n), dim3((unsigned)((y.shape[1] + TILE - 1) / TILE * a.parts)), dim3((unsigned)threads),
-                              (unsigned)a.parts, (size_t)bytes, stream, a);
+    return start(stream, {kernel_for(f, n), n, threads, bytes}, &a, f, x, w, bias, y);
 }

@@ -257,12 +257,5 @@ int mi_quant_rows::multiply_by_wgmma(void *stream, MiQuantForm f, MiTensor x, co
     Product   a = {};
     const int n = width_of(x.shape[0]), bytes = lay_out(&a, f, n, x.shape[1], y.shape[1]);
 
-    if (!bytes)
-        return cudaErrorNotSupported;
-    int error = set_operands(&a, f, x.shape[1], w, bias, y);
-    error = error ? error : describe_x(&a, x, n);
-    if (error)
-        return error;
-    return mi_launch_clusters(kernel_for(f, n), dim3((unsigned)((y.shape[1] + TILE - 1) / TILE * a.parts)),
-                              dim3(TURNS * THREADS + REQUESTERS), (unsigned)a.parts, (size_t)bytes, stream, a);
+    return start(stream, {kernel_for(f, n), n, TURNS * THREADS + REQUESTERS, bytes}, &a, f, x, w, bias, y);
 }

@@ -220,9 +220,13 @@ bool is_for_wgmma(MiQuantForm, int64_t rows);
 int wgmma_takes(MiQuantForm, int64_t rows, int64_t in, int64_t out);
 int multiply_by_wgmma(void *stream, MiQuantForm, MiTensor x, const void *w, const float *bias, MiTensor y);
 
-/* Boxes of 64 columns of x and n rows, several in one request where rows are whole boxes: what is beyond the edges is 0. */
-int describe_x(Product *a, MiTensor x, int n);
-constexpr int BOX_COLUMNS = 64;
+/* A kernel that takes x as it is, n rows of it: how it is launched.  bytes: of shared memory; 0: it was not laid out. */
+struct Launch {
+    Kernel kernel;
+    int    n, threads, bytes;
+};
+int start(void *stream, Launch, Product *a, MiQuantForm, MiTensor x, const void *w, const float *bias, MiTensor y);
+constexpr int BOX_COLUMNS = 64; /* of x's boxes */
 
 } // namespace mi_quant_rows
 #endif
