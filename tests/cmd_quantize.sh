@@ -142,13 +142,8 @@ windows=1024 # long enough to be stopped on the way; under sanitizers a quarter 
 [ -z "$SAN" ] || windows=256
 awq="--linear int4 --group 32 --method awq --calibrate long --windows $windows --window 64"
 again="quantize loud -o stopped $awq"
-for i in 1 2 3 4 5; do # a busy machine may be late with the signal
-	rm -rf stopped stopped.quantize
-	python3 $py interrupt stopped.quantize/job "$mi" $again >out 2>err # sh lets what it starts beside itself ignore the signal
-	stopped=$?
-	[ $stopped = 0 ] || break
-done
-[ $stopped = 130 ] && [ ! -e stopped ] && [ -f stopped.quantize/job ] && grep -q 'the same command goes on' err; check "Ctrl-C stops it" $?
+python3 $py interrupt stopped.quantize/job "$mi" $again >out 2>err # sh lets what it starts beside itself ignore the signal
+[ $? = 130 ] && [ ! -e stopped ] && [ -f stopped.quantize/job ] && grep -q 'the same command goes on' err; check "Ctrl-C stops it" $?
 mkdir stopped.part # what is written last cannot be: all matrices are ready then
 refuses 78 'stopped.part' "$mi" $again; rmdir stopped.part
 rm "`ls stopped.quantize/*o_proj*.rounded | head -n 1`" stopped.quantize/*layers.1.mlp.up_proj.weight.rounded

@@ -182,9 +182,11 @@ def plot(file, panels, dots):
 
 
 def interrupt(file, *command):
-    with subprocess.Popen(["nice", "-n", "19", *command], stdin=subprocess.DEVNULL) as child: # which this one must overtake
+    signal.signal(signal.SIGINT, signal.SIG_DFL) # a shell that starts something beside itself has it ignored, and so has what is started there
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as child:
         while not os.path.exists(file) and child.poll() is None:
-            time.sleep(0.005)
+            time.sleep(0.01)
+        time.sleep(0.1)
         child.send_signal(signal.SIGINT)
         sys.exit(child.wait())
 
