@@ -5,6 +5,8 @@
   exact     in fp32 the card gives what `transformers` computes from those checkpoints
   pairs     every attention with every cache
   steps     recorded, node by node, and with kernels that do not overlap: bit for bit the same
+  rows      quantised weights and steps of 2 to 65 rows, which take one kernel or another: every node of blocks as files have
+            them; a prompt in pieces and whole, of what is rounded while it is loaded
   real      models of MI_MODELS: the tokens of the processor's reference mode, near ties aside, and every node
 
 usage: gpu_models.py [--jobs N] [PART...].  Environment as in tests/reference.py; MI_TEST_DEVICE: another device than cuda.
@@ -109,6 +111,19 @@ def same_bits(model, ids, flags):
     return wrong, f"64 tokens, {len(set(want['output_ids']))} of them different"
 
 
+def in_pieces(model, ids, flags, limit):
+    """Log probabilities of a prompt's tokens do not depend on how many rows a step has, but for rounding."""
+    values = lambda *more: [t["logprob"] for t in answer(model, ids, 1, "--prompt-logprobs", *CARD, *flags, *more)["prompt_logprobs"] if t]
+    whole, wrong, worst = values(), [], 0
+    for rows in (2, 5, 12, 20, 31, 40, 64):
+        far = [abs(a - b) for a, b in zip(values("--engine.prefill_step", str(rows)), whole, strict=True)]
+        rms = (sum(d * d for d in far) / len(far)) ** 0.5
+        worst = max(worst, rms)
+        if rms > limit:
+            wrong.append(f"in pieces of {rows}: {rms:.3f} nats of root mean square from it whole")
+    return wrong, f"to {worst:.4f} nats of root mean square"
+
+
 def real_tokens(path, prompts, dtype):
     wrong, ties, total, n = [], [], 0, 48
     for prompt in prompts:
@@ -178,6 +193,19 @@ def steps_jobs(folder):
         yield "steps", f"{name}, sampled", same_bits, (model, ids, ["--sampler.seed", "7", "--sampler.temperature", "0.9"])
 
 
+def rows_jobs(folder):
+    for name in ("llama, 4 heads of 64 a key head", "llama, heads of 96", "qwen2, 7 heads of 64 a key head"):
+        model = dummy(folder, SHAPES[name])
+        for stored in ("q4_0", "q4_1", "q5_1", "q8_0", "iq4_nl"):
+            for rows in (3, 5, 16, 31, 60, 65):
+                yield "rows", f"{stored}, {rows} rows, {name}", verify, (
+                    [*model, "--format.dummy.stored", stored], some_ids(rows, 1200, rows), ["--engine.dtype", "bf16"], 0, "fp32")
+        for linear in ("int8", "int4", "fp8", "dense"):
+            yield "rows", f"{linear}, in pieces, {name}", in_pieces, (
+                model, some_ids(65, 1200, 3), ["--engine.dtype", "bf16", "--engine.linear", linear],
+                0.06 if linear == "fp8" else 0.01)  # of many rows x is fp8, too
+
+
 def prompts_of(model):
     file = os.path.join(DATA, f"logits_{model}.json")
     if os.path.exists(file):
@@ -218,7 +246,7 @@ def main():
         if probe.returncode:
             print(f"1..0 # SKIP {probe.stderr.strip() or 'plan fails'}")
             return 0
-        jobs = [j for make in (nodes_jobs, pairs_jobs, steps_jobs, real_jobs) for j in make(folder)
+        jobs = [j for make in (nodes_jobs, pairs_jobs, steps_jobs, rows_jobs, real_jobs) for j in make(folder)
                 if not args.parts or j[0] in args.parts]
         failed = 0
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:

@@ -346,6 +346,8 @@ extern "C" int mi_cuda_quant_split(void *stream, MiQuantForm f, MiTensor x, void
     const int     n = width_of(rows);
     float        *sums = f.zeros ? (float *)((char *)to + chunks * n * COLUMNS * 2) : NULL;
 
+    if (x.ndim != 2)
+        return cudaErrorInvalidValue;
     if (is_plain(f, rows))
         return 0;
     return mi_launch(arrange, dim3((unsigned)((chunks * n / 8 + 3) / 4)), dim3(128), 0, stream, (const bf16 *)x.data,
@@ -409,6 +411,8 @@ extern "C" int mi_cuda_quant_rows(void *stream, MiQuantForm f, MiTensor x, const
 
     if (!mi_boxes::card().encode)
         return cudaErrorNotSupported;
+    if (x.ndim != 2)
+        return cudaErrorInvalidValue;
     if (is_for_wgmma(f, rows))
         return multiply_by_wgmma(stream, f, x, w, bias, y);
     if (is_for_mma(f, rows))
