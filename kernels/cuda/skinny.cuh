@@ -109,7 +109,7 @@ __global__ void __maxnreg__((MOST_REGISTERS<MT, STEPS>)) skinny(const __grid_con
     wait_for_predecessor();
     fetch(a, mine, k, rank, smem);
     if (tid == 0)
-        *(volatile int *)(smem + RELEASED) = 1;
+        barrier_arrive((uint64_t *)(smem + RELEASED));
     unsigned residual = residual_at(SPLIT ? warp * parts + part : warp);
 
     uint4 x[STEPS][MT][2];

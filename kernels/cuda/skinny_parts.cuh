@@ -15,7 +15,7 @@ constexpr int TILE_ROWS = 8, TILE_PAIRS = 4; /* of W; two tiles make a group */
 constexpr int LATER = 4096;                  /* bytes fetched for a later kernel at once */
 constexpr int STEP = 32;                     /* columns that a warp multiplies at once */
 constexpr int MOST_ROWS = 32, MOST_WARPS = 15, MOST_PARTS = 8;
-/* Shared memory: barriers of the ring, of x, of the exchange and a flag; what belongs to rows of x; then what regions
+/* Shared memory: barriers of the ring, of x, of the exchange and of the predecessor's end; what belongs to rows of x; then what regions
  * says. */
 constexpr int FULL = 0, FREED = 64 * 8, ARRIVED = 2 * 64 * 8, TAKEN = ARRIVED + 16, FETCHED = TAKEN + 16,
               RELEASED = FETCHED + 16;
@@ -135,8 +135,7 @@ __device__ __forceinline__ void produce(const Wide &a, Share t, Columns k, Rank 
 {
     const uint64_t policy = evict_first_policy();
     const int      lane = threadIdx.x % 32, n = (t.rows + TILE_ROWS - 1) / TILE_ROWS;
-    volatile int  *released = (volatile int *)(smem + RELEASED);
-    uint64_t      *full = (uint64_t *)(smem + FULL), *freed = (uint64_t *)(smem + FREED);
+    uint64_t      *full = (uint64_t *)(smem + FULL), *freed = (uint64_t *)(smem + FREED), *released = (uint64_t *)(smem + RELEASED);
     int            slot = 0, phase = 1, done_slot = 0, done_phase = 0, s = 0, next = a.stages, last = 0;
     auto           row_of = [&](int tile, int row) {
         const Place p = place_of<KIND>(a, unit_of<KIND>(t, tile * TILE_PAIRS + row / 2));
@@ -160,7 +159,7 @@ __device__ __forceinline__ void produce(const Wide &a, Share t, Columns k, Rank 
             barrier_expect(arrived, awaited<KIND, MT>(a, (n + 1) / 2, rank.part, lane));
     }
     if (lane == 0)
-        *released = 0;
+        barrier_init(released, 1);
     barrier_init_done();
     __syncwarp();
     start_together(a);
@@ -171,7 +170,7 @@ __device__ __forceinline__ void produce(const Wide &a, Share t, Columns k, Rank 
         for (; s < end; s++) {
             const int rows = min(TILE_ROWS, t.rows - s * TILE_ROWS);
             if (pass) {
-                while (!*released && !barrier_done(full + done_slot, done_phase)) {
+                while (!barrier_open(released, 0) && !barrier_done(full + done_slot, done_phase)) {
                 }
                 if (++done_slot == a.stages) {
                     done_slot = 0;
@@ -179,7 +178,7 @@ __device__ __forceinline__ void produce(const Wide &a, Share t, Columns k, Rank 
                 }
                 /* The ring is full: what comes next, as fast as memory gives it while nobody else reads. */
                 while (s >= a.stages && !barrier_done(freed + slot, phase))
-                    if (next < min(n, a.stages + a.ahead) && !*released && clock() - last > a.pace) {
+                    if (next < min(n, a.stages + a.ahead) && !barrier_open(released, 0) && clock() - last > a.pace) {
                         if (lane < min(TILE_ROWS, t.rows - next * TILE_ROWS))
                             prefetch(row_of(next, lane), k.n * 16);
                         next++;
@@ -206,8 +205,8 @@ __device__ __forceinline__ void produce(const Wide &a, Share t, Columns k, Rank 
 #pragma unroll 1
         for (int b = blockIdx.x; b < l.n; b += gridDim.x)
 #pragma unroll 1
-            for (int at = 0; at < l.bytes && !*released; at += LATER) {
-                while (!*released && clock() - last < a.pace) {
+            for (int at = 0; at < l.bytes && !barrier_open(released, 0); at += LATER) {
+                while (!barrier_open(released, 0) && clock() - last < a.pace) {
                 }
                 prefetch((const char *)l.at + b * l.stride + at, min(LATER, l.bytes - at));
                 last = clock();
