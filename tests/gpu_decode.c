@@ -330,6 +330,10 @@ static void one(Case c, const int *heads)
     free_all();
 }
 
+/* Of the widths: all; with MI_QUICK every so many'th; for racecheck the `middle` one alone. */
+static size_t first_of(size_t middle) { return quick > 1 ? middle : 0; }
+static size_t step_of(size_t some) { return quick > 1 ? 100 : quick ? some : 1; }
+
 static void compare(void)
 {
     static const int ins[] = {64, 72, 576, 896, 1536, 2048, 3584, 4864, 8960, 18944};
@@ -338,9 +342,9 @@ static void compare(void)
                                    {8, 8, 0, 0},   {96, 32, 0, 1},   {80, 40, 1, 0}};
     int              turn = 0;
 
-    for (size_t i = 0; i < sizeof ins / sizeof *ins; i += quick ? 4 : 1)
+    for (size_t i = first_of(3); i < sizeof ins / sizeof *ins; i += step_of(4))
         for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick ? 3 : 1)
-            for (int layout = 0; layout < N_LAYOUTS; layout += quick ? 2 : 1, turn++) {
+            for (int layout = 0; layout < (quick > 1 ? 1 : N_LAYOUTS); layout += quick ? 2 : 1, turn++) {
                 const int in = ins[i], rows = counts[n], big = in > 4000, *h = heads[turn % 6];
                 if (rows > MI_GEMV_FEW_ROWS && layout && (turn + n) % 3 == 0)
                     continue;
@@ -371,9 +375,9 @@ static void compare_packed(void)
     static const int heads[][4] = {{64, 64, 0, 1}, {128, 128, 0, 0}, {64, 64, 1, 1}, {80, 32, 1, 0}, {96, 32, 0, 1}};
     int              turn = 0;
 
-    for (size_t i = 0; i < sizeof ins / sizeof *ins; i += quick ? 3 : 1)
+    for (size_t i = first_of(3); i < sizeof ins / sizeof *ins; i += step_of(3))
         for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick ? 3 : 1)
-            for (int layout = 0; layout < N_LAYOUTS; layout++, turn++) {
+            for (int layout = 0; layout < N_LAYOUTS; layout += quick > 1 ? 2 : 1, turn++) {
                 const int in = ins[i], rows = counts[n], *h = heads[turn % 5];
                 form = forms[turn % 6];
                 one((Case){MI_GEMV_PLAIN, rows, in, in > 4000 ? 37 : 131, layout, 0}, NULL);
@@ -396,9 +400,9 @@ static void compare_e4m3(void)
     static const int heads[][4] = {{64, 64, 0, 1}, {128, 128, 0, 0}, {8, 8, 0, 0}, {80, 32, 1, 0}, {96, 32, 0, 1}};
     int              turn = 0;
 
-    for (size_t i = 0; i < sizeof ins / sizeof *ins; i += quick ? 3 : 1)
+    for (size_t i = first_of(3); i < sizeof ins / sizeof *ins; i += step_of(3))
         for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick ? 3 : 1)
-            for (int layout = 0; layout < N_LAYOUTS - 1; layout++, turn++) {
+            for (int layout = 0; layout < N_LAYOUTS - 1; layout += quick > 1 ? 2 : 1, turn++) {
                 const int in = ins[i], rows = counts[n], *h = heads[turn % 5];
                 form = (MiQuantForm){.bits = MI_QUANT_E4M3, .group = turn % 2 ? 128 : 0};
                 one((Case){MI_GEMV_PLAIN, rows, in, in > 4000 ? 37 : 331, layout, 0}, NULL);
@@ -423,8 +427,8 @@ static void compare_blocks(void)
     static const int         heads[][4] = {{64, 64, 0, 1}, {128, 128, 0, 0}, {64, 64, 1, 1}};
     int                      turn = 0;
 
-    for (size_t k = 0; k < sizeof names / sizeof *names; k++)
-        for (size_t i = 0; i < sizeof ins / sizeof *ins; i += quick ? 3 : 1)
+    for (size_t k = 0; k < sizeof names / sizeof *names; k += quick > 1 ? 4 : 1)
+        for (size_t i = first_of(1); i < sizeof ins / sizeof *ins; i += step_of(3))
             for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick ? 2 : 1, turn++) {
                 const int in = ins[i], rows = counts[n], layout = turn % N_LAYOUTS, *h = heads[turn % 3];
                 blocks = mi_stored_blocks(names[k]);
@@ -559,7 +563,7 @@ int main(int argc, char **argv)
         bench(argc > 2 ? atoi(argv[2]) : 1, argc > 3 ? atoi(argv[3]) : N_SHAPES);
         return 0;
     }
-    quick = getenv("MI_QUICK") != NULL;
+    quick = getenv("MI_QUICK") ? atoi(getenv("MI_QUICK")) : 0;
     if (argc > 1 && (strcmp(argv[1], "--packed") == 0 || strcmp(argv[1], "--e4m3") == 0)) {
         if (strcmp(argv[1], "--packed") == 0)
             compare_packed();

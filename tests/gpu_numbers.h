@@ -10,7 +10,7 @@
 #include <string.h>
 
 static int  passed, failed;
-static bool quick; /* MI_QUICK=1: a few cases of each kind, for compute-sanitizer */
+static int quick; /* MI_QUICK=1: a few cases of each kind, for compute-sanitizer */
 
 static void check(bool ok, const char *what, double error)
 {
