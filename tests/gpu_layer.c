@@ -8,6 +8,9 @@
 #include "gpu_numbers.h"
 #include "scaled.h"
 
+/* What tiles may be. */
+static const int tile_tokens[] = {32, 64, 128, 192, 256}, tile_ns[] = {64, 80, 128, 144};
+
 typedef struct {
     double *host;
     void   *device;
@@ -338,23 +341,23 @@ static void one(const Case c)
     }
     for (int i = 0; i < (c.next ? MI_LAYER_PRODUCTS : MI_LAYER_PRODUCTS - 1) && !quick; i++)
         for (int k = 0; k < 4; k++)
-            for (int tokens = 32; tokens <= 256; tokens *= 2)
+            for (int j = 0; j < 5; j++)
                 for (int cluster = 1; cluster <= 8; cluster *= 2) {
-                    static const int ns[] = {64, 80, 128, 144};
+                    const int tokens = tile_tokens[j];
                     mi_cuda_layer_free(l);
                     must(mi_cuda_layer_new(&l, &s), "planning");
-                    if (mi_cuda_layer_cut(l, i, (MiLayerTiles){tokens, ns[k], cluster}))
+                    if (mi_cuda_layer_cut(l, i, (MiLayerTiles){tokens, tile_ns[k], cluster}))
                         continue;
                     must(cudaMemsetAsync(call.y.data, 0xff, (size_t)R * D * 2, NULL), "poisoning");
                     must(cudaMemsetAsync(call.qkv.q.data, 0xff, (size_t)R * Q * 2, NULL), "poisoning");
                     must(mi_cuda_layer(NULL, l, &call), "launching");
                     double *now = fetch(call.y.data, (size_t)R * D), *q = fetch(call.qkv.q.data, (size_t)R * Q);
-                    for (int t = 0; t < 2 && i == MI_LAYER_PRODUCTS - 1 && ns[k] == c.dim; t++)
+                    for (int t = 0; t < 2 && i == MI_LAYER_PRODUCTS - 1 && tile_ns[k] == c.dim; t++)
                         wrong += wrong_heads(l, call, &scaled[t], slots);
                     d = fmax(distance(now, y, (size_t)R * D), c.next ? distance(q, first_q, (size_t)R * Q) : 0);
                     far = isnan(d) ? NAN : fmax(far, d);
                     if (!(d < 1e-2))
-                        printf("# product %d, %d tokens x %d, %d blocks: %.2e\n", i, tokens, ns[k], cluster, d);
+                        printf("# product %d, %d tokens x %d, %d blocks: %.2e\n", i, tokens, tile_ns[k], cluster, d);
                     cuts++;
                     free(now), free(q);
                 }
@@ -520,25 +523,42 @@ static float measure(const Stack *t, const MiLayer *l, int rounds, int replays)
 }
 
 /* Each product cut in every way that there is, the others as they are. */
+/* A product after the other in every way, the others as they were best so far. */
 static void every_cut(const Stack *t, const MiLayerShape *shape)
 {
     static const char *const names[] = {"o", "gate, up", "down", "q, k, v"};
-    static const int         ns[] = {64, 80, 128, 144};
+    MiLayerTiles             best[MI_LAYER_PRODUCTS];
+    float                    least = INFINITY;
     MiLayer                 *l;
 
+    must(mi_cuda_layer_new(&l, shape), "planning");
+    for (int i = 0; i < MI_LAYER_PRODUCTS; i++)
+        best[i] = mi_cuda_layer_tiles(l, i);
     for (int i = 0; i < MI_LAYER_PRODUCTS; i++) {
+        MiLayerTiles here = best[i];
+        least = INFINITY;
         printf("#   %s:", names[i]);
         for (int k = 0; k < 4; k++)
-            for (int tokens = 32; tokens <= 256; tokens *= 2)
+            for (int j = 0; j < 5; j++)
                 for (int cluster = 1; cluster <= 8; cluster *= 2) {
-                    must(mi_cuda_layer_new(&l, shape), "planning");
-                    if (tokens < 4 * shape->rows && !mi_cuda_layer_cut(l, i, (MiLayerTiles){tokens, ns[k], cluster}))
-                        printf(" %dx%d/%d %.2f", tokens, ns[k], cluster, measure(t, l, 3, 3));
-                    mi_cuda_layer_free(l);
+                    const MiLayerTiles tiles = {tile_tokens[j], tile_ns[k], cluster};
+                    if (tiles.tokens >= 4 * shape->rows || mi_cuda_layer_cut(l, i, tiles))
+                        continue;
+                    const float us = measure(t, l, 3, 3);
+                    printf(" %dx%d/%d %.2f", tiles.tokens, tiles.n, cluster, us);
+                    if (us < least)
+                        least = us, here = tiles;
                 }
+        best[i] = here;
+        must(mi_cuda_layer_cut(l, i, here), "cutting");
         printf("\n");
         fflush(stdout);
     }
+    mi_cuda_layer_free(l);
+    printf("#   the best: %.2f:", least);
+    for (int i = 0; i < MI_LAYER_PRODUCTS; i++)
+        printf(" %dx%d/%d", best[i].tokens, best[i].n, best[i].cluster);
+    printf("\n");
 }
 
 static void bench(const Shape *s, int rows, bool every)

@@ -15,6 +15,7 @@ import argparse
 import concurrent.futures
 import glob
 import json
+import math
 import os
 import random
 import subprocess
@@ -113,13 +114,14 @@ def same_bits(model, ids, flags):
 
 def in_pieces(model, ids, flags, limit):
     """Log probabilities of a prompt's tokens do not depend on how many rows a step has, but for rounding."""
-    values = lambda *more: [t["logprob"] for t in answer(model, ids, 1, "--prompt-logprobs", *CARD, *flags, *more)["prompt_logprobs"] if t]
+    values = lambda *more: [math.nan if t["logprob"] is None else t["logprob"]
+                            for t in answer(model, ids, 1, "--prompt-logprobs", *CARD, *flags, *more)["prompt_logprobs"]]
     whole, wrong, worst = values(), [], 0
     for rows in (2, 5, 12, 20, 31, 40, 64):
         far = [abs(a - b) for a, b in zip(values("--engine.prefill_step", str(rows)), whole, strict=True)]
         rms = (sum(d * d for d in far) / len(far)) ** 0.5
         worst = max(worst, rms)
-        if rms > limit:
+        if not rms <= limit:
             wrong.append(f"in pieces of {rows}: {rms:.3f} nats of root mean square from it whole")
     return wrong, f"to {worst:.4f} nats of root mean square"
 

@@ -27,6 +27,7 @@ static const Variant variants[] = {
     VARIANT(BACK, 128, 128), VARIANT(HEADS, 32, 64),  VARIANT(HEADS, 64, 64),  VARIANT(HEADS, 128, 64),  VARIANT(HEADS, 32, 128),
     VARIANT(HEADS, 64, 128), VARIANT(HEADS, 128, 128), VARIANT(GATED, 32, 80), VARIANT(GATED, 64, 80),   VARIANT(GATED, 128, 80),
     VARIANT(GATED, 32, 144), VARIANT(GATED, 64, 144),  VARIANT(GATED, 256, 80),   VARIANT(GATED, 256, 144),
+    VARIANT(BACK, 192, 64),  VARIANT(GATED, 192, 144),
 };
 
 /* One of the products. */
@@ -34,64 +35,74 @@ struct Product {
     const Variant *v;
     int            width, boxes, tiles, groups; /* columns of x; tiles of W; of tokens */
     int            cluster, stages, smem;
+    bool           alone; /* a block on its multiprocessor */
 };
 
-constexpr int UNDER_WAY = 44 << 10; /* of W; 33 or 60 KB a block are slower (docs/performance.md) */
+constexpr int UNDER_WAY = 44 << 10; /* of W, of each of two blocks at once; 33 or 60 KB are slower (docs/performance.md) */
 constexpr int HALF = 113 << 10; /* of shared memory: of two blocks at once, of one product or of two that follow each other */
 constexpr int WHOLE = 227 << 10;
 
 static int stage_bytes(const Variant *v) { return (v->tokens + v->n) * ROW; }
-static int sums_bytes(const Variant *v) { return v->tokens * (v->n + PAD) * 4; }
+static int sums_bytes(const Variant *v) { return sums_bytes(v->tokens, v->n); }
 
 static int known_bytes(const Product *p)
 {
     return p->v->known + (p->v->kind == HEADS ? p->v->tokens / p->cluster * p->v->n * 4 : 0);
 }
-static int received_bytes(const Product *p) { return p->cluster > 1 ? sums_bytes(p->v) : 0; }
+/* Behind the ring. */
+static int received_bytes(const Product *p) { return p->cluster > 1 && sends_numbers(p->v->tokens) ? sums_bytes(p->v) : 0; }
+/* Where the ring was: a block's own, and what it gets. */
+static int exchanged_bytes(const Product *p)
+{
+    return p->cluster == 1 ? sums_bytes(p->v) : sends_numbers(p->v->tokens) ? 0 : 2 * sums_bytes(p->v);
+}
 
 static bool lay_out(Product *p)
 {
     const int stage = stage_bytes(p->v), rest = received_bytes(p) + known_bytes(p) + BARS_BYTES;
-    const int sums = p->cluster > 1 && p->v->tokens <= 32 ? 0 : (sums_bytes(p->v) + stage - 1) / stage; /* go where the ring was */
-    const int least = std::max(2, sums);
+    const int least = std::max(2, (exchanged_bytes(p) + stage - 1) / stage);
     const int n = (p->boxes + p->cluster - 1) / p->cluster;
 
-    p->stages = ((alone(p->v->tokens, p->v->n) ? WHOLE : HALF) - rest) / stage;
-    if (p->stages < least)
-        p->stages = least;
-    p->stages = std::min(p->stages, (int)MAX_STAGES);
+    p->alone = alone(p->v->tokens, p->v->n) || least * stage + rest > HALF;
+    p->stages = std::min(((p->alone ? WHOLE : HALF) - rest) / stage, (int)MAX_STAGES);
     if (p->stages > n)
         p->stages = std::max(n, least);
     p->smem = p->stages * stage + rest;
-    return p->smem <= card().smem && p->boxes >= p->cluster;
+    return p->stages >= least && p->smem <= card().smem && p->boxes >= p->cluster;
 }
 
 /* Clocks, about. Both sets of numbers are fitted to what some hundred layouts took on an H100 (docs/performance.md): up to 32 tokens
- * it is W that takes the time, beyond it is what a multiprocessor gets from the second-level cache. */
+ * it is W that takes the time, beyond it is what a multiprocessor gets from the second-level cache, and what it multiplies. */
 struct Fit {
-    double shared, memory;      /* bytes a clock of a multiprocessor */
-    double end, piece;          /* of a tile; of eight sums that a thread ends */
-    double exchange, exchanged; /* in a cluster; a byte of sums there */
-    double place;               /* of a block of o: gate and up's, which have most to fetch, are there so much later */
-    double two, alone;          /* as long as one that two take; as many bytes that one gets that is alone */
+    double shared, memory;            /* bytes a clock of a multiprocessor */
+    double multiply;                  /* of 64 tokens times a row of W, a box of columns */
+    double end, piece;                /* of a tile; of eight sums that a thread ends */
+    double exchange, each, exchanged; /* in a cluster; for each other block there; a byte of sums */
+    double place;                     /* of a block of o: gate and up's, which have most to fetch, are there so much later */
+    double two;                       /* times as long as one take two at once */
+    double alone, lonely;             /* times as many bytes gets one that is alone; and nobody begins beside it */
+    double cache;                     /* of all multiprocessors: times what each gets */
 };
-static const Fit few = {29.5, 19.6, 1628, 1739, 590, 0.64, 30, 1.43, 1}, many = {48, 25, 0, 1442, 514, 0.388, 0, 1.1, 1.54};
+static const Fit few = {.shared = 29.5, .memory = 19.6, .multiply = 1.05, .end = 1628, .piece = 1739, .exchange = 590,
+                        .exchanged = 0.64, .place = 30, .two = 1.43, .alone = 1, .cache = 1};
+static const Fit many = {.shared = 45.3, .memory = 28.9, .multiply = 1.88, .end = 500, .each = 319, .exchanged = 0.096,
+                         .two = 1.3, .alone = 1.665, .lonely = 380, .cache = 1.443};
 
 static double cost(const Product *p, int rows, bool before_most)
 {
     const Variant *v = p->v;
     const Fit     &f = v->tokens > 32 ? many : few;
-    const int      blocks = p->tiles * p->cluster * p->groups, each = (blocks + card().sms - 1) / card().sms;
+    const int      others = p->cluster - 1, blocks = p->tiles * p->cluster * p->groups, each = (blocks + card().sms - 1) / card().sms;
     const double   x = v->tokens > 32 ? std::min(rows, v->tokens) : v->tokens, bytes = (x + v->n) * ROW;
-    const double   boxes = (p->boxes + p->cluster - 1) / p->cluster, others = (p->cluster - 1.) / p->cluster;
-    const double   ends = f.end + f.piece * v->n / 16. / p->cluster + (others > 0 ? f.exchange + f.exchanged * sums_bytes(v) * others : 0);
-    const bool     is_alone = alone(v->tokens, v->n), two_at_once = 2 * p->smem <= WHOLE && !is_alone;
-    const double   get = f.shared * (is_alone ? f.alone : 1);
-    const double   one = boxes * std::max(std::max(1, v->tokens / 64) * 1.05 * v->n, bytes / get) + ends;
-    const double   all = two_at_once ? each / 2 * f.two * one + each % 2 * one : each * one;
+    const double   boxes = (p->boxes + p->cluster - 1) / p->cluster;
+    const double   told = others ? f.exchange + f.each * others + f.exchanged * sums_bytes(v) * others / p->cluster : 0;
+    const double   ends = f.end + f.piece * v->n / 16. / p->cluster + told;
+    const double   one = boxes * std::max(std::max(1, v->tokens / 64) * f.multiply * v->n, bytes / (f.shared * (p->alone ? f.alone : 1))) + ends;
+    const double   all = p->alone ? each * one : each / 2 * f.two * one + each % 2 * one;
     const double   memory = (double)p->tiles * v->n * p->width * 2 / (f.memory * card().sms);
 
-    return std::max({all, memory + ends, blocks * boxes * bytes / (f.shared * card().sms) + ends}) + (before_most ? f.place * blocks : 0);
+    return std::max({all, memory + ends, blocks * boxes * bytes / (f.shared * f.cache * card().sms) + ends}) +
+           (before_most ? f.place * blocks : 0) + (p->alone ? f.lonely : 0);
 }
 
 enum { O, MLP, DOWN, QKV };
@@ -232,9 +243,9 @@ static int launch(void *stream, const Product *p, Args *a, const void *x, int ro
     a->groups = (rows + v->tokens - 1) / v->tokens;
     a->cluster = p->cluster;
     a->stages = p->stages;
-    a->under_way = std::clamp(UNDER_WAY / (v->n * ROW), 1, p->stages);
-    a->received = p->stages * stage_bytes(v);
-    a->known = a->received + received_bytes(p);
+    a->under_way = std::clamp((p->alone ? 2 : 1) * UNDER_WAY / (v->n * ROW), 1, p->stages);
+    a->received = sends_numbers(v->tokens) ? p->stages * stage_bytes(v) : 0;
+    a->known = p->stages * stage_bytes(v) + received_bytes(p);
     a->bars = p->smem - BARS_BYTES;
     a->per_width = 1.f / p->width;
     if (!describe(&a->x, x, rows, p->width, x_stride, v->tokens))

@@ -21,9 +21,15 @@ constexpr int BOX = 64, ROW = BOX * 2; /* columns of a stage; bytes of a row of 
 constexpr int MAX_STAGES = 16, MAX_CLUSTER = 8, BARS_BYTES = (3 * MAX_STAGES + 2) * 8; /* BARS_BYTES: of Bars */
 constexpr int PAD = 8; /* floats behind a row of sums: eight rows of a fragment are in different banks */
 
-/* Of a block: two warps beside those that multiply, or a warpgroup that leaves them some of its 168 registers. */
-__host__ __device__ constexpr int threads(int tokens) { return tokens > 128 ? 384 : tokens > 64 ? 320 : 192; }
+/* Warpgroups that multiply, 64 tokens each, of 256 twice that many; with two warps beside them, or a warpgroup that leaves them some of
+ * its 168 registers. */
+__host__ __device__ constexpr int warpgroups(int tokens) { return tokens > 192 ? 2 : tokens > 128 ? 3 : tokens > 64 ? 2 : 1; }
+__host__ __device__ constexpr int threads(int tokens) { return warpgroups(tokens) * 128 + (tokens > 192 ? 128 : 64); }
 constexpr int TAKEN = 200, LEFT = 96;
+/* Sums go to a cluster's other blocks as numbers, to memory of their own; else in pieces, to where the ring was, as soon as all
+ * blocks are done with their rings. */
+__host__ __device__ constexpr bool sends_numbers(int tokens) { return tokens <= 32; }
+__host__ __device__ constexpr int  sums_bytes(int tokens, int n) { return tokens * (n + PAD) * 4; }
 /* Tiles of which a multiprocessor has registers for one. */
 __host__ __device__ constexpr bool alone(int tokens, int n) { return tokens * n > 128 * 128; }
 
@@ -69,10 +75,14 @@ __device__ __forceinline__ unsigned in_block(unsigned address, unsigned rank)
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
     return there;
 }
+/* Nothing is to be seen of what others wrote before: what is sent there later has barriers of its own. */
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
 __device__ __forceinline__ void clusters_meet()
 {
     __syncwarp();
-    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+    cluster_arrive();
+    cluster_wait();
 }
 
 __device__ __forceinline__ void load_box(unsigned to, const CUtensorMap *map, int column, int row, unsigned bar)
@@ -114,10 +124,11 @@ __device__ __forceinline__ Bars bars_of(const Args &a, unsigned smem)
 
 /* With 32 tokens a warpgroup's other rows are what lies behind them, and nobody looks at their sums. */
 template <Kind KIND, int TOKENS, int N> struct Tile {
-    static constexpr int WGS = TOKENS > 64 ? 2 : 1, CONSUMERS = WGS * 128, WIDTH = KIND == GATED ? N / 2 : N; /* of y */
-    static constexpr int EACH = TOKENS > 128 ? 2 : 1; /* times 64 tokens that a warpgroup multiplies */
+    static constexpr int WGS = warpgroups(TOKENS), CONSUMERS = WGS * 128, WIDTH = KIND == GATED ? N / 2 : N; /* of y */
+    static constexpr int EACH = TOKENS > 192 ? 2 : 1; /* times 64 tokens that a warpgroup multiplies */
     static constexpr int X_BYTES = TOKENS * ROW, W_BYTES = N * ROW, STAGE = X_BYTES + W_BYTES, STRIDE = N + PAD;
-    static constexpr bool SENDS_NUMBERS = TOKENS <= 32; /* to the other blocks of a cluster */
+    static constexpr bool SENDS_NUMBERS = sends_numbers(TOKENS);
+    static constexpr int  SUMS_BYTES = sums_bytes(TOKENS, N);
 
     int tile, rank, token; /* rank: in the cluster; token: first of the tile */
     int first, n;          /* boxes of columns */
@@ -377,14 +388,14 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
         settle(d);
     }
 
-    /* Sums to where the ring was, [token][STRIDE]. */
-    __device__ __forceinline__ void put(const float (&d)[T::EACH][N / 2]) const
+    /* Sums to where the ring was, `at` bytes from its begin, [token][STRIDE]. */
+    __device__ __forceinline__ void put(const float (&d)[T::EACH][N / 2], int at) const
     {
         meet();
 #pragma unroll
         for (int m = 0; m < T::EACH; m++) {
             const int row = token_of(m);
-            float    *to = (float *)smem + row * STRIDE + threadIdx.x % 4 * 2;
+            float    *to = (float *)(smem + at) + row * STRIDE + threadIdx.x % 4 * 2;
             if (row < TOKENS) {
 #pragma unroll
                 for (int i = 0; i < N / 8; i++) {
@@ -415,12 +426,14 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
                     }
             }
         } else {
-            put(d);
+            cluster_arrive();
+            put(d, T::SUMS_BYTES);
             asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
             meet();
-            if (threadIdx.x < a.cluster) {
+            cluster_wait();
+            if (threadIdx.x < a.cluster && threadIdx.x != t.rank) {
                 const unsigned bytes = t.tokens * STRIDE * 4;
-                send_piece(in_block(mine, threadIdx.x), shared_address(smem) + threadIdx.x * bytes, bytes,
+                send_piece(in_block(mine, threadIdx.x), shared_address(smem) + T::SUMS_BYTES + threadIdx.x * bytes, bytes,
                            in_block(bars.received, threadIdx.x));
             }
         }
@@ -441,7 +454,8 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
         for (int k = 0; k < (KIND == GATED || KIND == LOGITS ? 1 : a.cluster); k++, from += t.tokens * STRIDE)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                const float2 u = *(const float2 *)(from + at[i]), v = *(const float2 *)(from + at[i] + step);
+                const float *part = from + at[i] + (!sent && a.cluster > 1 && k == t.rank ? T::SUMS_BYTES / 4 : 0); /* its own */
+                const float2 u = *(const float2 *)part, v = *(const float2 *)(part + step);
                 d.at[4 * i] += u.x, d.at[4 * i + 1] += u.y, d.at[4 * i + 2] += v.x, d.at[4 * i + 3] += v.y;
             }
         return d;
@@ -480,7 +494,7 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
         if ((KIND == BACK || KIND == HEADS) && a.cluster > 1) {
             tell(d);
         } else {
-            put(d);
+            put(d, 0);
             meet();
         }
         wait_at(bars.known, 0);
@@ -529,7 +543,7 @@ __global__ void __launch_bounds__(threads(TOKENS), alone(TOKENS, N) ? 1 : 2) pro
         barrier_init(b + 3 * MAX_STAGES + 1, 32);
         barrier_init_done();
         if (a.cluster > 1)
-            expect_at(bars.received, TOKENS * (T::SENDS_NUMBERS ? N : T::STRIDE) * 4);
+            expect_at(bars.received, T::SENDS_NUMBERS ? TOKENS * N * 4 : T::SUMS_BYTES / a.cluster * (a.cluster - 1));
     }
     clusters_meet();
     if (warp < T::CONSUMERS / 32) {
@@ -551,6 +565,8 @@ __global__ void __launch_bounds__(threads(TOKENS), alone(TOKENS, N) ? 1 : 2) pro
                 fetch_scales<TOKENS>(a, t.token + t.from, t.tokens, known.scales());
             arrive_at(bars.known);
         }
+        if (!T::SENDS_NUMBERS && a.cluster > 1)
+            clusters_meet(); /* as those that multiply do when they have */
     }
     if (a.cluster > 1)
         clusters_meet(); /* nobody's memory is needed any more */

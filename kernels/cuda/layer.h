@@ -31,7 +31,7 @@ typedef struct MiLayer MiLayer;
 /* LOAD.  cudaErrorNotSupported: not on this card, or not this shape. */
 int  mi_cuda_layer_new(MiLayer **, const MiLayerShape *);
 void mi_cuda_layer_free(MiLayer *);
-/* How the products (o; gate and up; down; q, k and v) are cut: the tokens and the rows of W of a tile, of 32, 64, 128 or 256
+/* How the products (o; gate and up; down; q, k and v) are cut: the tokens and the rows of W of a tile, of 32, 64, 128, 192 or 256
  * and 64, 80, 128 or 144, and the blocks, 1 to 8, that share its columns. */
 enum { MI_LAYER_PRODUCTS = 4 };
 typedef struct {

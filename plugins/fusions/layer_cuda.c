@@ -86,13 +86,13 @@ static bool mlp_fits(const MiArgs *at)
 }
 
 /* Where these kernels are faster than what decode_cuda.c and prefill_cuda.c have for the same rows (docs/performance.md):
- * the wider the model, the sooner cuBLASLt's large tiles win, and the later kernels for few rows do. */
+ * in wide models cuBLASLt's large tiles win beyond 256, and kernels for few rows do not below. */
 static bool wins(const MiArgs *at, MiShape shape)
 {
     const int64_t hidden = at[O].out[0].shape[1];
 
     return shape.n_tokens > (hidden <= 1024 ? 24 : MI_GEMV_FEW_ROWS) &&
-           shape.n_tokens <= (hidden <= 1024 ? MI_LAYER_MAX_ROWS : hidden <= 2048 ? 256 : 128);
+           shape.n_tokens <= (hidden <= 1024 ? MI_LAYER_MAX_ROWS : 256);
 }
 
 static bool mlp_match(const MiArgs *at, MiShape shape)
