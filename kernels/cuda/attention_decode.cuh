@@ -27,13 +27,25 @@ constexpr int MAX_CLUSTER_KEYS = 16384, SMALL = 256; /* keys; so many are one bl
 constexpr int PATIENCE = 8; /* weights are up to 2^8 times what they are with the largest score before that is sought anew */
 
 /* Units of so many positions, and behind them their scales in words; two blocks a multiprocessor. AHEAD: units that are asked
- * for before one is read. ALONE: a multiprocessor has one block only. */
+ * for before one is read: all of them where lanes meet before they ask for what takes its place. ALONE: a multiprocessor has one
+ * block only. */
 template <typename K, int D, int POSITIONS, bool ALONE> struct Ring {
-    static constexpr int SIZE = sizeof(K), PITCH = D * SIZE + 16; /* bytes of a row: an odd number of 16, no bank conflicts */
-    static constexpr int DEPTH = SIZE > 1 ? D <= 64 ? 6 : D <= 96 ? 4 : 3 : POSITIONS > KEYS ? 4 : D <= 64 ? 8 : D <= 96 ? 7 : D <= 128 ? 6 : 5;
-    static constexpr int AHEAD = ALONE ? DEPTH : DEPTH - 1;
-    static constexpr int UNIT = POSITIONS * PITCH, PAIRS = SIZE > 1 ? 0 : DEPTH / 2 + 1, SCALES = DEPTH * UNIT;
-    static constexpr int WARP = SCALES + (PAIRS * POSITIONS * 4 + 127) / 128 * 128;
+    static constexpr int  SIZE = sizeof(K);
+    /* Without bank conflicts: pieces of 16 bytes change places within 128, or a row is an odd number of them. */
+    static constexpr bool SWIZZLED = SIZE == 1 && (D == 64 || D == 128);
+    static constexpr int  PITCH = D * SIZE + (SWIZZLED ? 0 : 16); /* bytes of a row */
+    static constexpr int  DEPTH = SIZE > 1 ? D <= 64 ? 6 : D <= 96 ? 4 : 3 : POSITIONS > KEYS ? 6 : D <= 64 ? 8 : D <= 96 ? 7 : D <= 128 ? 6 : 5;
+    static constexpr int  AHEAD = ALONE || POSITIONS > KEYS ? DEPTH : DEPTH - 1;
+    static constexpr int  UNIT = POSITIONS * PITCH, PAIRS = SIZE > 1 ? 0 : DEPTH / 2 + 1, SCALES = DEPTH * UNIT;
+    static constexpr int  WARP = SCALES + (PAIRS * POSITIONS * 4 + 127) / 128 * 128;
+
+    /* In a unit, which lies at a multiple of 128 bytes. */
+    static __device__ __forceinline__ unsigned at(int row, int piece)
+    {
+        return (unsigned)(row * PITCH + (piece ^ (!SWIZZLED ? 0 : D == 64 ? row >> 1 & 3 : row & 7)) * 16);
+    }
+    /* From that two pieces at an even place to those `bytes` further. */
+    static __device__ __forceinline__ unsigned on(unsigned at, int bytes) { return SWIZZLED ? at ^ (unsigned)bytes : at + bytes; }
 };
 
 /* ---- adding parts up through the workspace ------------------------------------------ */
@@ -82,6 +94,12 @@ __device__ void add_parts(T *const *to, int packed, const float *parts, int n_pa
     }
 }
 
+/* As copy_16(), of what is there. */
+__device__ __forceinline__ void copy_whole(unsigned dst, const void *src)
+{
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(dst), "l"(src) : "memory");
+}
+
 __device__ __forceinline__ unsigned load_word(unsigned at)
 {
     unsigned x;
@@ -120,34 +138,63 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
     int      inner_from = 0, inner_to = 0; /* with scales: positions that all rows see */
     int      n_units; /* 2i: keys, 2i + 1: values of the warp's i-th positions */
     const T *q_at[NB];
-    Keys     see[NB][2]; /* of the rows whose scores this lane holds */
+    Keys     see[NB][2]; /* of the rows whose scores this lane holds; of UNITS16 > 1 found where they are needed */
     unsigned q[NB][D / 16][2];
     float    out[NB][D / 16][4], top[NB][2], sum[NB][2];
 
-    __device__ __forceinline__ Warp(const MiCudaAttention &call, const Part &p, unsigned char *smem)
+    /* Of a cache with scales, asked for while the sequence's length is: the page of this lane's first position, should the part begin at
+     * 0, or the one where all of the sequence lies. */
+    static __device__ __forceinline__ int first_page(const MiKvView &kv)
+    {
+        if (!SCALED<K> || !kv.block_table)
+            return (int)blockIdx.z;
+        const int first = (int)threadIdx.x / 32 * POSITIONS + (int)threadIdx.x % POSITIONS;
+        const int in_seq = kv.max_blocks > 1 ? min(first >> (__ffs(kv.block_size) - 1), kv.max_blocks - 1) : 0;
+        int       page;
+        asm volatile("ld.global.u32 %0, [%1];" : "=r"(page) : "l"(kv.block_table + (int64_t)blockIdx.z * kv.max_blocks + in_seq));
+        return page;
+    }
+
+    __device__ __forceinline__ Warp(const MiCudaAttention &call, const Part &p, unsigned char *smem, int first_page)
         : a(call), part(p), mine(smem + warp * R::WARP), ring(shared_address(mine)), paged(call.kv.max_blocks > 1)
     {
-        whole = paged ? 0 : (unsigned)(mi_kv_offset(&a.kv, p.seq, 0, p.kv_head) / EACH);
+        if constexpr (SCALED<K>) {
+            whole = paged ? 0 : (unsigned)((first_page * a.kv.stride_block + p.kv_head * a.kv.stride_head) / EACH);
+        } else {
+            whole = paged ? 0 : (unsigned)(mi_kv_offset(&a.kv, p.seq, 0, p.kv_head) / EACH);
+        }
         step = (unsigned)(a.kv.stride_token / EACH);
         n_units = 2 * max(0, (p.k1 - p.k0 - warp * POSITIONS + STEP - 1) / STEP); /* some have no keys */
         if constexpr (SCALED<K>) {
             page_shift = !paged || a.kv.block_size & (a.kv.block_size - 1) ? -1 : __ffs(a.kv.block_size) - 1;
             dense = step == CHUNKS && (!paged || (page_shift >= 4 && p.k0 % KEYS == 0));
             inner_from = keys_of(a, p.s, p.s.rows - 1).first, inner_to = min(keys_of(a, p.s, 0).end, p.k1);
-            if (n_units && page_shift >= 0)
+            page = (unsigned)first_page;
+            if (n_units && page_shift >= 0 && p.k0 > 0)
                 page = page_of(min(p.k0 + warp * POSITIONS + lane % POSITIONS, p.k1 - 1));
         }
 #pragma unroll
         for (int n = 0; n < NB; n++) {
-            const int row = min(n * 8 + lane / 4, p.packed - 1);
-            q_at[n] = (const T *)a.q.data + p.row(a.q, row) + lane % 4 * (SCALED<K> ? 4 : 2);
+            if constexpr (!SCALED<K>) {
+                const int row = min(n * 8 + lane / 4, p.packed - 1);
+                q_at[n] = (const T *)a.q.data + p.row(a.q, row) + lane % 4 * 2;
+            }
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const int r = n * 8 + lane % 4 * 2 + i;
-                see[n][i] = p.sees(a, r);
-                see[n][i].end = min(see[n][i].end, p.k1);
+                if constexpr (UNITS16 == 1) {
+                    see[n][i] = p.sees(a, r);
+                    see[n][i].end = min(see[n][i].end, p.k1);
+                }
             }
         }
+    }
+
+    __device__ __forceinline__ Keys seen_by(int row) const
+    {
+        Keys keys = part.sees(a, row);
+        keys.end = min(keys.end, part.k1);
+        return keys;
     }
 
     __device__ __forceinline__ unsigned place(int p) const
@@ -179,6 +226,12 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
         const int p0 = part.k0 + (u / 2 * WARPS + warp) * POSITIONS;
         const K  *side = (const K *)(u & 1 ? a.kv.v : a.kv.k);
 
+        if constexpr (R::SWIZZLED) {
+            if (dense && p0 + POSITIONS <= min(to, part.k1)) {
+                request_whole(u, p0, side);
+                return;
+            }
+        }
         if (!(u & 1)) {
             const int p = min(p0 + lane % POSITIONS, part.k1 - 1);
             if (SCALED<K> && page_shift >= 0) {
@@ -203,7 +256,39 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
             const uint64_t from = dense ? (uint64_t)at[i * 32 / HALF] + (i * 32 % HALF + lane)
                                         : (uint64_t)__shfl_sync(~0u, at[0], row) + chunk;
             if (p < to || p >= part.k1)
-                copy_16(ring + (unsigned)u % R::DEPTH * R::UNIT + row * R::PITCH + chunk * 16, side + from * EACH, p < part.k1);
+                copy_16(ring + (unsigned)u % R::DEPTH * R::UNIT + R::at(row, chunk), side + from * EACH, p < part.k1);
+        }
+        copies_commit();
+    }
+    /* The same of a unit all of whose positions are there, and lie 16 by 16 side by side: most are so. */
+    __device__ __forceinline__ void request_whole(int u, int p0, const K *side)
+    {
+        constexpr int  HALF = KEYS * CHUNKS, ROWS_ONCE = 32 / CHUNKS;
+        const unsigned to = ring + (unsigned)u % R::DEPTH * R::UNIT;
+
+        if (!(u & 1)) {
+            const int p = p0 + lane % POSITIONS;
+            unsigned  mine = whole + (unsigned)p * CHUNKS;
+            if (paged) {
+                mine = place_in(page, p);
+                page = page_of(min(p + STEP, part.k1 - 1));
+#pragma unroll
+                for (int h = 0; h < UNITS16; h++)
+                    at[h] = __shfl_sync(~0u, mine, h * KEYS);
+            } else {
+#pragma unroll
+                for (int h = 0; h < UNITS16; h++)
+                    at[h] = whole + (unsigned)(p0 + h * KEYS) * CHUNKS;
+            }
+            if (POSITIONS == 32 || lane < POSITIONS)
+                copy_4(scales_at(u / 2) + lane * 4, (const unsigned *)a.kv.scales + mine / CHUNKS, true);
+        }
+#pragma unroll
+        for (int h = 0; h < UNITS16; h++) {
+            const K *from = side + ((uint64_t)at[h] + (unsigned)lane) * EACH;
+#pragma unroll
+            for (int i = 0; i < HALF / 32; i++)
+                copy_whole(to + h * KEYS * R::PITCH + R::at(i * ROWS_ONCE + lane / CHUNKS, lane % CHUNKS), from + i * 32 * EACH);
         }
         copies_commit();
     }
@@ -231,7 +316,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                 continue;
             for (int c = lane; c < 2 * CHUNKS; c += 32)
                 if (u + c / CHUNKS < R::AHEAD)
-                    copy_16(ring + (u + c / CHUNKS) * R::UNIT + row * R::PITCH + c % CHUNKS * 16,
+                    copy_16(ring + (u + c / CHUNKS) * R::UNIT + R::at(row, c % CHUNKS),
                             (const K *)(c < CHUNKS ? a.kv.k : a.kv.v) + ((uint64_t)place(p) + c % CHUNKS) * EACH, true);
             if (SCALED<K> && lane == 0 && u < R::AHEAD)
                 request_scales(u / 2, row, place(p), true);
@@ -245,14 +330,19 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
     __device__ __forceinline__ void load_queries()
     {
 #pragma unroll
-        for (int n = 0; n < NB; n++)
+        for (int n = 0; n < NB; n++) {
+            if constexpr (SCALED<K>)
+                q_at[n] = (const T *)a.q.data + part.row(a.q, min(n * 8 + lane / 4, part.packed - 1)) + lane % 4 * 4;
 #pragma unroll
-            for (int k = 0; k < D / 16; k++)
-                if constexpr (SCALED<K>)
+            for (int k = 0; k < D / 16; k++) {
+                if constexpr (SCALED<K>) {
                     q[n][k][0] = scaled_two(q_at[n] + k * 16), q[n][k][1] = scaled_two(q_at[n] + k * 16 + 2);
-                else
-                    q[n][k][0] = *(const unsigned *)(q_at[n] + k * 16),
+                } else {
+                    q[n][k][0] = *(const unsigned *)(q_at[n] + k * 16);
                     q[n][k][1] = *(const unsigned *)(q_at[n] + k * 16 + 8);
+                }
+            }
+        }
     }
     /* Two elements of q as f16, times the scale of scores: so they are well within its range. */
     __device__ __forceinline__ unsigned scaled_two(const T *x) const
@@ -312,35 +402,45 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                                                 const unsigned (&scales)[2][2], unsigned (&weights)[2][2])
     {
         const int p0 = key - lane / 4;
-        float     m[2] = {-INFINITY, -INFINITY};
+        float     m[2] = {-INFINITY, -INFINITY}, by[2][2]; /* by: what scores are yet to be multiplied with */
 
 #pragma unroll
         for (int h = 0; h < 2; h++)
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                score[h][i] *= key_scale(scales[h][i / 2]) * factor;
+            for (int i = 0; i < 2; i++)
+                by[h][i] = key_scale(scales[h][i]) * factor;
         if (a.softcap > 0) {
 #pragma unroll
             for (int h = 0; h < 2; h++)
 #pragma unroll
                 for (int i = 0; i < 4; i++)
-                    score[h][i] = cap.of(score[h][i]) * (a.scale * LOG2E);
+                    score[h][i] = cap.of(score[h][i] * by[h][i / 2]) * (a.scale * LOG2E);
         }
         if (p0 < inner_from || p0 + POSITIONS > inner_to) {
+            const Keys see[2] = {seen_by(lane % 4 * 2), seen_by(lane % 4 * 2 + 1)};
 #pragma unroll
             for (int h = 0; h < 2; h++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const int at = key + h * KEYS + i / 2 * 8;
-                    if (at < see[0][i & 1].first || at >= see[0][i & 1].end)
+                    score[h][i] *= a.softcap > 0 ? 1 : by[h][i / 2];
+                    if (at < see[i & 1].first || at >= see[i & 1].end)
                         score[h][i] = -INFINITY;
                 }
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                by[i / 2][i % 2] = 1;
+        }
+        if (a.softcap > 0) {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                by[i / 2][i % 2] = 1;
         }
 #pragma unroll
         for (int h = 0; h < 2; h++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                m[i & 1] = fmaxf(m[i & 1], score[h][i] + log2_fast(value_scale(scales[h][i / 2])));
+                m[i & 1] = fmaxf(m[i & 1], fmaf(score[h][i], by[h][i / 2], log2_fast(value_scale(scales[h][i / 2]))));
         if (__any_sync(~0u, m[0] > top[0][0] + PATIENCE || m[1] > top[0][1] + PATIENCE)) {
             float keep[2];
 #pragma unroll
@@ -366,7 +466,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
             for (int h = 0; h < 2; h++)
 #pragma unroll
                 for (int k = i; k < 4; k += 2) {
-                    score[h][k] = exp2_fast(score[h][k] - safe);
+                    score[h][k] = exp2_fast(fmaf(score[h][k], by[h][k / 2], -safe));
                     sum[0][i] += score[h][k];
                     score[h][k] *= value_scale(scales[h][k / 2]);
                 }
@@ -383,8 +483,8 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
     {
         const float    factor = a.softcap > 0 ? __fdividef(1, a.scale) : LOG2E; /* q has the scale of scores */
         const Cap      cap(a);
-        const unsigned key_at = ring + (lane / 8 % 2 * 8 + lane % 8) * R::PITCH + lane / 16 * 16;
-        const unsigned value_at = ring + (lane / 16 * 8 + lane % 8) * R::PITCH + lane / 8 % 2 * 16;
+        const unsigned key_at = ring + R::at(lane / 8 % 2 * 8 + lane % 8, lane / 16);
+        const unsigned value_at = ring + R::at(lane / 16 * 8 + lane % 8, lane / 8 % 2);
 
         top[0][0] = top[0][1] = -INFINITY, sum[0][0] = sum[0][1] = 0;
 #pragma unroll
@@ -404,7 +504,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
 #pragma unroll
                 for (int k = 0; k < D / 32; k++) {
                     unsigned x[4], y[2][4];
-                    load_matrices(x, key_at + (unsigned)u % R::DEPTH * R::UNIT + h * KEYS * R::PITCH + k * 32);
+                    load_matrices(x, R::on(key_at + (unsigned)u % R::DEPTH * R::UNIT + h * KEYS * R::PITCH, k * 32));
 #pragma unroll
                     for (int i = 0; i < 4; i++)
                         halves<K>(x[i], y[i / 2][i % 2], y[i / 2][i % 2 + 2]);
@@ -423,7 +523,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
 #pragma unroll
                 for (int j = 0; j < D / 32; j++) {
                     unsigned x[4], y[2][4]; /* of 16 dimensions each: even ones, odd ones; keys 0 to 7, 8 to 15 */
-                    load_matrices_turned(x, value_at + (unsigned)(u + 1) % R::DEPTH * R::UNIT + h * KEYS * R::PITCH + j * 32);
+                    load_matrices_turned(x, R::on(value_at + (unsigned)(u + 1) % R::DEPTH * R::UNIT + h * KEYS * R::PITCH, j * 32));
 #pragma unroll
                     for (int i = 0; i < 4; i++)
                         halves_of_pairs<K>(x[i], y[i % 2][i / 2 * 2], y[i % 2][i / 2 * 2 + 1]);
@@ -450,8 +550,8 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
     {
         const float    scale = a.scale * LOG2E;
         const Cap      cap(a);
-        const unsigned key_at = ring + (lane / 8 % 2 * 8 + lane % 8) * R::PITCH + lane / 16 * 16;
-        const unsigned value_at = ring + (lane / 16 * 8 + lane % 8) * R::PITCH + lane / 8 % 2 * 16;
+        const unsigned key_at = ring + R::at(lane / 8 % 2 * 8 + lane % 8, lane / 16);
+        const unsigned value_at = ring + R::at(lane / 16 * 8 + lane % 8, lane / 8 % 2);
 
 #pragma unroll
         for (int n = 0; n < NB; n++) {
@@ -473,7 +573,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
 #pragma unroll
                 for (int k = 0; k < D / 32; k++) {
                     unsigned y[2][4];
-                    load_matrices(x, key_at + u % R::DEPTH * R::UNIT + k * 32);
+                    load_matrices(x, R::on(key_at + u % R::DEPTH * R::UNIT, k * 32));
 #pragma unroll
                     for (int i = 0; i < 4; i++)
                         halves<K>(x[i], y[i / 2][i % 2], y[i / 2][i % 2 + 2]);
@@ -509,7 +609,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
 #pragma unroll
                 for (int j = 0; j < D / 32; j++) {
                     unsigned y[2][4]; /* of 16 dimensions each: even ones, odd ones; keys 0 to 7, 8 to 15 */
-                    load_matrices_turned(x, value_at + (u + 1) % R::DEPTH * R::UNIT + j * 32);
+                    load_matrices_turned(x, R::on(value_at + (u + 1) % R::DEPTH * R::UNIT, j * 32));
 #pragma unroll
                     for (int i = 0; i < 4; i++)
                         halves_of_pairs<K>(x[i], y[i % 2][i / 2 * 2], y[i % 2][i / 2 * 2 + 1]);
@@ -576,11 +676,12 @@ __global__ void __launch_bounds__(THREADS, D <= 64 || (D <= 128 && NB == 1) ? 2 
     Part                                           p;
 
     let_successor_start();
-    if (!find_part<ROWS>(a, split, &p)) {
+    const int first_page = W::first_page(a.kv);
+    if (!find_part<ROWS, SCALED<K>>(a, split, &p)) {
         wait_for_predecessor();
         return;
     }
-    W warp(a, p, smem);
+    W warp(a, p, smem, first_page);
     warp.request_old();
     if (threadIdx.x < p.packed)
         to[threadIdx.x] = (T *)a.out.data + p.row(a.out, threadIdx.x);

@@ -40,8 +40,9 @@ struct Part {
     }
 };
 
-/* False: there is nothing to do for this block.  A cluster's blocks add up, even those without keys. */
-template <int ROWS> __device__ __forceinline__ bool find_part(const MiCudaAttention &a, const Split &split, Part *p)
+/* False: there is nothing to do for this block.  A cluster's blocks add up, even those without keys.  ONE: with a way of its own for
+ * sequences that are not shared out, without a division. */
+template <int ROWS, bool ONE = false> __device__ __forceinline__ bool find_part(const MiCudaAttention &a, const Split &split, Part *p)
 {
     p->index = blockIdx.x, p->kv_head = blockIdx.y, p->seq = blockIdx.z;
     p->group = split.group, p->per_row = split.per_row;
@@ -51,6 +52,10 @@ template <int ROWS> __device__ __forceinline__ bool find_part(const MiCudaAttent
         return false;
     /* The first row sees the first key, the last row the last. */
     const int low = keys_of(a, p->s, 0).first, high = keys_of(a, p->s, p->s.rows - 1).end, n = high - low;
+    if (ONE && split.n_parts == 1) {
+        p->n = 1, p->k0 = low, p->k1 = high, p->old = p->s.len - p->s.rows;
+        return true;
+    }
     const int even =
         split.power >= 0 ? (n + split.n_parts - 1) >> split.power : (n + split.n_parts - 1) / split.n_parts;
     const int share = n <= split.one ? split.one : max(LEAST, (even + KEYS - 1) / KEYS * KEYS);
