@@ -104,15 +104,6 @@ __device__ __forceinline__ void add_warps(const unsigned char *smem, const float
 
 /* Of packed rows as [ROWS][D / 4] fours of elements, block b adds up those from b * MINE on.  It holds, of every part,
  * its fours side by side, and maximum and sum of all rows. */
-#if __CUDA_ARCH__ >= 900
-__device__ __forceinline__ unsigned of_block(const void *p, int rank)
-{
-    unsigned at;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_address(p)), "r"(rank));
-    return at;
-}
-#endif
-
 template <int D, int ROWS> struct Exchange {
     static constexpr int FOURS = ROWS * D / 4;
 
@@ -148,7 +139,8 @@ template <int D, int ROWS> struct Exchange {
             barrier_expect(full, (unsigned)(p.n * (mine * sizeof(float4) + p.packed * sizeof(float2))));
         }
         __syncwarp();
-        asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+        cluster_here();
+        cluster_wait();
     }
     /* Four elements of a part, and what is of their row. */
     __device__ __forceinline__ void hand_over(int i, const Split &split, const Part &p, const float4 &x,
@@ -158,14 +150,14 @@ template <int D, int ROWS> struct Exchange {
 
         asm volatile(
             "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
-                of_block(v + (p.index << log2_mine) + (i & ((1 << log2_mine) - 1)), owner)),
-            "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w), "r"(of_block(full, owner))
+                in_block(shared_address(v + (p.index << log2_mine) + (i & ((1 << log2_mine) - 1))), owner)),
+            "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w), "r"(in_block(shared_address(full), owner))
             : "memory");
         if (other <= (p.packed * (D / 4) - 1) >> log2_mine)
             asm volatile(
                 "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
-                    of_block(of_row + p.index * ROWS + r, other)),
-                "f"(row.x), "f"(row.y), "r"(of_block(full, other))
+                    in_block(shared_address(of_row + p.index * ROWS + r), other)),
+                "f"(row.x), "f"(row.y), "r"(in_block(shared_address(full), other))
                 : "memory");
     }
     /* Four lanes for each four, a quarter of the parts each. */

@@ -211,6 +211,18 @@ __device__ __forceinline__ void barrier_wait(uint64_t *b, unsigned parity)
     while (!barrier_done(b, parity)) {
     }
 }
+/* The barrier of a cluster's blocks, whose warps come there whole; wait() follows one of the two. */
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+/* Nothing written before is to be seen by who waits: that this block is there, or done with its memory. */
+__device__ __forceinline__ void cluster_here() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+/* The same place of another block's shared memory. */
+__device__ __forceinline__ unsigned in_block(unsigned address, unsigned rank)
+{
+    unsigned there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
 /* bytes: a multiple of 16; both sides 16-byte aligned (128 is faster). */
 __device__ __forceinline__ void bulk_load(void *dst, const void *src, unsigned bytes, uint64_t *bar)
 {

@@ -123,12 +123,6 @@ __device__ __forceinline__ void end_rows(const Args &a, int unit, int m, bool tw
     }
 }
 
-__device__ __forceinline__ void cluster_arrive()
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-
 /* y of a tile, normed over its head of q or k, which the blocks of a cluster share.  All threads but the producer's
  * come here; all have arrived at the cluster's barrier once: so every block has started. */
 __device__ __forceinline__ void norm_head(const Args &a, int unit, bool active, char *smem, float &y0, float &y1)
@@ -146,12 +140,10 @@ __device__ __forceinline__ void norm_head(const Args &a, int unit, bool active, 
     consumers_meet(a);
     if (tid < a.cluster) {
         const unsigned rank = blockIdx.x % a.cluster;
-        unsigned       there;
         sum = 0;
         for (int i = 0; i < a.warps; i++)
             sum += sums[i];
-        asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(shares + rank)), "r"(tid));
-        asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(sum) : "memory");
+        asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(in_block(shared_address(shares + rank), tid)), "f"(sum) : "memory");
     }
     __syncwarp();
     cluster_arrive();

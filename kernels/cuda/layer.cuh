@@ -69,19 +69,11 @@ __device__ __forceinline__ void expect_at(unsigned bar, unsigned bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
 }
-__device__ __forceinline__ unsigned in_block(unsigned address, unsigned rank)
-{
-    unsigned there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-    return there;
-}
-/* Nothing is to be seen of what others wrote before: what is sent there later has barriers of its own. */
-__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
-__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
+/* What is sent to other blocks has barriers of its own. */
 __device__ __forceinline__ void clusters_meet()
 {
     __syncwarp();
-    cluster_arrive();
+    cluster_here();
     cluster_wait();
 }
 
@@ -426,7 +418,7 @@ template <Kind KIND, int TOKENS, int N> struct Consumer {
                     }
             }
         } else {
-            cluster_arrive();
+            cluster_here();
             put(d, T::SUMS_BYTES);
             asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
             meet();

@@ -168,7 +168,7 @@ __device__ __forceinline__ void finish(const Product &a, char *smem, float (&y)[
             asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(y[k]) : "memory");
         }
     }
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    cluster_arrive();
     cluster_wait();
     const float *sums = (const float *)(smem + a.shares);
 #pragma unroll 1

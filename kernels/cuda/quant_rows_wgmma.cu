@@ -14,9 +14,10 @@ using namespace mi_quant_rows;
 
 constexpr int WARPS = TILE / 16, THREADS = WARPS * 32, TURNS = 2, REQUESTERS = 128; /* warps and threads of a turn */
 template <int N> constexpr int X_BYTES = N *COLUMNS * 2;                              /* of a chunk */
-constexpr int X_FULL = 2 * RING * 8, X_FREED = 3 * RING * 8;                        /* in shared memory */
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+constexpr int X_FULL = 2 * RING * 8, X_FREED = 3 * RING * 8; /* barriers in shared memory */
 
 /* A place in a ring, and how often it has gone round. */
 struct Turn {

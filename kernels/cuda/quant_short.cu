@@ -126,15 +126,6 @@ __device__ __forceinline__ Part part_of(const Mlp &a)
 __device__ __forceinline__ uint64_t *given_of(char *smem) { return (uint64_t *)smem + STAGES; }
 __device__ __forceinline__ uint64_t *released_of(char *smem) { return (uint64_t *)smem + STAGES + 1; }
 
-__device__ __forceinline__ void cluster_here() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
-
-__device__ __forceinline__ unsigned in_block(unsigned at, int rank)
-{
-    unsigned there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(at), "r"(rank));
-    return there;
-}
-
 /* One warp.  A stage is a record of gate and one of up, or up to 16 pieces of records of down. */
 __device__ __forceinline__ void produce_mlp(const Mlp &a, Part p, char *smem)
 {

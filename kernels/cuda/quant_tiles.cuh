@@ -90,21 +90,6 @@ __device__ __forceinline__ void fetch_map(const CUtensorMap *map)
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-/* ---- blocks of a cluster ------------------------------------------------------------------------ */
-
-/* Tells the blocks of the cluster that this one is there; before anybody writes into another's memory all have
- * waited for that. */
-__device__ __forceinline__ void cluster_here() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
-__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-
-/* The same place of another block's memory. */
-__device__ __forceinline__ unsigned in_block(unsigned at, int rank)
-{
-    unsigned there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(at), "r"(rank));
-    return there;
-}
-
 #endif
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

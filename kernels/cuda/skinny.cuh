@@ -70,7 +70,7 @@ __global__ void __maxnreg__((MOST_REGISTERS<MT, STEPS>)) skinny(const __grid_con
         return;
     }
     if (a.split + a.share)
-        cluster_arrive_only();
+        cluster_here();
     const int tiles = (t.rows + TILE_ROWS - 1) / TILE_ROWS, groups = (tiles + 1) / 2;
     const int parts = SPLIT ? 1 << a.split : 1, part = SPLIT ? rank.part : 0;
     /* Piece q of all groups: its pair and its row of x; where it is this thread's. */

@@ -66,14 +66,11 @@ template <int KIND> __device__ __forceinline__ Share share_of_rows(const Wide &a
 
 /* ---- clusters -------------------------------------------------------------------------- */
 
-/* A barrier of the cluster that orders no memory: that of starting blocks, whose barriers are a fence's matter. */
-__device__ __forceinline__ void cluster_arrive_only() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
-
-/* The producer, whose barriers are prepared; the others, who look for them, call started_together() after it. */
+/* The producer, whose barriers are prepared and made visible by a fence; the others, who look for them, call started_together() after it. */
 __device__ __forceinline__ void start_together(const Wide &a)
 {
     if (a.split + a.share)
-        cluster_arrive_only();
+        cluster_here();
     else
         asm volatile("bar.arrive 2, %0;" ::"r"(a.warps * 32 + 32) : "memory");
 }
@@ -88,9 +85,7 @@ __device__ __forceinline__ void started_together(const Wide &a)
 /* An address in the block of this cluster that has another part of the columns of the same rows. */
 __device__ __forceinline__ unsigned in_part(const Wide &a, Rank rank, unsigned address, int part)
 {
-    unsigned there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"((rank.index << a.split) + part));
-    return there;
+    return in_block(address, (rank.index << a.split) + part);
 }
 
 /* Into the shared memory of another block, whose barrier hears of it. */
