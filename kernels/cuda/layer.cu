@@ -92,12 +92,14 @@ static double cost(const Product *p, int rows, bool before_most)
 {
     const Variant *v = p->v;
     const Fit     &f = v->tokens > 32 ? many : few;
-    const int      others = p->cluster - 1, blocks = p->tiles * p->cluster * p->groups, each = (blocks + card().sms - 1) / card().sms;
+    const int      others = p->cluster - 1, blocks = p->tiles * p->cluster * p->groups;
+    const int      each = (blocks + card().sms - 1) / card().sms; /* a multiprocessor, at most */
     const double   x = v->tokens > 32 ? std::min(rows, v->tokens) : v->tokens, bytes = (x + v->n) * ROW;
     const double   boxes = (p->boxes + p->cluster - 1) / p->cluster;
     const double   told = others ? f.exchange + f.each * others + f.exchanged * sums_bytes(v) * others / p->cluster : 0;
     const double   ends = f.end + f.piece * v->n / 16. / p->cluster + told;
-    const double   one = boxes * std::max(std::max(1, v->tokens / 64) * f.multiply * v->n, bytes / (f.shared * (p->alone ? f.alone : 1))) + ends;
+    const double   get = f.shared * (p->alone ? f.alone : 1), multiply = std::max(1, v->tokens / 64) * f.multiply * v->n;
+    const double   one = boxes * std::max(multiply, bytes / get) + ends;
     const double   all = p->alone ? each * one : each / 2 * f.two * one + each % 2 * one;
     const double   memory = (double)p->tiles * v->n * p->width * 2 / (f.memory * card().sms);
 
