@@ -330,7 +330,7 @@ static void one(Case c, const int *heads)
     free_all();
 }
 
-/* Of the widths: all; with MI_QUICK every so many'th; for racecheck the `middle` one alone. */
+/* Of the widths: all; with MI_QUICK every so many'th; for racecheck, which takes seconds for each kernel, the `middle` one alone. */
 static size_t first_of(size_t middle) { return quick > 1 ? middle : 0; }
 static size_t step_of(size_t some) { return quick > 1 ? 100 : quick ? some : 1; }
 
@@ -343,7 +343,7 @@ static void compare(void)
     int              turn = 0;
 
     for (size_t i = first_of(3); i < sizeof ins / sizeof *ins; i += step_of(4))
-        for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick ? 3 : 1)
+        for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick > 1 ? 9 : quick ? 3 : 1)
             for (int layout = 0; layout < (quick > 1 ? 1 : N_LAYOUTS); layout += quick ? 2 : 1, turn++) {
                 const int in = ins[i], rows = counts[n], big = in > 4000, *h = heads[turn % 6];
                 if (rows > MI_GEMV_FEW_ROWS && layout && (turn + n) % 3 == 0)
@@ -376,7 +376,7 @@ static void compare_packed(void)
     int              turn = 0;
 
     for (size_t i = first_of(3); i < sizeof ins / sizeof *ins; i += step_of(3))
-        for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick ? 3 : 1)
+        for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick > 1 ? 4 : quick ? 3 : 1)
             for (int layout = 0; layout < N_LAYOUTS; layout += quick > 1 ? 2 : 1, turn++) {
                 const int in = ins[i], rows = counts[n], *h = heads[turn % 5];
                 form = forms[turn % 6];
@@ -401,7 +401,7 @@ static void compare_e4m3(void)
     int              turn = 0;
 
     for (size_t i = first_of(3); i < sizeof ins / sizeof *ins; i += step_of(3))
-        for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick ? 3 : 1)
+        for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick > 1 ? 4 : quick ? 3 : 1)
             for (int layout = 0; layout < N_LAYOUTS - 1; layout += quick > 1 ? 2 : 1, turn++) {
                 const int in = ins[i], rows = counts[n], *h = heads[turn % 5];
                 form = (MiQuantForm){.bits = MI_QUANT_E4M3, .group = turn % 2 ? 128 : 0};
@@ -429,7 +429,7 @@ static void compare_blocks(void)
 
     for (size_t k = 0; k < sizeof names / sizeof *names; k += quick > 1 ? 4 : 1)
         for (size_t i = first_of(1); i < sizeof ins / sizeof *ins; i += step_of(3))
-            for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick ? 2 : 1, turn++) {
+            for (size_t n = 0; n < sizeof counts / sizeof *counts; n += quick > 1 ? 4 : quick ? 2 : 1, turn++) {
                 const int in = ins[i], rows = counts[n], layout = turn % N_LAYOUTS, *h = heads[turn % 3];
                 blocks = mi_stored_blocks(names[k]);
                 form = blocks->form;
