@@ -35,10 +35,12 @@ static G_NORETURN void die(const GError *error)
 
 static void start(Side *s, const char *model, const char *cache, char **more, int n)
 {
-    GError *error = NULL;
+    const char      *dir = g_getenv("MI_PLUGINS");
+    g_autofree char *here = g_get_current_dir(), *plugins = dir ? g_strdup(dir) : g_build_filename(here, "plugins", NULL);
+    GError          *error = NULL;
 
     *s = (Side){ .registry = mi_registry_new(), .config = mi_config_new() };
-    mi_plugin_load_dir(s->registry, g_getenv("MI_PLUGINS") ? g_getenv("MI_PLUGINS") : "plugins");
+    mi_plugin_load_dir(s->registry, plugins);
     bool ok = mi_config_set(s->config, "model.path", model, &error) &&
               mi_config_set(s->config, "sampler.chain", "greedy", &error);
     for (int i = 0; i + 1 < n && ok; i += 2)
