@@ -9,6 +9,7 @@
 #include "json_out.h"
 #include "parts.h"
 #include "spread.h"
+#include "step_work.h"
 #include "suggest.h"
 #include "usage.h"
 
@@ -65,36 +66,6 @@ static double step_ms(const MiCrowd *r, int tokens)
     while (last > first && q->at[last] > to)
         last--;
     return last > first ? (double)(q->at[last] - q->at[first]) / 1e3 / (last - first) : 0;
-}
-
-/* ---- bytes and operations ------------------------------------------------------------- */
-
-typedef struct {
-    double weights, kv;          /* bytes a step reads; of keys and values a position has */
-    double linear, head, attend; /* multiply-adds of a token; of the logits; of a token for each one before it */
-} Work;
-
-static Work work_of(const MiAssembly *a)
-{
-    const MiRecording *p = ((const MiVariant *)a->variants->pdata[0])->program;
-    const MiCacheSpec *c = &a->cache_spec;
-    Work               w = { .kv = 2.0 * c->n_layers * c->n_kv_heads * c->head_dim * (double)mi_dtype_size(c->dtype),
-                             .attend = 2.0 * c->n_layers * a->attention_spec.n_heads * c->head_dim };
-
-    for (guint i = 0; i < a->weights->packs->len; i++) {
-        const MiPack *pack = a->weights->packs->pdata[i];
-        w.weights += (double)pack->bytes;
-        for (int k = 0; k < pack->n && !pack->bytes; k++)
-            w.weights += (double)pack->parts[k].bytes;
-    }
-    for (int i = 0; i < (int)p->nodes->len; i++) {
-        const MiNode *n = mi_recording_node(p, i);
-        if (strcmp(n->op, "linear") != 0 || !n->weight[0])
-            continue;
-        const bool head = mi_recording_value(p, n->out[0])->type.rows == MI_ROWS_OUTPUTS;
-        *(head ? &w.head : &w.linear) += (double)n->weight[0]->shape[0] * (double)n->weight[0]->shape[1];
-    }
-    return w;
 }
 
 /* ---- a measurement --------------------------------------------------------------------- */
@@ -157,8 +128,8 @@ static bool measure(MiSession *s, GRand *random, const Wanted *w, Result *out, G
 
 static void judge(const MiAssembly *a, const Wanted *w, double bandwidth, Result *r)
 {
-    const Work   work = work_of(a);
-    const double n = r->tokens, middle = n + w->tokens / 2.0;
+    const MiStepWork work = mi_step_work(a);
+    const double     n = r->tokens, middle = n + w->tokens / 2.0;
 
     r->rate = 1e3 * (r->prefill ? n : r->batch) / r->ms;
     if (r->prefill)

@@ -12,6 +12,7 @@
 #include "parts.h"
 #include "plot.h"
 #include "spread.h"
+#include "step_work.h"
 #include "usage.h"
 
 #include <stdio.h>
@@ -187,6 +188,7 @@ typedef struct {
     MiStats before, after;
     MiPace  decode, prompts; /* of the engine's thread: steps without and with prompts */
     MiBreakdown *parts; /* NULL: nobody knows */
+    double       bandwidth, limit; /* bytes a second that memory is read at, 0: not known; seconds that it takes to read what steps do */
 } Outcome;
 
 /* All of them, until the last is answered. */
@@ -245,6 +247,26 @@ static bool play_first(Run *r, Outcome *o, GError **error)
     mi_engine_pace(e, before.n, false, 0, &o->prompts);
     count(r, o);
     return ok && !mi_interrupted();
+}
+
+/* How fast memory is read, and how long that takes: the weights in each step, and for each token that is drawn behind the first the keys
+ * and values before it. */
+static bool judge(const MiSession *s, const Run *r, Outcome *o, GError **error)
+{
+    const MiBackend *b = s->assembly->backend->vtable;
+    const MiStepWork work = mi_step_work(s->assembly);
+    double           bytes = work.weights * (double)(o->after.steps - o->before.steps);
+
+    if (!MI_HAS(b, read_rate))
+        return true;
+    if (!b->read_rate(s->assembly->device, &o->bandwidth, error))
+        return false;
+    for (int i = 0; i < r->n; i++) {
+        const double prompt = r->requests[i].n_prompt, drawn = r->requests[i].n_want - 1;
+        bytes += work.kv * drawn * (prompt + (drawn + 1) / 2);
+    }
+    o->limit = o->bandwidth > 0 ? bytes / o->bandwidth : 0;
+    return true;
 }
 
 /* All once more, to be looked into.  Whatever becomes of that, the first run counts. */
@@ -310,6 +332,9 @@ static void print_text(const MiSession *s, const Run *r, const Outcome *o)
     printf("%.0f tokens/s out, %.0f in and out; %.0f steps of %.1f tokens drawn, %.3f ms each\n",
            (double)r->tokens_out / o->seconds, (double)(r->tokens_in + r->tokens_out) / o->seconds, steps,
            (double)r->tokens_out / steps, 1e3 * o->seconds / steps);
+    if (o->limit > 0)
+        printf("memory is read at %.4g GB/s: weights, keys and values take %.3f s of it, %.0f %%\n", o->bandwidth / 1e9, o->limit,
+               100 * o->limit / o->seconds);
     if (!a->ctx.pub.backend->unified)
         printf("the host works %.1f us a step (99 %% of them: %.1f), %.1f of one with prompts; the device waited for it %d times; %d steps "
                "were the first of their kind: %.0f ms of it\n", o->decode.median_us, o->decode.p99_us, o->prompts.median_us,
@@ -364,6 +389,10 @@ static void print_json(const MiSession *s, const Wanted *w, const Run *r, const 
     mi_json_float(&j, "seconds", o->seconds);
     mi_json_float(&j, "tokens_out_per_s", (double)r->tokens_out / o->seconds);
     mi_json_float(&j, "steps", steps);
+    if (o->limit > 0) {
+        mi_json_float(&j, "bytes_per_s", o->bandwidth);
+        mi_json_float(&j, "limit_s", o->limit);
+    }
     mi_json_float(&j, "host_us_per_step", o->decode.median_us);
     mi_json_float(&j, "host_us_p99", o->decode.p99_us);
     mi_json_int(&j, "late_steps", o->decode.late + o->prompts.late);
@@ -447,7 +476,7 @@ static bool measure(MiSession *s, const Wanted *w, GError **error)
         o.parts = mi_breakdown_new(s->assembly, &why);
     bool ok = !why && play_first(r, &o, &why);
     if (ok) {
-        ok = play_again(r, &o, &why);
+        ok = play_again(r, &o, &why) && judge(s, r, &o, &why);
         if (w->json)
             print_json(s, w, r, &o);
         else

@@ -61,7 +61,7 @@ core_libcore_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/core $(INIH_CFLAGS) -DM
 
 bin_PROGRAMS += miniinfer
 miniinfer_SOURCES  = \
-	core/cmd.h core/cmd_answer.c core/cmd_bench.c core/cmd_bench_offline.c core/cmd_common.c core/cmd_determinism.c core/determinism.c core/determinism.h core/cmd_frontend.c core/cmd_inspect.c core/cmd_model.c core/cmd_perplexity.c \
+	core/cmd.h core/cmd_answer.c core/cmd_bench.c core/cmd_bench_offline.c core/step_work.c core/step_work.h core/cmd_common.c core/cmd_determinism.c core/determinism.c core/determinism.h core/cmd_frontend.c core/cmd_inspect.c core/cmd_model.c core/cmd_perplexity.c \
 	core/cmd_quantize.c core/quantize.h core/quantize_awq.c core/quantize_awq.h core/quantize_calibrate.c core/quantize_fold.c \
 	core/quantize_linalg.c core/quantize_report.c core/quantize_round.c core/quantize_store.c \
 	core/cmd_run.c core/cmd_session.c core/cmd_trace.c core/cmd_verify.c \

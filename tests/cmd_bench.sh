@@ -54,8 +54,8 @@ if command -v python3 >/dev/null; then
 	status 0 "$mi" bench offline -m model --sequences 5 --input 3-9 --output 4-8 --seed 7 --json
 	cp out bench.json
 	# the same from where other engines take it
-	python3 - <<-'END' >err 2>&1
-	import json, random
+	python3 - "$mi" <<-'END' >err 2>&1
+	import json, random, subprocess, sys
 	o = json.load(open('bench.json'))
 	random.seed(7)
 	prompts = [[random.randint(0, 95) for _ in range(random.randint(3, 9))] for _ in range(5)]
@@ -63,6 +63,14 @@ if command -v python3 >/dev/null; then
 	assert o['tokens_in'] == sum(map(len, prompts)) and o['sum_of_ids'] == sum(map(sum, prompts)), o
 	assert o['tokens_out'] == sum(wanted) and abs(o['tokens_out_per_s'] * o['seconds'] - sum(wanted)) < 0.1, o
 	assert max(wanted) <= o['steps'] <= sum(wanted), o
+	# bytes of weights, and of a position, by two steps of `bench decode`
+	d = json.loads(subprocess.run([sys.argv[1], 'bench', 'decode', '-m', 'model', '--tokens', '2', '--context', '8,24', '--rounds', '1',
+	                               '--json'], capture_output=True, check=True).stdout)
+	near, far = (r['limit_ms'] * d['bytes_per_s'] / 1e3 for r in d['results'])
+	kv, weights = (far - near) / 16, near - (far - near) / 16 * 9
+	positions = sum(len(p) + k for p, n in zip(prompts, wanted) for k in range(1, n))
+	bytes = weights * o['steps'] + kv * positions
+	assert abs(o['limit_s'] * o['bytes_per_s'] - bytes) < 1e-3 * bytes, (o['limit_s'] * o['bytes_per_s'], bytes)
 	for key, n in ('first_token_ms', 5), ('between_tokens_ms', sum(wanted) - 5):
 	    s = o[key]
 	    assert sum(s['bars']) == n and 0 <= s['p50'] <= s['p90'] <= s['p99'] <= s['most'] <= o['seconds'] * 1e3, s
