@@ -23,13 +23,22 @@ typedef struct {
      * embedding of the same weight then shares. */
     bool (*pack)(MiContext *, const MiWeight *parts, int n, const void *options, void *dst, MiOperand *out,
                  GError **error);
-    /* in 0: x [rows, in]; weight 0: W; weight 1: b [out] or absent; out 0: y [rows, out],
-     * of the dtype of out 0. */
+    /* in 0: x [rows, in], or of more dimensions, as attention leaves it: mi_linear_rows(); weight 0: W; weight 1: b [out]
+     * or absent; out 0: y [rows, out], of the dtype of out 0. */
     const MiOp *op;
 
     /* Optional: who runs the output layer of a model whose projections are this one's, where [engine] head = auto;
      * "auto": as it is stored.  NULL: this one. */
     const char *head;
 } MiLinear;
+
+/* x of a linear as [rows, in], whatever a row is made of: attention's are heads, [rows, heads, in / heads]. */
+static inline MiTensor mi_linear_rows(const MiArgs *a)
+{
+    const MiTensor *x = &a->in[0];
+    const MiTensor  rows = { x->data, x->dtype, 2, { x->shape[0], a->weight[0].tensor.shape[1] }, { x->stride[0], 1 } };
+
+    return rows;
+}
 
 #endif

@@ -287,8 +287,7 @@ static bool run_plain(const Part *p, MiContext *ctx, const MiArgs *a, char *work
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     State          *s = state;
-    const MiTensor *in = &call->at[0].in[0];
-    const MiTensor  x = { in->data, in->dtype, 2, { in->shape[0], call->at[0].weight[0].tensor.shape[1] }, { in->stride[0], 1 } };
+    const MiTensor  x = mi_linear_rows(&call->at[0]);
     char           *workspace = call->workspace;
     uint8_t        *codes = (uint8_t *)workspace + MI_GEMM_WORKSPACE;
     float          *scales = (float *)(void *)(codes + s->codes);

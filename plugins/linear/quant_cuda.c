@@ -225,12 +225,6 @@ static bool run_many(Part *p, MiContext *ctx, const MiCall *call, const MiArgs *
     return !bias || cuda_ok(mi_cuda_add_bias(ctx->stream, *y, bias), error);
 }
 
-/* A row a row, whatever it is made of: attention's are heads. */
-static MiTensor rows_of(const MiTensor *x, int64_t in)
-{
-    return (MiTensor){.data = x->data, .dtype = x->dtype, .ndim = 2, .shape = {x->shape[0], in}, .stride = {x->stride[0], 1}};
-}
-
 /* All parts, which read the same x, in one form. */
 static bool tensor_cores_take(MiContext *ctx, const MiCall *call)
 {
@@ -249,7 +243,7 @@ static bool tensor_cores_take(MiContext *ctx, const MiCall *call)
 static bool run_rows(MiContext *ctx, const MiCall *call, GError **error)
 {
     const MiQuantForm form = *(const MiQuantForm *)call->at[0].weight[0].ext;
-    const MiTensor    x = rows_of(&call->at[0].in[0], call->at[0].weight[0].tensor.shape[1]);
+    const MiTensor    x = mi_linear_rows(&call->at[0]);
     bool              ok = cuda_ok(mi_cuda_quant_split(ctx->stream, form, x, call->workspace), error);
 
     for (int i = 0; i < call->n && ok; i++) {
