@@ -7,6 +7,7 @@
  * the first token are taken side by side, so that a busy machine is busy for both. */
 #include "engine.h"
 #include "parts.h"
+#include "plugins.h"
 #include "registry.h"
 #include "spread.h"
 
@@ -35,12 +36,10 @@ static G_NORETURN void die(const GError *error)
 
 static void start(Side *s, const char *model, const char *cache, char **more, int n)
 {
-    const char      *dir = g_getenv("MI_PLUGINS");
-    g_autofree char *here = g_get_current_dir(), *plugins = dir ? g_strdup(dir) : g_build_filename(here, "plugins", NULL);
-    GError          *error = NULL;
+    GError *error = NULL;
 
     *s = (Side){ .registry = mi_registry_new(), .config = mi_config_new() };
-    mi_plugin_load_dir(s->registry, plugins);
+    load_plugins(s->registry);
     bool ok = mi_config_set(s->config, "model.path", model, &error) &&
               mi_config_set(s->config, "sampler.chain", "greedy", &error);
     for (int i = 0; i + 1 < n && ok; i += 2)

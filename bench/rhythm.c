@@ -7,6 +7,7 @@
 #include "config.h"
 #include "engine.h"
 #include "parts.h"
+#include "plugins.h"
 #include "spread.h"
 
 #include <locale.h>
@@ -177,15 +178,13 @@ static bool measure(MiRegistry *r, MiConfig *c, const Wanted *w, GError **error)
 
 int main(int argc, char **argv)
 {
-    const char       *dir = g_getenv("MI_PLUGINS");
-    g_autofree char  *here = g_get_current_dir(), *plugins = dir ? g_strdup(dir) : g_build_filename(here, "plugins", NULL);
     MiRegistry       *r = mi_registry_new();
     MiConfig         *c = mi_config_new();
     Wanted            w = { .answers = 4, .prompt = 1024, .seconds = 20, .every = 2 };
     g_autoptr(GError) error = NULL;
 
     random_ids = g_rand_new_with_seed(1);
-    mi_plugin_load_dir(r, plugins);
+    load_plugins(r);
     const bool ok = configure(argc, argv, c, &w, &error) && measure(r, c, &w, &error);
     if (!ok)
         fprintf(stderr, "rhythm: %s\n", error->message);

@@ -7,6 +7,7 @@
  *
  * MI_PLUGINS says where the plugins are, else plugins/ below the working directory.  Load 1 is what fcfs could just
  * answer: the rate at which it gets through the whole trace when all of it is there from the start. */
+#include "plugins.h"
 #include "scheduler_sim.h"
 #include "spread.h"
 
@@ -281,8 +282,7 @@ static const char *value(int argc, char **argv, const char *key)
 
 int main(int argc, char **argv)
 {
-    const char       *what = argc > 1 ? argv[1] : "", *trace = value(argc, argv, "--trace"), *dir = g_getenv("MI_PLUGINS");
-    g_autofree char  *here = g_get_current_dir(), *plugins = dir ? g_strdup(dir) : g_build_filename(here, "plugins", NULL);
+    const char       *what = argc > 1 ? argv[1] : "", *trace = value(argc, argv, "--trace");
     g_autoptr(GError) error = NULL;
     bool              ok = true;
 
@@ -291,7 +291,7 @@ int main(int argc, char **argv)
         return 0;
     }
     registry = mi_registry_new();
-    mi_plugin_load_dir(registry, plugins);
+    load_plugins(registry);
     if (strcmp(what, "load") == 0) {
         GArray *asks = trace ? asks_read(trace, &error) : asks_draw(1, 2000);
         if ((ok = asks != NULL)) {

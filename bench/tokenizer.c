@@ -5,6 +5,7 @@
  * MODEL: a GGUF file, or a directory with a tokenizer.json; TEXT: a file, of which a megabyte is
  * made.  MI_PLUGINS: where the plugins are.  COMMAND prints how many MB/s another library encodes
  * of the same, as bench/tokenizer_peer.py does.  CPU time of the thread, medians of 5. */
+#include "plugins.h"
 #include "registry.h"
 #include "tokenizer_json.h"
 #include "spread.h"
@@ -140,7 +141,7 @@ static void report_words(Bench *b)
 int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
-    const char *plugins = g_getenv("MI_PLUGINS"), *peer = argc == 5 && !strcmp(argv[3], "--peer") ? argv[4] : NULL;
+    const char       *peer = argc == 5 && !strcmp(argv[3], "--peer") ? argv[4] : NULL;
     Bench             b = { .ids = g_new(int32_t, MEGABYTE) };
 
     if (argc != 3 && !peer) {
@@ -148,7 +149,7 @@ int main(int argc, char **argv)
         return 64;
     }
     MiRegistry *r = mi_registry_new();
-    mi_plugin_load_dir(r, plugins ? plugins : "plugins");
+    load_plugins(r);
     GString *text = megabyte_of(argv[2], &error);
     if (!text || !open_model(r, argv[1], &b, &error)) {
         fprintf(stderr, "%s\n", error->message);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 static int  n_passed, n_failed;
-static int quick; /* MI_QUICK=1: a few cases of each kind, for compute-sanitizer's memcheck; 2: fewer still, for its racecheck */
+static int  quick; /* MI_QUICK=1: a few cases of each kind, for compute-sanitizer's memcheck; 2: fewer still, for its racecheck */
 
 static void report(bool ok, const char *what, double err)
 {
@@ -589,7 +589,7 @@ int main(void)
         printf("1..0 # SKIP no CUDA device\n");
         return 0;
     }
-    quick = getenv("MI_QUICK") ? atoi(getenv("MI_QUICK")) : 0;
+    quick = getenv("MI_QUICK") ? atoi(getenv("MI_QUICK")) > 1 ? 2 : 1 : 0;
     if (getenv("MI_SCALED")) { /* those alone */
         scaled_caches();
         printf("%d passed, %d failed\n", n_passed, n_failed);

@@ -522,7 +522,6 @@ static float measure(const Stack *t, const MiLayer *l, int rounds, int replays)
     return times[rounds / 2] / (float)replays * 1e3f / (float)s->layers;
 }
 
-/* Each product cut in every way that there is, the others as they are. */
 /* A product after the other in every way, the others as they were best so far. */
 static void every_cut(const Stack *t, const MiLayerShape *shape)
 {
@@ -592,7 +591,7 @@ int main(int argc, char **argv)
     const char      *timed = getenv("MI_BENCH");
     int              n = 0;
 
-    quick = getenv("MI_QUICK") != NULL;
+    quick = quick_wanted();
     if (cudaGetDeviceCount(&n) || !n) {
         printf("1..0 # SKIP no CUDA device\n");
         return 0;

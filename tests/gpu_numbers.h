@@ -9,8 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int  passed, failed;
-static int quick; /* MI_QUICK=1: a few cases of each kind, for compute-sanitizer */
+static int passed, failed;
+static int quick; /* as quick_wanted() */
+
+/* MI_QUICK=1: a few cases of each kind, for compute-sanitizer's memcheck; 2: fewer still where there are many, for its racecheck. */
+static int quick_wanted(void)
+{
+    const char *text = getenv("MI_QUICK");
+    return !text ? 0 : atoi(text) > 1 ? 2 : 1;
+}
 
 static void check(bool ok, const char *what, double error)
 {
