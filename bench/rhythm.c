@@ -77,10 +77,11 @@ static double at(GArray *sorted, double q)
     return sorted->len ? g_array_index(sorted, double, MIN((guint)(q * sorted->len), sorted->len - 1)) : 0;
 }
 
+enum { WARM = 2 /* seconds that do not count */, ANSWER = 4 /* tokens to a prompt beside */, BEGINNING = 32 /* of an answer */ };
+
 /* One round: the p99 of the gaps. */
 static double round_of(MiEngine *e, const Wanted *w, int vocab, int max_len, bool prompts)
 {
-    enum { WARM = 2 /* seconds that do not count */, ANSWER = 4 /* tokens to a prompt beside */ };
     const int          n_prompts = prompts ? (int)((w->seconds + WARM) / w->every) + 1 : 0;
     g_autoptr(GArray)  gaps = g_array_new(FALSE, FALSE, sizeof(double));
     g_autofree Asked  *answers = g_new0(Asked, w->answers), *beside = g_new0(Asked, n_prompts + 1);
@@ -92,7 +93,7 @@ static double round_of(MiEngine *e, const Wanted *w, int vocab, int max_len, boo
 
     for (int i = 0; i < w->answers; i++) {
         answers[i] = (Asked){ .gaps = gaps, .left = &left };
-        ids[i] = ask(e, &answers[i], vocab, 32, max_len - 33);
+        ids[i] = ask(e, &answers[i], vocab, BEGINNING, max_len - BEGINNING - 1);
     }
     const int64_t begun = g_get_monotonic_time();
     for (double now = 0; now < w->seconds + WARM; now = (double)(g_get_monotonic_time() - begun) / 1e6) {
@@ -104,7 +105,7 @@ static double round_of(MiEngine *e, const Wanted *w, int vocab, int max_len, boo
         for (int i = 0; i < w->answers; i++) {
             if (g_atomic_int_get(&answers[i].done)) { /* at the model's limit */
                 answers[i] = (Asked){ .gaps = gaps, .left = &left };
-                ids[i] = ask(e, &answers[i], vocab, 32, max_len - 33);
+                ids[i] = ask(e, &answers[i], vocab, BEGINNING, max_len - BEGINNING - 1);
             }
             answers[i].counts = now >= WARM;
         }
@@ -167,6 +168,12 @@ static bool measure(MiRegistry *r, MiConfig *c, const Wanted *w, GError **error)
         return false;
     }
     e->api->model(e, &max_len);
+    if (MAX(w->prompt + ANSWER, BEGINNING + 1) >= max_len) {
+        g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "a prompt of %d tokens and %d more: [engine] max_len is %d", w->prompt, ANSWER, max_len);
+        mi_engine_stop(e);
+        mi_assembly_free(a);
+        return false;
+    }
     printf("%d answers; a prompt of %d tokens every %g s; milliseconds between tokens\n%-16s %8s %8s %8s %8s %8s\n", w->answers,
            w->prompt, w->every, "", "gaps", "p50", "p90", "p99", "most");
     const double alone = round_of(e, w, a->vocab, max_len, false), with = round_of(e, w, a->vocab, max_len, true);

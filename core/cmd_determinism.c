@@ -250,6 +250,7 @@ static const MiFeature *sharing_cache(const MiAssembly *a)
 
 /* A quarter of what all take at once, but so much that the first two prompts, the longest, find room in blocks of usual
  * size, and their answers do not; a cache's own tables go on top. */
+enum { ALL_OF_IT = 8 }; /* times that much: whatever was asked stays, and twice */
 static size_t quarter(const Proof *p, const MiCacheSpec *c, int *longest)
 {
     enum { BLOCK = 16 };
@@ -289,15 +290,26 @@ static void note(Case *c, char *text, bool happened)
         c->outcome = NOT_RUN;
 }
 
+/* With a cache of so many bytes and not, as a paged one by itself does, all that is free: others may want it, too. */
+static bool begin_sharing(Proof *p, Opened *o, const char *cache, size_t bytes, int longest, GError **error)
+{
+    g_autofree char *key = g_strdup_printf("cache.%s.bytes", cache), *value = g_strdup_printf("%zu", bytes);
+    g_autofree char *max_len = g_strdup_printf("%d", longest + 1);
+    const char      *more[] = { "engine.max_seqs", p->places, "engine.cache", cache, key, value,
+                                "engine.max_len", max_len, NULL };
+
+    return begin(p, o, MI_WITH_ENGINE, more, error);
+}
+
 /* Twice in one engine: the second time all is there already. */
-static bool found(Proof *p, const char *cache, GError **error)
+static bool found(Proof *p, const char *cache, size_t bytes, int longest, GError **error)
 {
     GError *why = NULL;
     MiStats before, after;
     Opened  o;
     Case   *c = NULL;
 
-    if (begin_for_all(p, &o, "engine.cache", cache, &why) &&
+    if (begin_sharing(p, &o, cache, bytes, longest, &why) &&
         try(p, &o, 1, g_strdup_printf("alone, cache %s", cache), &why)) {
         o.session.engine->api->stats(o.session.engine, &before);
         c = try(p, &o, p->asked.n, g_strdup(in_cache), &why);
@@ -313,16 +325,13 @@ static bool found(Proof *p, const char *cache, GError **error)
 
 static bool scarce(Proof *p, const char *cache, size_t bytes, int longest, GError **error)
 {
-    g_autofree char *key = g_strdup_printf("cache.%s.bytes", cache), *value = g_strdup_printf("%zu", bytes);
-    g_autofree char *max_len = g_strdup_printf("%d", longest + 1), *size = g_format_size(bytes);
-    const char      *more[] = { "engine.max_seqs", p->places, "engine.cache", cache, key, value,
-                                "engine.max_len", max_len, NULL };
+    g_autofree char *size = g_format_size(bytes);
     GError          *why = NULL;
     MiStats          s;
     Opened           o;
     Case            *c = NULL;
 
-    if (begin(p, &o, MI_WITH_ENGINE, more, &why) && (c = try(p, &o, p->asked.n, g_strdup(made_room), &why))) {
+    if (begin_sharing(p, &o, cache, bytes, longest, &why) && (c = try(p, &o, p->asked.n, g_strdup(made_room), &why))) {
         o.session.engine->api->stats(o.session.engine, &s);
         note(c, g_strdup_printf("cache %s of %s: %d lost their place", cache, size, (int)s.preemptions),
              s.preemptions > 0);
@@ -347,7 +356,7 @@ static bool memory(Proof *p, GError **error)
     }
     end(&o);
     if (!ok || cache)
-        return ok && found(p, cache, error) && scarce(p, cache, bytes, longest, error);
+        return ok && found(p, cache, ALL_OF_IT * bytes, longest, error) && scarce(p, cache, bytes, longest, error);
     const char *none = "no cache here finds beginnings and has an option 'bytes'";
     return impossible(p, in_cache, g_error_new_literal(MI_ERROR, MI_ERROR_UNSUPPORTED, none), error) &&
            impossible(p, made_room, g_error_new_literal(MI_ERROR, MI_ERROR_UNSUPPORTED, none), error);
