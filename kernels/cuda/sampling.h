@@ -3,7 +3,7 @@
  * A token is removed by the logit -INFINITY; NaN counts as removed; of equal logits the
  * lower id is first.  The same weights (bit for bit), the same random numbers and the same
  * rules as the links of the CPU; a sum that decides what stays is one of integers, so that
- * no order of additions shows.
+ * no order of additions shows.  mi_cuda_draw_all() alone has weights of its own.
  *
  * Rows of out_slot -1 are left alone.  Parameters are arrays [n_out] on the device. */
 #ifndef MI_KERNELS_CUDA_SAMPLING_H
@@ -48,6 +48,11 @@ typedef struct {
 bool mi_cuda_chain_takes(int vocab);
 int  mi_cuda_chain_prepare(void);
 int  mi_cuda_chain(const MiCudaLink *, const MiCudaWishes *);
+
+/* temperature (NULL: none) and the draw, where nothing is cut, in two kernels that leave the logits as they are; workspace:
+ * so many bytes, 0 where no row may be as long. */
+size_t mi_cuda_draw_all_workspace(int n_out, int vocab);
+int    mi_cuda_draw_all(const MiCudaLink *, const float *temperature, const uint64_t *seed);
 
 /* The natural log probabilities of raw logits: of the token that batch->targets asks for, or of the one drawn,
  * then of the n_top likeliest; values, ids: [n_out, 1 + n_top], -INFINITY and -1 where there is none. */

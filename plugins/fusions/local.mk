@@ -30,7 +30,7 @@ if MI_CUDA
 plugins += plugins/fusion_sampling_cuda.so
 endif
 plugins_fusion_sampling_cuda_so_SOURCES = plugins/fusions/sampling_cuda.c plugins/samplers/links.h kernels/cuda/chain.cu \
-	kernels/cuda/cut.cuh kernels/cuda/draw.cuh kernels/cuda/sampling.h kernels/cuda/team.cuh
+	kernels/cuda/cut.cuh kernels/cuda/draw_all.cu kernels/cuda/draw.cuh kernels/cuda/sampling.h kernels/cuda/team.cuh
 plugins_fusion_sampling_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
 plugins_fusion_sampling_cuda_so_LDFLAGS  = $(plugin_ldflags) $(CUDA_LDFLAGS)
 plugins_fusion_sampling_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)

@@ -1,5 +1,5 @@
-/* sampling_cuda.c - the links that most requests ask for, and the draw, as one kernel
- * that reads the logits once; see kernels/cuda/chain.cu.
+/* sampling_cuda.c - the links that most requests ask for, and the draw, at once, so that
+ * the logits are read once; see kernels/cuda/chain.cu, and draw_all.cu where no link cuts.
  *
  * For the chain in its usual order; vocabularies that fit the shared memory of a
  * cluster of blocks (from Hopper on, 370,000 tokens). */
@@ -35,12 +35,6 @@ static bool launched(int code, GError **error)
     return false;
 }
 
-static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
-{
-    (void)ctx, (void)call, (void)state, (void)workspace;
-    return launched(mi_cuda_chain_prepare(), error);
-}
-
 /* The parameters of the link of this name; NULL: a step without it. */
 static const void *rows_of(const MiCall *call, const char *op)
 {
@@ -48,6 +42,30 @@ static const void *rows_of(const MiCall *call, const char *op)
         if (strcmp(call->at[i].node->op, op) == 0)
             return call->at[i].rows;
     return NULL;
+}
+
+static bool has(const MiCall *call, const char *op)
+{
+    for (int i = 0; i < call->n; i++)
+        if (strcmp(call->at[i].node->op, op) == 0)
+            return true;
+    return false;
+}
+
+static bool cuts(const MiCall *call)
+{
+    return has(call, "sampler:top_k") || has(call, "sampler:top_p") || has(call, "sampler:min_p");
+}
+
+static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    const MiTensor *x = &call->at[0].in[0];
+
+    (void)ctx, (void)state;
+    if (cuts(call))
+        return launched(mi_cuda_chain_prepare(), error);
+    *workspace = mi_cuda_draw_all_workspace((int)x->shape[0], (int)x->shape[1]);
+    return true;
 }
 
 /* The kernel reads a row of one member as an element of an array. */
@@ -58,7 +76,7 @@ G_STATIC_ASSERT(sizeof(MultinomialRow) == sizeof(uint64_t));
 static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
     const MiArgs      *last = &call->at[call->n - 1];
-    const MiCudaLink   link = { ctx->stream, call->at->in[0], last->out[0], call->batch, NULL };
+    const MiCudaLink   link = { ctx->stream, call->at->in[0], last->out[0], call->batch, call->workspace };
     const MiCudaWishes wishes = {
         .temperature = rows_of(call, "sampler:temperature"), .top_k = rows_of(call, "sampler:top_k"),
         .top_p = rows_of(call, "sampler:top_p"), .min_p = rows_of(call, "sampler:min_p"),
@@ -66,7 +84,7 @@ static bool run(void *state, MiContext *ctx, const MiCall *call, GError **error)
     };
 
     (void)state;
-    return launched(mi_cuda_chain(&link, &wishes), error);
+    return launched(cuts(call) ? mi_cuda_chain(&link, &wishes) : mi_cuda_draw_all(&link, wishes.temperature, wishes.seed), error);
 }
 
 static const MiOp     op = { .struct_size = sizeof op, .prepare = prepare, .run = run };
