@@ -71,7 +71,8 @@ __global__ void __launch_bounds__(ALL_THREADS) weigh_pieces(const Link l, const 
     const int         row = blockIdx.y, first = (int)blockIdx.x * PIECE, warp = (int)threadIdx.x / 32;
     const float       t = temperatures ? temperatures[row] : 1;
     float4            x[FOURS];
-    float             max = -INFINITY, sum = 0;
+    float             max = -INFINITY;
+    double            all = 0; /* a float would lose what is small beside the largest */
 
     let_successor_start();
     wait_for_predecessor();
@@ -91,8 +92,7 @@ __global__ void __launch_bounds__(ALL_THREADS) weigh_pieces(const Link l, const 
     const Weight weight(t, max);
 #pragma unroll
     for (int k = 0; k < FOURS; k++)
-        sum += (weight(x[k].x, max) + weight(x[k].y, max)) + (weight(x[k].z, max) + weight(x[k].w, max));
-    double all = sum;
+        all += ((double)weight(x[k].x, max) + weight(x[k].y, max)) + ((double)weight(x[k].z, max) + weight(x[k].w, max));
 #pragma unroll
     for (int o = 16; o; o >>= 1)
         all += __shfl_xor_sync(~0u, all, o);
