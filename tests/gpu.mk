@@ -47,9 +47,9 @@ tests_gpu_calls_so_LDADD    = -ldl
 # make check runs them, too.  A new one: here, and in the list of tests/gpu.
 gpu_programs =
 if MI_CUDA
-check_PROGRAMS += tests/gpu_calls.so tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_packed tests/gpu_quant tests/gpu_quant_layer tests/gpu_samplers
+check_PROGRAMS += tests/gpu_calls.so tests/gpu_engine tests/gpu_gated tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_packed tests/gpu_quant tests/gpu_quant_layer tests/gpu_samplers
 check_PROGRAMS += tests/plugins/lost_cuda.so tests/plugins/wrong_cuda.so
-gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_layer tests/gpu_head tests/gpu_engine tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_packed tests/gpu_quant tests/gpu_quant_layer tests/gpu_samplers \
+gpu_programs += tests/gpu_attention tests/gpu_decode tests/gpu_layer tests/gpu_head tests/gpu_engine tests/gpu_gated tests/gpu_invariant tests/gpu_linear tests/gpu_ops tests/gpu_packed tests/gpu_quant tests/gpu_quant_layer tests/gpu_samplers \
 	tests/gpu_determinism.sh tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.sh tests/gpu_steady.sh
 # The example's plugins as their Makefile builds them, for machines that have a card and no compiler.
 check_DATA = examples/plugin/cuda/acme_add_cuda.so
@@ -69,6 +69,12 @@ tests_gpu_fp8_SOURCES  = tests/gpu_fp8.c tests/gpu.h tests/scaled.h kernels/cuda
 tests_gpu_fp8_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_fp8_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_fp8_LDADD    = $(gpu_ldadd)
+
+tests_gpu_gated_SOURCES  = tests/gpu_gated.c tests/gpu.h kernels/cuda/gated.cu kernels/cuda/gated.h kernels/cuda/boxes.cuh kernels/cuda/wgmma.cuh \
+	kernels/cuda/prefill.cu kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu
+tests_gpu_gated_CPPFLAGS = $(gpu_cppflags)
+tests_gpu_gated_LDFLAGS  = $(gpu_ldflags)
+tests_gpu_gated_LDADD    = $(gpu_ldadd)
 
 tests_gpu_quant_SOURCES  = tests/gpu_quant.c tests/gpu.h tests/gpu_timed.h kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu \
 	kernels/cuda/gemv.cu kernels/cuda/skinny.cu $(quant_gemv) kernels/cuda/quant_pack.cu kernels/cuda/quant_rows.cu kernels/cuda/quant_rows_mma.cu kernels/cuda/quant_rows_wgmma.cu kernels/cuda/read.cu

@@ -47,5 +47,32 @@ static inline bool describe(CUtensorMap *map, const void *at, int64_t rows, int6
                          CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+#if __CUDA_ARCH__ >= 900
+
+/* Addresses in shared memory. */
+__device__ __forceinline__ void load_box(unsigned to, const CUtensorMap *map, int column, int row, unsigned bar)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+                 "l"(map), "r"(column), "r"(row), "r"(bar)
+                 : "memory");
+}
+/* To the same place in those blocks of the cluster, a bit each, and to their barriers there. */
+__device__ __forceinline__ void load_box_for(unsigned short blocks, unsigned to, const CUtensorMap *map, int column, int row,
+                                             unsigned bar)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
+                 "%3}], [%4], %5;" ::"r"(to), "l"(map), "r"(column), "r"(row), "r"(bar), "h"(blocks)
+                 : "memory");
+}
+__device__ __forceinline__ void store_box(const CUtensorMap *map, unsigned from, int column, int row)
+{
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map), "r"(column), "r"(row),
+                 "r"(from)
+                 : "memory");
+}
+__device__ __forceinline__ void fetch_map(const CUtensorMap *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
+
+#endif
+
 } // namespace mi_boxes
 #endif

@@ -223,6 +223,11 @@ __device__ __forceinline__ unsigned in_block(unsigned address, unsigned rank)
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
     return there;
 }
+/* At a barrier there. */
+__device__ __forceinline__ void arrive_there(unsigned barrier)
+{
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
 /* bytes: a multiple of 16; both sides 16-byte aligned (128 is faster). */
 __device__ __forceinline__ void bulk_load(void *dst, const void *src, unsigned bytes, uint64_t *bar)
 {

@@ -11,6 +11,7 @@
 #ifndef KERNELS_CUDA_LAYER_CUH
 #define KERNELS_CUDA_LAYER_CUH
 
+#include "boxes.cuh"
 #include "layer_ends.cuh"
 #include "wgmma.cuh"
 
@@ -77,12 +78,7 @@ __device__ __forceinline__ void clusters_meet()
     cluster_wait();
 }
 
-__device__ __forceinline__ void load_box(unsigned to, const CUtensorMap *map, int column, int row, unsigned bar)
-{
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
-                 "l"(map), "r"(column), "r"(row), "r"(bar)
-                 : "memory");
-}
+using mi_boxes::load_box;
 __device__ __forceinline__ void load_box(unsigned to, const CUtensorMap *map, int column, int row, unsigned bar, uint64_t policy)
 {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, "

@@ -85,10 +85,7 @@ __device__ __forceinline__ void load_boxes(void *to, const CUtensorMap *map, int
                  : "memory");
 }
 
-__device__ __forceinline__ void fetch_map(const CUtensorMap *map)
-{
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
+using mi_boxes::fetch_map;
 
 #endif
 

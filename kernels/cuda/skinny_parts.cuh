@@ -100,10 +100,6 @@ __device__ __forceinline__ void send(unsigned to, float v, unsigned barrier)
     asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(to), "f"(v), "r"(barrier)
                  : "memory");
 }
-__device__ __forceinline__ void arrive_there(unsigned barrier)
-{
-    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
 __device__ __forceinline__ void wait_for_cluster(unsigned barrier, unsigned parity)
 {
     unsigned done;

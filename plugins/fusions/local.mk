@@ -7,7 +7,8 @@ plugins_fusion_gated_cpu_so_LDADD    = kernels/libfloats.a kernels/libcpu.a $(pl
 if MI_CUDA
 plugins += plugins/fusion_prefill_cuda.so
 endif
-plugins_fusion_prefill_cuda_so_SOURCES = plugins/fusions/prefill_cuda.c kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h \
+plugins_fusion_prefill_cuda_so_SOURCES = plugins/fusions/prefill_cuda.c kernels/cuda/gated.cu kernels/cuda/gated.h kernels/cuda/boxes.cuh \
+	kernels/cuda/wgmma.cuh kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h \
 	kernels/cuda/gemm_bias.cu kernels/cuda/prefill.cu kernels/cuda/prefill.h \
 	plugins/linear/tune_cuda.c plugins/linear/tune_cuda.h
 plugins_fusion_prefill_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS) -I$(top_srcdir)/plugins

@@ -3,7 +3,9 @@
  *
  * Taken for more rows than the kernels of decode_cuda.c are made for, and for what they do
  * not take; bf16 and f16.  A joined product lies in the workspace until the kernel
- * behind it has turned heads and filled the cache, or multiplied the gate with the rest. */
+ * behind it has turned heads and filled the cache, or multiplied the gate with the rest; the
+ * latter of few rows only, where a card has a kernel that does both for many. */
+#include <cuda/gated.h>
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
 #include <cuda/prefill.h>
@@ -19,6 +21,7 @@ static const char *const layouts[] = { "plain", NULL };
 typedef struct {
     MiGemm *gemm;
     size_t  joined; /* bytes of the workspace before the product's own */
+    int64_t many;   /* rows from which on gate and up need none of it */
 } State;
 
 static void release(void *state)
@@ -44,8 +47,9 @@ static bool cuda_ok(int e, const char *what, GError **error)
 
 static bool half_type(MiDType t) { return t == MI_BF16 || t == MI_F16; }
 
-/* The product of x with n projections' rows as one; y: how many columns a row of it has. */
-static bool prepare_joined(MiContext *ctx, const MiCall *call, int n, bool own_output, void **state, size_t *workspace, GError **error)
+/* The product of x, of so many rows at most, with n projections' rows as one. */
+static bool prepare_joined(MiContext *ctx, const MiCall *call, int n, int64_t rows, bool own_output, void **state, size_t *workspace,
+                           GError **error)
 {
     const MiTensor *x = &call->at[0].in[0];
     int64_t         out = 0;
@@ -54,13 +58,13 @@ static bool prepare_joined(MiContext *ctx, const MiCall *call, int n, bool own_o
     for (int i = 0; i < n; i++)
         out += call->at[i].weight[0].tensor.shape[0];
     if (!own_output)
-        s->joined = ((size_t)x->shape[0] * (size_t)out * mi_dtype_size(x->dtype) + 255) / 256 * 256;
+        s->joined = ((size_t)rows * (size_t)out * mi_dtype_size(x->dtype) + 255) / 256 * 256;
     if (!status_ok(mi_cuda_gemm_new(&s->gemm, out, call->at[0].weight[0].tensor.shape[1], x->stride[0], out, x->dtype, x->dtype),
                    "preparing", error)) {
         g_free(s);
         return false;
     }
-    tune_cuda(ctx, s->gemm, MIN_ROWS - 1, x->shape[0], own_output);
+    tune_cuda(ctx, s->gemm, MIN_ROWS - 1, rows, own_output);
     *state = s;
     *workspace = s->joined + MI_GEMM_WORKSPACE;
     return true;
@@ -94,7 +98,7 @@ static bool qkv_match(const MiArgs *at, MiShape shape)
 
 static bool qkv_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    return prepare_joined(ctx, call, 3, false, state, workspace, error);
+    return prepare_joined(ctx, call, 3, call->at[Q].in[0].shape[0], false, state, workspace, error);
 }
 
 static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
@@ -128,13 +132,23 @@ static bool gated_match(const MiArgs *at, MiShape shape)
 
 static bool gated_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    return prepare_joined(ctx, call, 2, false, state, workspace, error);
+    const MiTensor *x = &call->at[0].in[0], *y = &call->at[3].out[0];
+    const bool      whole = x->ndim == 2 && x->stride[0] % 8 == 0 && y->stride[0] % 8 == 0;
+    const int64_t   many = whole ? mi_cuda_gated_rows(x->shape[1], y->shape[1], x->dtype) : INT64_MAX;
+
+    if (!prepare_joined(ctx, call, 2, MIN(x->shape[0], many - 1), false, state, workspace, error))
+        return false;
+    ((State *)*state)->many = many;
+    return true;
 }
 
 static bool gated_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
-    const MiTensor *y = &call->at[3].out[0];
+    const MiTensor *x = &call->at[0].in[0], *y = &call->at[3].out[0];
 
+    if (x->shape[0] >= ((const State *)state)->many)
+        return cuda_ok(mi_cuda_gated(ctx->stream, *x, call->at[0].weight[0].tensor.data, call->at[1].weight[0].tensor.data, *y),
+                       "gate and up", error);
     return run_joined(state, ctx, call, NULL, call->workspace, error) &&
            cuda_ok(mi_cuda_silu_mul(ctx->stream, call->workspace, y->data, y->shape[0], y->shape[1], y->dtype), "gating", error);
 }
@@ -152,7 +166,7 @@ static bool residual_match(const MiArgs *at, MiShape shape)
 
 static bool residual_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    return prepare_joined(ctx, call, 1, true, state, workspace, error);
+    return prepare_joined(ctx, call, 1, call->at[0].in[0].shape[0], true, state, workspace, error);
 }
 
 static bool residual_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
