@@ -6,6 +6,7 @@
 /* ---- heads that turn, and go into a cache ------------------------------------------ */
 
 enum { MAX_TURNED = 512, TURN_THREADS = 256, TURN_WARPS = TURN_THREADS / 32 };
+enum { TURN_ROWS = 4, ROW_THREADS = TURN_THREADS / TURN_ROWS }; /* rows of a block, where it has more than one */
 
 __device__ __forceinline__ void put(const MiKvView &kv, void *base, int64_t at, float x)
 {
@@ -17,15 +18,28 @@ __device__ __forceinline__ void put(const MiKvView &kv, void *base, int64_t at, 
         ((float *)base)[at] = x;
 }
 
-/* Cosine and sine of a row's angles, for the whole block. */
+/* Cosine and sine of an angle of a row. */
+__device__ __forceinline__ float2 angle(const MiRopeAppend &a, int row, int i)
+{
+    float s, c;
+    sincosf((float)a.positions[row] * a.freqs[i], &s, &c);
+    return make_float2(c * a.magnitude, s * a.magnitude);
+}
+
+/* A row's, for the whole block. */
 __device__ __forceinline__ void look_up_angles(const MiRopeAppend &a, int row, float2 *turn)
 {
-    for (int i = threadIdx.x; i < a.rotated / 2; i += TURN_THREADS) {
-        float s, c;
-        sincosf((float)a.positions[row] * a.freqs[i], &s, &c);
-        turn[i] = make_float2(c * a.magnitude, s * a.magnitude);
-    }
+    for (int i = threadIdx.x; i < a.rotated / 2; i += TURN_THREADS)
+        turn[i] = angle(a, row, i);
     __syncthreads();
+}
+
+/* Rounded in one way, whichever kernel it is in. */
+__device__ __forceinline__ void turn_pair(float &u, float &v, float2 by)
+{
+    const float y = __fmaf_rn(u, by.x, -__fmul_rn(v, by.y));
+    v = __fmaf_rn(u, by.y, __fmul_rn(v, by.x));
+    u = y;
 }
 
 /* A head of a row among those of q, k, v, and pair i of it: those that turn together, then the rest in order. */
@@ -57,8 +71,9 @@ __device__ __forceinline__ Turned turned_pair(const MiRopeAppend &a, const Head 
     float u = to_float(x[p.first]), v = to_float(x[p.second]);
     if (bias)
         u += bias[p.first], v += bias[p.second];
-    const float2 t = turns ? turn[i] : make_float2(1, 0);
-    p.y = u * t.x - v * t.y, p.z = u * t.y + v * t.x;
+    if (turns)
+        turn_pair(u, v, turn[i]);
+    p.y = u, p.z = v;
     return p;
 }
 
@@ -93,7 +108,82 @@ template <typename T> static __global__ void __launch_bounds__(TURN_THREADS) rop
     }
 }
 
-/* The same for a cache with scales: a warp a head, which it has whole in registers, PAIRS a lane. */
+template <typename T> __device__ __forceinline__ void load_eight(const T *x, const float *bias, float (&f)[8])
+{
+    const Eight<T> v = *(const Eight<T> *)x;
+    Eight<float>   b = {};
+
+    if (bias)
+        b = *(const Eight<float> *)bias;
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+        f[k] = bias ? to_float(v.at[k]) + b.at[k] : to_float(v.at[k]);
+}
+
+template <typename T> __device__ __forceinline__ void store_eight(T *y, const float (&f)[8])
+{
+    Eight<T> v;
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+        v.at[k] = from_float<T>(f[k]);
+    *(Eight<T> *)y = v;
+}
+
+/* The same bits by 16-byte accesses, for what in_eights() says: a thread has eight elements and the eight that turn with them, or,
+ * of those that do not turn, sixteen in a row.  TURN_ROWS rows a block. */
+template <typename T>
+static __global__ void __launch_bounds__(TURN_THREADS) rope_append_eights(const __grid_constant__ MiRopeAppend a,
+                                                                          const __grid_constant__ MiKvView kv)
+{
+    __shared__ float2 turn[TURN_ROWS][MAX_TURNED / 2]; /* [8][turning] of a row, so that threads side by side read side by side */
+    const int         mine = threadIdx.x / ROW_THREADS, thread = threadIdx.x % ROW_THREADS, row = blockIdx.x * TURN_ROWS + mine;
+    const int         dim = a.head_dim, pieces = dim / 16, turning = a.rotated / 16, n_heads = a.n_heads + 2 * a.n_kv_heads;
+    const bool        there = row < a.rows;
+    const int         slot = there ? kv.slots[row] : -1;
+
+    for (int i = thread; i < a.rotated / 2 && there; i += ROW_THREADS)
+        turn[mine][i % 8 * turning + i / 8] = angle(a, row, i);
+    __syncthreads();
+    wait_for_predecessor();
+
+    const T *x = (const T *)a.joined + (int64_t)row * n_heads * dim;
+    for (int i = thread; i < n_heads * pieces && there; i += ROW_THREADS) {
+        const int    h = i / pieces, piece = i - h * pieces;
+        const Head   head(a, h);
+        const int    first = piece < turning ? piece * 8 : piece * 16, second = first + (piece < turning ? a.rotated / 2 : 8);
+        const float *bias = a.bias[head.part] ? a.bias[head.part] + head.h * dim : nullptr;
+        T           *to;
+        float        u[8], v[8];
+        if (head.part == 0)
+            to = (T *)a.q + ((int64_t)row * a.n_heads + head.h) * dim;
+        else if (slot >= 0)
+            to = (T *)(head.part == 1 ? kv.k : kv.v) + offset_of(kv, slot, head.h);
+        else
+            continue;
+        load_eight(x + h * dim + first, bias ? bias + first : nullptr, u);
+        load_eight(x + h * dim + second, bias ? bias + second : nullptr, v);
+        if (head.part < 2 && piece < turning) {
+#pragma unroll
+            for (int k = 0; k < 8; k++)
+                turn_pair(u[k], v[k], turn[mine][k * turning + piece]);
+        }
+        store_eight(to + first, u);
+        store_eight(to + second, v);
+    }
+}
+
+/* Heads, and their halves that turn, are of whole eights, and so is all that lies before them. */
+static bool in_eights(const MiRopeAppend &a, const MiKvView &kv)
+{
+    uintptr_t at = (uintptr_t)a.joined | (uintptr_t)a.q | (uintptr_t)kv.k | (uintptr_t)kv.v;
+
+    for (const float *bias : a.bias)
+        at |= (uintptr_t)bias;
+    return !a.interleaved && kv.dtype == a.dtype && a.head_dim % 16 == 0 && a.rotated % 16 == 0 && at % 16 == 0 &&
+           (kv.stride_block | kv.stride_token | kv.stride_head) % 8 == 0;
+}
+
+/* A block a row, for a cache with scales: a warp a head, which it has whole in registers, PAIRS a lane. */
 template <typename T, int PAIRS>
 static __global__ void __launch_bounds__(TURN_THREADS) rope_append_scaled(const __grid_constant__ MiRopeAppend a,
                                                                           const __grid_constant__ MiKvView kv)
@@ -148,6 +238,8 @@ template <typename T> static int append(void *stream, const MiRopeAppend &a, con
 {
     const dim3 rows(a.rows), block(TURN_THREADS);
 
+    if (in_eights(a, kv))
+        return mi_launch(rope_append_eights<T>, dim3((a.rows + TURN_ROWS - 1) / TURN_ROWS), block, 0, stream, a, kv);
     if (!mi_dtype_scaled(kv.dtype))
         return mi_launch(rope_append<T>, rows, block, 0, stream, a, kv);
     return a.head_dim <= 64    ? mi_launch(rope_append_scaled<T, 1>, rows, block, 0, stream, a, kv)
