@@ -71,7 +71,7 @@ tests_gpu_fp8_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_fp8_LDADD    = $(gpu_ldadd)
 
 tests_gpu_gated_SOURCES  = tests/gpu_gated.c tests/gpu.h kernels/cuda/gated.cu kernels/cuda/gated.h kernels/cuda/boxes.cuh kernels/cuda/wgmma.cuh \
-	kernels/cuda/prefill.cu kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu
+	kernels/cuda/fp8.cu kernels/cuda/fp8.h kernels/cuda/prefill.cu kernels/cuda/gemm.c kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm_bias.cu
 tests_gpu_gated_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_gated_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_gated_LDADD    = $(gpu_ldadd)

@@ -346,7 +346,7 @@ static void rows_on_their_way(void)
         uint8_t          *cd = gpu_alloc((size_t)(rows * n));
         float            *sd = gpu_alloc((size_t)rows * 4), *gd = upload(gain, (size_t)n * 4);
         double            off = 0, norm = 0, most = 0;
-        gpu_must(gated ? mi_cuda_fp8_gated_rows(NULL, xd, cd, sd) : mi_cuda_fp8_norm_rows(NULL, xd, gd, 1e-5f, 0.25f, cd, sd), "rounding");
+        gpu_must(gated ? mi_cuda_fp8_gated_rows(NULL, xd, cd, sd) : mi_cuda_fp8_norm_rows(NULL, xd, gd, 1e-5f, 0.25f, cd, sd, NULL), "rounding");
         gpu_must(cudaDeviceSynchronize(), "rounding");
         g_autofree uint8_t *codes = download(cd, (size_t)(rows * n));
         g_autofree float   *scales = download(sd, (size_t)rows * 4);

@@ -2,6 +2,7 @@
  * the formula, and against itself where kernels overlap; heads that turn by eights, against one element at a time. */
 #include "gpu.h"
 
+#include <cuda/fp8.h>
 #include <cuda/gated.h>
 #include <cuda/gemm.h>
 #include <cuda/prefill.h>
@@ -169,6 +170,93 @@ static void overlapping(void)
     void *all[] = { zc, wc, a, b, end };
     for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
         (void)cudaFree(all[i]);
+}
+
+/* ---- the same of 8 bits ------------------------------------------------------------------------------ */
+
+/* An ordinary number: sign, exponent of 2^-2 to 1, three bits. */
+static uint8_t some_code(uint64_t *seed)
+{
+    const int bits = (int)((gpu_random(seed) + 1) * 48) % 96;
+    return (uint8_t)((bits & 1) << 7 | (5 + bits / 2 % 3) << 3 | (bits / 6 & 7));
+}
+static double code_value(uint8_t c) { return (c & 0x80 ? -1 : 1) * ldexp(1 + (c & 7) / 8.0, (c >> 3 & 15) - 7); }
+
+static float *some_scales(int64_t n, double by, uint64_t *seed)
+{
+    float *x = g_new(float, n);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)by * (1.5f + gpu_random(seed));
+    return x;
+}
+
+/* Against sums in double at some places, which is what tensor cores are short of; and what rows' largest are, and codes within them. */
+static void scaled_product(int rows, int hidden, int ff, MiDType t)
+{
+    uint64_t             seed = (uint64_t)(rows + hidden * 31 + ff);
+    g_autofree uint8_t  *x = g_new(uint8_t, (int64_t)rows * hidden), *w = g_new(uint8_t, 2 * (int64_t)ff * hidden);
+    g_autofree float    *xs = some_scales(rows, 0.5, &seed), *ws = some_scales(2 * ff, 1.5 / sqrt(hidden), &seed);
+    const size_t         n = (size_t)rows * (size_t)ff;
+    double               error = 0, norm = 0, off = 0;
+    int                  differ = 0;
+
+    for (int64_t i = 0; i < (int64_t)rows * hidden; i++)
+        x[i] = some_code(&seed);
+    for (int64_t i = 0; i < 2 * (int64_t)ff * hidden; i++)
+        w[i] = some_code(&seed);
+    char    *xc = gpu_upload(x, (size_t)rows * (size_t)hidden), *wc = gpu_upload(w, 2 * (size_t)ff * (size_t)hidden);
+    float   *xsc = gpu_upload(xs, (size_t)rows * 4), *wsc = gpu_upload(ws, (size_t)ff * 8), *largest = gpu_alloc((size_t)rows * 4);
+    float   *scales = gpu_alloc((size_t)rows * 8);
+    uint8_t *codes = gpu_alloc(2 * n);
+    void    *y = poisoned(n * 2);
+    gpu_must(cudaMemset(largest, 0, (size_t)rows * 4), "zeros"), gpu_must(cudaDeviceSynchronize(), "zeros");
+    gpu_must((cudaError_t)mi_cuda_gated_scaled(gpu_card.stream, matrix(xc, MI_F8, rows, hidden, hidden), wc, wc + (size_t)ff * (size_t)hidden,
+                                               matrix(y, t, rows, ff, ff), (MiGatedScales){ xsc, wsc, wsc + ff, largest }), "gated");
+    if (ff % 16 == 0) {
+        gpu_must((cudaError_t)mi_cuda_fp8_rows_within(gpu_card.stream, matrix(y, t, rows, ff, ff), codes, scales, largest), "rounding");
+        gpu_must((cudaError_t)mi_cuda_fp8_rows(gpu_card.stream, matrix(y, t, rows, ff, ff), codes + n, scales + rows), "rounding");
+    }
+    gpu_wait("gated");
+    g_autofree uint16_t *got = download(y, n * 2);
+    g_autofree float    *most = download(largest, (size_t)rows * 4), *found = download(scales, (size_t)rows * 8);
+    g_autofree uint8_t  *c = download(codes, 2 * n);
+    for (int i = 0; i < 3000; i++) {
+        const int64_t r = i == 0 ? rows - 1 : i * 7919ll % rows, o = i == 0 ? ff - 1 : i * 104729ll % ff;
+        double        g = 0, u = 0;
+        for (int k = 0; k < hidden; k++) {
+            g += code_value(x[r * hidden + k]) * code_value(w[o * hidden + k]);
+            u += code_value(x[r * hidden + k]) * code_value(w[(ff + o) * hidden + k]);
+        }
+        const double want = gated_of(g * (double)xs[r] * (double)ws[o], u * (double)xs[r] * (double)ws[ff + o]);
+        const double is = gpu_get(got, r * ff + o, t);
+        error += (is - want) * (is - want), norm += want * want;
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        double of_row = 0;
+        for (int64_t o = 0; o < ff; o++) {
+            of_row = fmax(of_row, fabs((double)gpu_get(got, r * ff + o, t)));
+            differ += ff % 16 == 0 && abs(c[r * ff + o] - c[n + (size_t)(r * ff + o)]) > 1;
+        }
+        off = fmax(off, fabs((double)most[r] / of_row - 1));
+        if (ff % 16 == 0)
+            off = fmax(off, fabs((double)found[r] / (double)found[rows + r] - 1));
+    }
+    error = sqrt(error / norm);
+    gpu_check(error < 4e-3 && off < (t == MI_F16 ? 6e-4 : 4.5e-3) && !differ, "E4M3, %d rows, %d -> %d, %s: %.1e, largest within %.1e, %d codes differ",
+              rows, hidden, ff, gpu_dtype(t), error, off, differ);
+    void *all[] = { xc, wc, xsc, wsc, largest, scales, codes, y };
+    for (size_t i = 0; i < G_N_ELEMENTS(all); i++)
+        (void)cudaFree(all[i]);
+}
+
+static void scaled_products(void)
+{
+    static const struct { int rows, hidden, ff; MiDType t; } all[] = {
+        { 1, 128, 128, MI_BF16 }, { 77, 144, 136, MI_F16 }, { 300, 896, 1008, MI_BF16 }, { 1000, 1536, 4864, MI_F16 }, { 2112, 3584, 2000, MI_BF16 },
+    };
+
+    for (size_t i = 0; i < (gpu_quick() ? 2 : G_N_ELEMENTS(all)); i++)
+        scaled_product(all[i].rows, all[i].hidden, all[i].ff, all[i].t);
 }
 
 /* ---- heads that turn ------------------------------------------------------------------------------ */
@@ -420,6 +508,7 @@ int main(void)
     turns();
     if (mi_cuda_gated_rows(64, 64, MI_BF16) < INT64_MAX) {
         products();
+        scaled_products();
         overlapping();
         if (g_getenv("MI_BENCH"))
             bench_products();

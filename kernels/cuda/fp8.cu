@@ -35,6 +35,8 @@ struct Source {
     int          n;
     const float *gain;
     float        eps, offset;
+    const float *largest; /* of each row; NULL: it is looked for */
+    float       *zeros;   /* of each row, for whoever comes later; NULL: none */
 };
 
 /* Eight elements of a row; of NORMED before they are multiplied by 1 / rms. */
@@ -101,13 +103,15 @@ __global__ void __launch_bounds__(512) quantise(const Source a, uint8_t *codes, 
         scale = scales[row];
         by = __fdiv_rn(1, scale);
     } else {
-        most = largest_of_block(most, shared[0]);
+        most = a.largest ? __ldcg(a.largest + row) : largest_of_block(most, shared[0]);
         const float norm = OF == NORMED ? rsqrtf(block_sum(squares, shared[1]) / a.n + a.eps) : 1;
         most *= norm;
         scale = most < 0x1p-100f && codes ? 1 : __fdiv_rn(most, LARGEST);
         by = __fdiv_rn(1, scale) * norm;
         if (threadIdx.x == 0)
             scales[row] = scale;
+        if (threadIdx.x == 0 && a.zeros)
+            a.zeros[row] = 0;
         if (!codes)
             return;
     }
@@ -200,12 +204,20 @@ extern "C" int mi_cuda_fp8_rows(void *stream, MiTensor x, uint8_t *codes, float 
 }
 
 extern "C" int mi_cuda_fp8_norm_rows(void *stream, MiTensor x, const float *gain, float eps, float offset, uint8_t *codes,
-                                     float *scales)
+                                     float *scales, float *zeros)
 {
     Source a = {};
 
-    a.gain = gain, a.eps = eps, a.offset = offset;
+    a.gain = gain, a.eps = eps, a.offset = offset, a.zeros = zeros;
     return rows_to_codes<NORMED>(stream, x, a, codes, scales, false);
+}
+
+extern "C" int mi_cuda_fp8_rows_within(void *stream, MiTensor x, uint8_t *codes, float *scales, const float *largest)
+{
+    Source a = {};
+
+    a.largest = largest;
+    return rows_to_codes<AS_IT_IS>(stream, x, a, codes, scales, false);
 }
 
 extern "C" int mi_cuda_fp8_gated_rows(void *stream, MiTensor x, uint8_t *codes, float *scales)

@@ -18,8 +18,11 @@ enum { MI_FP8_BLOCK = 128 };
 
 /* ENQUEUE.  x: [rows, n] of f32, f16 or bf16; scales: [rows]. */
 int mi_cuda_fp8_rows(void *stream, MiTensor x, uint8_t *codes, float *scales);
-/* The same of rmsnorm(x) = x / rms(x) * (offset + gain); gain: [n]. */
-int mi_cuda_fp8_norm_rows(void *stream, MiTensor x, const float *gain, float eps, float offset, uint8_t *codes, float *scales);
+/* The same of rmsnorm(x) = x / rms(x) * (offset + gain); gain: [n].  zeros: [rows], which become 0; NULL: none. */
+int mi_cuda_fp8_norm_rows(void *stream, MiTensor x, const float *gain, float eps, float offset, uint8_t *codes, float *scales,
+                          float *zeros);
+/* The same of rows whose largest magnitudes are known: [rows]. */
+int mi_cuda_fp8_rows_within(void *stream, MiTensor x, uint8_t *codes, float *scales, const float *largest);
 /* The same of silu(g) * u, x: [rows, 2 n], g before u. */
 int mi_cuda_fp8_gated_rows(void *stream, MiTensor x, uint8_t *codes, float *scales);
 

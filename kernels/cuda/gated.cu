@@ -30,6 +30,7 @@ struct Args {
     CUtensorMap w[2], x, y; /* w: gate, up */
     int32_t     rows, ff, boxes;
     int32_t     columns, pairs, group, tiles; /* tiles of W; of tokens, for two blocks; of those at a time; all for a cluster */
+    MiGatedScales scales;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -115,7 +116,10 @@ __device__ __forceinline__ unsigned pack(float low, float high, __half)
     return *(const unsigned *)&v;
 }
 
-template <typename T> struct Consumer {
+/* M: what is multiplied; T: of y. */
+template <typename M, typename T> struct Consumer {
+    static constexpr bool SCALED_SUMS = SCALED<M>;
+
     const Args &a;
     char       *smem;
     int         rank, group; /* group: which warpgroup */
@@ -142,7 +146,7 @@ template <typename T> struct Consumer {
             wgmma_begin();
 #pragma unroll
             for (int k = 0; k < BOX / 16; k++)
-                Wgmma<T, 2 * WIDTH>::a_shared(d, wgmma_ahead(x, k * 32), wgmma_ahead(w, k * 32), k ? 1 : box);
+                Wgmma<M, 2 * WIDTH>::a_shared(d, wgmma_ahead(x, k * 32), wgmma_ahead(w, k * 32), k ? 1 : box);
             wgmma_commit();
             wgmma_wait<1>();
             if (tells && behind)
@@ -161,6 +165,14 @@ template <typename T> struct Consumer {
         const int      lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane % 16;
         const unsigned out = shared_address(smem) + OUT + group * OUT_BYTES, to = out + row * ROW;
 
+        const int      first = t.token + group * EACH + threadIdx.x % 128 / 32 * 16 + lane / 4; /* of this thread's two rows: and 8 further */
+        float          by[2] = {1, 1}, largest[2] = {0, 0};
+
+        if (SCALED_SUMS) {
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                by[i] = first + i * 8 < a.rows ? __ldcg(a.scales.x + first + i * 8) : 0;
+        }
         if (speaks())
             asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); /* the last tile's are on their way */
         meet();
@@ -170,12 +182,33 @@ template <typename T> struct Consumer {
 #pragma unroll
             for (int k = 0; k < 4; k++) {
                 const int i = j * 8 + k / 2 * 4 + k % 2 * 2;
-                v[k] = pack(silu(d[i]) * d[WIDTH / 2 + i], silu(d[i + 1]) * d[WIDTH / 2 + i + 1], T());
+                float     g[2] = {d[i], d[i + 1]}, u[2] = {d[WIDTH / 2 + i], d[WIDTH / 2 + i + 1]};
+                if (SCALED_SUMS) {
+                    const int    column = t.column + (2 * j + k / 2) * 8 + lane % 4 * 2;
+                    const float2 of_g = column < a.ff ? __ldg((const float2 *)(a.scales.gate + column)) : float2{};
+                    const float2 of_u = column < a.ff ? __ldg((const float2 *)(a.scales.up + column)) : float2{};
+                    g[0] *= by[k % 2] * of_g.x, g[1] *= by[k % 2] * of_g.y;
+                    u[0] *= by[k % 2] * of_u.x, u[1] *= by[k % 2] * of_u.y;
+                }
+                const float y[2] = {silu(g[0]) * u[0], silu(g[1]) * u[1]};
+                if (SCALED_SUMS)
+                    largest[k % 2] = fmaxf(largest[k % 2], fmaxf(fabsf(y[0]), fabsf(y[1])));
+                v[k] = pack(y[0], y[1], T());
             }
             asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
                              to + j / 4 * (EACH * ROW) + ((j % 4 * 2 + lane / 16) ^ lane % 8) * 16),
                          "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
                          : "memory");
+        }
+        if (SCALED_SUMS) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+#pragma unroll
+                for (int o = 1; o < 4; o *= 2)
+                    largest[i] = fmaxf(largest[i], __shfl_xor_sync(~0u, largest[i], o));
+                if (lane % 4 == 0 && first + i * 8 < a.rows) /* numbers that are not negative have the order of their bits */
+                    atomicMax((int *)a.scales.largest + first + i * 8, __float_as_int(largest[i]));
+            }
         }
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         meet();
@@ -205,7 +238,7 @@ template <typename T> struct Consumer {
     }
 };
 
-template <typename T> __global__ void __launch_bounds__(THREADS, 1) product(const __grid_constant__ Args a)
+template <typename M, typename T> __global__ void __launch_bounds__(THREADS, 1) product(const __grid_constant__ Args a)
 {
     extern __shared__ __align__(1024) char smem[];
     const int rank = blockIdx.x % CLUSTER, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
@@ -223,7 +256,7 @@ template <typename T> __global__ void __launch_bounds__(THREADS, 1) product(cons
     cluster_wait();
     if (warp < CONSUMERS / 32) {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(TAKEN));
-        Consumer<T>{a, smem, rank, warp / 4}.run();
+        Consumer<M, T>{a, smem, rank, warp / 4}.run();
     } else {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(LEFT));
         if (threadIdx.x == CONSUMERS)
@@ -238,7 +271,7 @@ template <typename T> __global__ void __launch_bounds__(THREADS, 1) product(cons
 
 #else
 
-template <typename T> __global__ void product(const __grid_constant__ Args a) { (void)a; }
+template <typename M, typename T> __global__ void product(const __grid_constant__ Args a) { (void)a; }
 
 #endif
 
@@ -247,13 +280,13 @@ template <typename T> __global__ void product(const __grid_constant__ Args a) { 
 /* x of a group stays in the second-level cache, of which each half of the card has 25 MB, while W goes by. */
 constexpr int64_t GROUP_BYTES = 16 << 20;
 /* By measurement (MI_BENCH=1 tests/gpu_gated): of fewer rows, or of fewer tiles for each cluster, cuBLASLt's smaller tiles fill the
- * card better. */
-constexpr int64_t LEAST_ROWS = 512, LEAST_TILES = 2;
+ * card better; 256 tokens are the least that are multiplied here. */
+constexpr int64_t LEAST_ROWS = 897, LEAST_TILES = 2;
 
 static int64_t parts(int64_t n, int64_t of) { return (n + of - 1) / of; }
 
 /* That run at once; 0: not on this card. */
-template <typename T> static int clusters()
+template <typename M, typename T> static int clusters()
 {
     static const int n = [] {
         cudaLaunchConfig_t  c = {};
@@ -268,17 +301,20 @@ template <typename T> static int clusters()
         c.dynamicSmemBytes = BYTES;
         c.attrs = &attr;
         c.numAttrs = 1;
-        const bool ok = card().encode && card().smem >= BYTES && !mi_allow_smem(product<T>, BYTES) &&
-                        !cudaOccupancyMaxActiveClusters(&fit, product<T>, &c);
+        const bool ok = card().encode && card().smem >= BYTES && !mi_allow_smem(product<M, T>, BYTES) &&
+                        !cudaOccupancyMaxActiveClusters(&fit, product<M, T>, &c);
         (void)cudaGetLastError();
         return ok ? fit : 0;
     }();
     return n;
 }
 
-template <typename T> static int run(void *stream, const MiTensor &x, const void *gate, const void *up, const MiTensor &y)
+/* A matrix of E4M3 is to the copies one of half as many elements of two bytes. */
+template <typename M, typename T>
+static int run(void *stream, const MiTensor &x, const void *gate, const void *up, const MiTensor &y, const MiGatedScales &scales)
 {
-    const int64_t rows = x.shape[0], hidden = x.shape[1], ff = y.shape[1], pairs = parts(rows, CLUSTER * TOKENS);
+    constexpr int64_t PACKED = 2 / sizeof(M);
+    const int64_t rows = x.shape[0], hidden = x.shape[1] / PACKED, ff = y.shape[1], pairs = parts(rows, CLUSTER * TOKENS);
     const int64_t groups = parts(pairs, std::max<int64_t>(1, GROUP_BYTES / (CLUSTER * TOKENS * hidden * 2)));
     Args          a = {};
 
@@ -289,12 +325,14 @@ template <typename T> static int run(void *stream, const MiTensor &x, const void
     a.pairs = (int32_t)pairs;
     a.group = (int32_t)parts(pairs, groups);
     a.tiles = a.pairs * a.columns;
-    if (!clusters<T>())
+    a.scales = scales;
+    const int n = clusters<M, T>();
+    if (!n)
         return cudaErrorNotSupported;
     if (!describe(&a.w[0], gate, ff, hidden, hidden, WIDTH) || !describe(&a.w[1], up, ff, hidden, hidden, WIDTH) ||
-        !describe(&a.x, x.data, rows, hidden, x.stride[0], TOKENS) || !describe(&a.y, y.data, rows, ff, y.stride[0], EACH))
+        !describe(&a.x, x.data, rows, hidden, x.stride[0] / PACKED, TOKENS) || !describe(&a.y, y.data, rows, ff, y.stride[0], EACH))
         return cudaErrorInvalidValue;
-    return mi_launch_clusters(product<T>, dim3(CLUSTER * std::min(clusters<T>(), a.tiles)), dim3(THREADS), CLUSTER, BYTES, stream, a);
+    return mi_launch_clusters(product<M, T>, dim3(CLUSTER * std::min(n, a.tiles)), dim3(THREADS), CLUSTER, BYTES, stream, a);
 }
 
 } // namespace mi_gated
@@ -303,16 +341,28 @@ using namespace mi_gated;
 
 extern "C" int64_t mi_cuda_gated_rows(int64_t hidden, int64_t ff, MiDType dtype)
 {
-    const int64_t n = dtype == MI_BF16 ? clusters<bf16>() : dtype == MI_F16 ? clusters<__half>() : 0;
+    const int     n = dtype == MI_BF16  ? clusters<bf16, bf16>()
+                      : dtype == MI_F16 ? clusters<__half, __half>()
+                      : dtype == MI_F8  ? std::min(clusters<F8, bf16>(), clusters<F8, __half>())
+                                        : 0;
+    const int64_t even = dtype == MI_F8 ? 16 : 8; /* 16 bytes */
 
-    if (!n || hidden < 1 || ff < 1 || hidden % 8 || ff % 8)
+    if (!n || hidden < 1 || ff < 1 || hidden % even || ff % 8)
         return INT64_MAX;
     return std::max(LEAST_ROWS, (parts(LEAST_TILES * n, parts(ff, WIDTH)) - 1) * CLUSTER * TOKENS + 1);
 }
 
 extern "C" int mi_cuda_gated(void *stream, MiTensor x, const void *gate, const void *up, MiTensor y)
 {
-    return x.dtype == MI_BF16  ? run<bf16>(stream, x, gate, up, y)
-           : x.dtype == MI_F16 ? run<__half>(stream, x, gate, up, y)
+    return x.dtype == MI_BF16  ? run<bf16, bf16>(stream, x, gate, up, y, MiGatedScales())
+           : x.dtype == MI_F16 ? run<__half, __half>(stream, x, gate, up, y, MiGatedScales())
                                : cudaErrorInvalidValue;
+}
+
+extern "C" int mi_cuda_gated_scaled(void *stream, MiTensor x, const void *gate, const void *up, MiTensor y, MiGatedScales scales)
+{
+    return x.dtype != MI_F8    ? cudaErrorInvalidValue
+           : y.dtype == MI_BF16 ? run<F8, bf16>(stream, x, gate, up, y, scales)
+           : y.dtype == MI_F16  ? run<F8, __half>(stream, x, gate, up, y, scales)
+                                : cudaErrorInvalidValue;
 }

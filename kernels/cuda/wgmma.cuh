@@ -6,7 +6,7 @@
 #ifndef KERNELS_CUDA_WGMMA_CUH
 #define KERNELS_CUDA_WGMMA_CUH
 
-#include <cuda/device.cuh>
+#include <cuda/scaled.cuh>
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -113,6 +113,16 @@ WGMMA_BOTH(128, 64, "64", "65", "66", "64", "65", "66", "67", "68")
 WGMMA_BOTH(144, 72, "72", "73", "74", "72", "73", "74", "75", "76")
 WGMMA_BOTH(160, 80, "80", "81", "82", "80", "81", "82", "83", "84")
 WGMMA_BOTH(256, 128, "128", "129", "130", "128", "129", "130", "131", "132")
+
+/* d[64][256] (+)= a[64][32] b[32][256] of E4M3; the tensor cores keep fewer digits of the sums than f32 has. */
+template <> struct Wgmma<F8, 256> {
+    static __device__ __forceinline__ void a_shared(float (&d)[128], uint64_t a, uint64_t b, int add)
+    {
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %130, 0; wgmma.mma_async.sync.aligned.m64n256k32.f32.e4m3.e4m3 " R128 "%128, %129, p, 1, 1; }"
+                     : D128(0)
+                     : "l"(a), "l"(b), "r"(add));
+    }
+};
 
 #undef WGMMA_BOTH
 #undef WGMMA

@@ -3,6 +3,7 @@
  *
  * Taken for more rows than decode_cuda.c's kernels are made for; bf16 and f16. */
 #include <cuda/fp8.h>
+#include <cuda/gated.h>
 #include <cuda/gemm.h>
 #include <cuda/gemv.h>
 #include <cuda/prefill.h>
@@ -17,7 +18,8 @@ static const char *const layouts[] = { "fp8", NULL };
 /* Products one after the other; where in the workspace their codes and scales of x, and what lies between them, begin. */
 typedef struct {
     MiGemm *gemm[2];
-    size_t  codes[2], scales[2], joined, end;
+    size_t  codes[2], scales[2], joined, act, largest, end;
+    int64_t many; /* rows from which on gate and up are one kernel, and what it gives lies at act */
 } State;
 
 static void release(void *state)
@@ -51,8 +53,9 @@ static size_t take(State *s, size_t bytes)
     return at;
 }
 
-/* Product k: of x with n linears' rows as one. */
-static bool add_product(State *s, int k, const MiArgs *linears, int n, int64_t rows, int64_t y_stride, MiDType dtype, GError **error)
+/* Product k: of x with n linears' rows as one.  joined: rows of what comes out of it, where that lies in the workspace. */
+static bool add_product(State *s, int k, const MiArgs *linears, int n, int64_t rows, int64_t joined, int64_t y_stride, MiDType dtype,
+                        GError **error)
 {
     const int64_t in = linears->weight[0].tensor.shape[1];
     int64_t       out = 0;
@@ -61,8 +64,8 @@ static bool add_product(State *s, int k, const MiArgs *linears, int n, int64_t r
         out += linears[i].weight[0].tensor.shape[0];
     s->codes[k] = take(s, (size_t)(rows * in));
     s->scales[k] = take(s, (size_t)rows * sizeof(float));
-    if (!y_stride)
-        s->joined = take(s, (size_t)(rows * out) * mi_dtype_size(dtype));
+    if (joined)
+        s->joined = take(s, (size_t)(joined * out) * mi_dtype_size(dtype));
     return status_ok(mi_cuda_gemm_new(&s->gemm[k], out, in, in, y_stride ? y_stride : out, MI_F8, dtype), "preparing", error);
 }
 
@@ -77,13 +80,13 @@ static bool product(const State *s, int k, MiContext *ctx, const MiCall *call, c
 }
 
 /* The rows of a product's x, as an rmsnorm, a gate or nobody changes them. */
-static bool round_normed(const State *s, MiContext *ctx, const MiCall *call, const MiArgs *norm, GError **error)
+static bool round_normed(const State *s, MiContext *ctx, const MiCall *call, const MiArgs *norm, float *zeros, GError **error)
 {
     const MiNorm *n = norm->node->attr;
     char         *room = call->workspace;
 
     return cuda_ok(mi_cuda_fp8_norm_rows(ctx->stream, norm->in[0], norm->weight[0].tensor.data, n->eps, n->offset,
-                                         (uint8_t *)room + s->codes[0], (float *)(void *)(room + s->scales[0])), "rounding", error);
+                                         (uint8_t *)room + s->codes[0], (float *)(void *)(room + s->scales[0]), zeros), "rounding", error);
 }
 
 static State *state_new(void)
@@ -146,7 +149,7 @@ static bool qkv_prepare(MiContext *ctx, const MiCall *call, void **state, size_t
     State          *s = state_new();
 
     (void)ctx;
-    return prepared(s, add_product(s, 0, &call->at[Q], 3, x->shape[0], 0, x->dtype, error), state, workspace);
+    return prepared(s, add_product(s, 0, &call->at[Q], 3, x->shape[0], x->shape[0], 0, x->dtype, error), state, workspace);
 }
 
 static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
@@ -164,7 +167,7 @@ static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **er
         .interleaved = r->style == MI_ROPE_INTERLEAVED, .magnitude = r->magnitude,
     };
 
-    return round_normed(s, ctx, call, &at[QKV_NORM], error) && product(s, 0, ctx, call, &at[Q], NULL, joined, error) &&
+    return round_normed(s, ctx, call, &at[QKV_NORM], NULL, error) && product(s, 0, ctx, call, &at[Q], NULL, joined, error) &&
            cuda_ok(mi_cuda_rope_append(ctx->stream, a, *at[APPEND].kv), "turning heads", error);
 }
 
@@ -191,25 +194,57 @@ static bool mlp_match(const MiArgs *at, MiShape shape)
 static bool mlp_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
     const MiTensor *x = &call->at[MLP_NORM].in[0];
+    const int64_t   rows = x->shape[0], *down = call->at[DOWN].weight[0].tensor.shape;
     State          *s = state_new();
 
     (void)ctx;
-    return prepared(s, add_product(s, 0, &call->at[GATE], 2, x->shape[0], 0, x->dtype, error) &&
-                           add_product(s, 1, &call->at[DOWN], 1, x->shape[0], call->at[LAST].out[0].stride[0], x->dtype, error),
-                    state, workspace);
+    s->many = mi_cuda_gated_rows(x->shape[1], down[1], MI_F8);
+    const bool ok = add_product(s, 0, &call->at[GATE], 2, rows, MIN(rows, s->many - 1), 0, x->dtype, error) &&
+                    add_product(s, 1, &call->at[DOWN], 1, rows, 0, call->at[LAST].out[0].stride[0], x->dtype, error);
+    if (rows >= s->many) {
+        s->act = take(s, (size_t)(rows * down[1]) * mi_dtype_size(x->dtype));
+        s->largest = take(s, (size_t)rows * sizeof(float));
+    }
+    return prepared(s, ok, state, workspace);
 }
 
-static bool mlp_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+/* silu(gate) * up of what is rounded, rounded itself. */
+static bool gate_many(const State *s, MiContext *ctx, const MiCall *call, GError **error)
 {
-    const State   *s = state;
+    const MiArgs       *at = call->at;
+    const MiTensor     *x = &at[MLP_NORM].in[0], *gate = &at[GATE].weight[0].tensor, *up = &at[UP].weight[0].tensor;
+    char               *room = call->workspace;
+    const int64_t       rows = x->shape[0], ff = gate->shape[0];
+    const MiTensor      codes = { room + s->codes[0], MI_F8, 2, { rows, gate->shape[1] }, { gate->shape[1], 1 } };
+    const MiTensor      act = { room + s->act, x->dtype, 2, { rows, ff }, { ff, 1 } };
+    const MiGatedScales scales = { (const float *)(void *)(room + s->scales[0]), at[GATE].weight[0].scales, at[UP].weight[0].scales,
+                                   (float *)(void *)(room + s->largest) };
+
+    return cuda_ok(mi_cuda_gated_scaled(ctx->stream, codes, gate->data, up->data, act, scales), "gate and up", error) &&
+           cuda_ok(mi_cuda_fp8_rows_within(ctx->stream, act, (uint8_t *)room + s->codes[1], (float *)(void *)(room + s->scales[1]),
+                                           scales.largest), "rounding", error);
+}
+
+static bool gate_few(const State *s, MiContext *ctx, const MiCall *call, GError **error)
+{
     const MiArgs  *at = call->at;
     char          *room = call->workspace;
     const int64_t  rows = at[MLP_NORM].in[0].shape[0], two = 2 * at[DOWN].weight[0].tensor.shape[1];
     const MiTensor joined = { room + s->joined, at[MLP_NORM].in[0].dtype, 2, { rows, two }, { two, 1 } };
 
-    return round_normed(s, ctx, call, &at[MLP_NORM], error) && product(s, 0, ctx, call, &at[GATE], NULL, joined.data, error) &&
+    return product(s, 0, ctx, call, &at[GATE], NULL, joined.data, error) &&
            cuda_ok(mi_cuda_fp8_gated_rows(ctx->stream, joined, (uint8_t *)room + s->codes[1], (float *)(void *)(room + s->scales[1])),
-                   "gating", error) &&
+                   "gating", error);
+}
+
+static bool mlp_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    const State  *s = state;
+    const MiArgs *at = call->at;
+    const bool    many = at[MLP_NORM].in[0].shape[0] >= s->many;
+    float        *zeros = many ? (float *)(void *)((char *)call->workspace + s->largest) : NULL;
+
+    return round_normed(s, ctx, call, &at[MLP_NORM], zeros, error) && (many ? gate_many : gate_few)(s, ctx, call, error) &&
            product(s, 1, ctx, call, &at[DOWN], at[LAST].in[0].data, at[LAST].out[0].data, error);
 }
 
@@ -231,7 +266,7 @@ static bool residual_prepare(MiContext *ctx, const MiCall *call, void **state, s
     State          *s = state_new();
 
     (void)ctx;
-    return prepared(s, add_product(s, 0, call->at, 1, y->shape[0], y->stride[0], y->dtype, error), state, workspace);
+    return prepared(s, add_product(s, 0, call->at, 1, y->shape[0], 0, y->stride[0], y->dtype, error), state, workspace);
 }
 
 static bool residual_run(void *state, MiContext *ctx, const MiCall *call, GError **error)

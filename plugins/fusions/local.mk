@@ -48,7 +48,8 @@ plugins_fusion_layer_cuda_so_LDADD    = $(plugin_ldadd) $(CUDA_LIBS)
 if MI_CUDA
 plugins += plugins/fusion_fp8_cuda.so
 endif
-plugins_fusion_fp8_cuda_so_SOURCES  = plugins/fusions/fp8_cuda.c kernels/cuda/fp8.cu kernels/cuda/fp8.h kernels/cuda/gemm.c \
+plugins_fusion_fp8_cuda_so_SOURCES  = plugins/fusions/fp8_cuda.c kernels/cuda/fp8.cu kernels/cuda/fp8.h kernels/cuda/gated.cu kernels/cuda/gated.h kernels/cuda/boxes.cuh \
+	kernels/cuda/wgmma.cuh kernels/cuda/gemm.c \
 	kernels/cuda/gemm_parts.h kernels/cuda/gemm_time.c kernels/cuda/gemm.h kernels/cuda/gemm_bias.cu kernels/cuda/prefill.cu \
 	kernels/cuda/prefill.h
 plugins_fusion_fp8_cuda_so_CPPFLAGS = $(kernel_cppflags) $(CUDA_CPPFLAGS)
