@@ -35,26 +35,24 @@ static bool launched(int code, GError **error)
     return false;
 }
 
-/* The parameters of the link of this name; NULL: a step without it. */
-static const void *rows_of(const MiCall *call, const char *op)
+/* The link of this name; NULL: a step without it. */
+static const MiArgs *link_named(const MiCall *call, const char *op)
 {
     for (int i = 0; i < call->n; i++)
         if (strcmp(call->at[i].node->op, op) == 0)
-            return call->at[i].rows;
+            return &call->at[i];
     return NULL;
 }
 
-static bool has(const MiCall *call, const char *op)
+static const void *rows_of(const MiCall *call, const char *op)
 {
-    for (int i = 0; i < call->n; i++)
-        if (strcmp(call->at[i].node->op, op) == 0)
-            return true;
-    return false;
+    const MiArgs *link = link_named(call, op);
+    return link ? link->rows : NULL;
 }
 
 static bool cuts(const MiCall *call)
 {
-    return has(call, "sampler:top_k") || has(call, "sampler:top_p") || has(call, "sampler:min_p");
+    return link_named(call, "sampler:top_k") || link_named(call, "sampler:top_p") || link_named(call, "sampler:min_p");
 }
 
 static bool prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
