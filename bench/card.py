@@ -72,9 +72,10 @@ def offline(program, model):
     must, aim = MARKS["offline",][model]
     value = result["tokens_out_per_s"]
     reached = [name for name, mark in (("must", must), ("aim", aim)) if value >= mark]
+    read = f"{100 * result['limit_s'] / result['seconds']:.0f} % of what reading takes at {result['bytes_per_s'] / 1e12:.2f} TB/s, " \
+        if "limit_s" in result else ""
     print(f"{model:10} offline  {result['sequences']:3} of {result['tokens_out']}  {value:,.0f} tokens/s out in {result['seconds']:.3f} s, "
-          f"{100 * result['limit_s'] / result['seconds']:.0f} % of what reading takes at {result['bytes_per_s'] / 1e12:.2f} TB/s, "
-          f"{result['steps']:.0f} steps, host {result['host_us_per_step']:.1f} us  must {must:g}, aim {aim:g}: "
+          f"{read}{result['steps']:.0f} steps, host {result['host_us_per_step']:.1f} us  must {must:g}, aim {aim:g}: "
           f"{reached[-1] if reached else 'MISSED'}", flush=True)
     breakdown(result)
 

@@ -154,6 +154,14 @@ static bool configure(int argc, char **argv, MiConfig *c, Wanted *w, GError **er
     return false;
 }
 
+static void compare(MiEngine *e, const Wanted *w, int vocab, int max_len)
+{
+    printf("%d answers; a prompt of %d tokens every %g s; milliseconds between tokens\n%-16s %8s %8s %8s %8s %8s\n", w->answers,
+           w->prompt, w->every, "", "gaps", "p50", "p90", "p99", "most");
+    const double alone = round_of(e, w, vocab, max_len, false), with = round_of(e, w, vocab, max_len, true);
+    printf("p99 ratio %.2f\n", with / alone);
+}
+
 static bool measure(MiRegistry *r, MiConfig *c, const Wanted *w, GError **error)
 {
     g_autofree char *seqs = g_strdup_printf("%d", w->answers + 4);
@@ -168,19 +176,14 @@ static bool measure(MiRegistry *r, MiConfig *c, const Wanted *w, GError **error)
         return false;
     }
     e->api->model(e, &max_len);
-    if (MAX(w->prompt + ANSWER, BEGINNING + 1) >= max_len) {
+    const bool fits = MAX(w->prompt + ANSWER, BEGINNING + 1) < max_len;
+    if (fits)
+        compare(e, w, a->vocab, max_len);
+    else
         g_set_error(error, MI_ERROR, MI_ERROR_CONFIG, "a prompt of %d tokens and %d more: [engine] max_len is %d", w->prompt, ANSWER, max_len);
-        mi_engine_stop(e);
-        mi_assembly_free(a);
-        return false;
-    }
-    printf("%d answers; a prompt of %d tokens every %g s; milliseconds between tokens\n%-16s %8s %8s %8s %8s %8s\n", w->answers,
-           w->prompt, w->every, "", "gaps", "p50", "p90", "p99", "most");
-    const double alone = round_of(e, w, a->vocab, max_len, false), with = round_of(e, w, a->vocab, max_len, true);
-    printf("p99 ratio %.2f\n", with / alone);
     mi_engine_stop(e);
     mi_assembly_free(a);
-    return true;
+    return fits;
 }
 
 int main(int argc, char **argv)

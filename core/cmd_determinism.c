@@ -248,9 +248,10 @@ static const MiFeature *sharing_cache(const MiAssembly *a)
     return found;
 }
 
+enum { ALL_OF_IT = 8 }; /* times a quarter: whatever was asked stays, and twice */
+
 /* A quarter of what all take at once, but so much that the first two prompts, the longest, find room in blocks of usual
  * size, and their answers do not; a cache's own tables go on top. */
-enum { ALL_OF_IT = 8 }; /* times that much: whatever was asked stays, and twice */
 static size_t quarter(const Proof *p, const MiCacheSpec *c, int *longest)
 {
     enum { BLOCK = 16 };

@@ -3,6 +3,8 @@
 #ifndef TESTS_GPU_H
 #define TESTS_GPU_H
 
+#include "gpu_quick.h"
+
 #include <cpu/blocks.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
@@ -25,13 +27,6 @@ static inline G_GNUC_PRINTF(2, 3) bool gpu_check(bool ok, const char *format, ..
     printf("\n");
     fflush(stdout);
     return ok;
-}
-
-/* MI_QUICK=1: a few cases of each kind, for compute-sanitizer's memcheck; 2: fewer still where there are many, for its racecheck. */
-static inline int gpu_quick(void)
-{
-    const char *text = g_getenv("MI_QUICK");
-    return !text ? 0 : atoi(text) > 1 ? 2 : 1;
 }
 
 /* A CUDA call that must work: nothing of the program can be trusted when it does not. */
@@ -100,6 +95,13 @@ static inline void *gpu_upload(const void *src, size_t bytes)
 {
     void *p = gpu_alloc(bytes);
     gpu_must(cudaMemcpy(p, src, bytes, cudaMemcpyHostToDevice), "copying to the device");
+    return p;
+}
+
+static inline void *gpu_download(const void *src, size_t bytes)
+{
+    void *p = g_malloc(bytes);
+    gpu_must(cudaMemcpy(p, src, bytes, cudaMemcpyDeviceToHost), "copying from the device");
     return p;
 }
 

@@ -5,7 +5,7 @@ gpu_ldadd    = kernels/libcpu.a $(GLIB_LIBS) $(CUDA_LIBS) -ldl -lm
 EXTRA_DIST += tests/gpu tests/gpu_determinism.sh tests/gpu_example.sh tests/gpu_faults.sh tests/gpu_models.py tests/gpu_models.sh \
 	tests/gpu_steady.sh tests/gpu_transformers.py
 
-tests_gpu_ops_SOURCES  = tests/gpu_ops.c tests/gpu.h
+tests_gpu_ops_SOURCES  = tests/gpu_ops.c tests/gpu.h tests/gpu_quick.h
 tests_gpu_ops_CPPFLAGS = $(gpu_cppflags)
 tests_gpu_ops_LDFLAGS  = $(gpu_ldflags)
 tests_gpu_ops_LDADD    = $(gpu_ldadd)

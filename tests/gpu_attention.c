@@ -2,13 +2,15 @@
  * layouts, head sizes, groups, dtypes, masks and batches of prompts, chunks of
  * prompts, decode rows and padding.  MI_BENCH=1 times it too. */
 #include "gpu_attention.h"
+#include "gpu_quick.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static int  n_passed, n_failed;
-static int  quick; /* MI_QUICK=1: a few cases of each kind, for compute-sanitizer's memcheck; 2: fewer still, for its racecheck */
+static int  quick; /* as gpu_quick() */
 
 static void report(bool ok, const char *what, double err)
 {
@@ -604,7 +606,7 @@ int main(void)
         printf("1..0 # SKIP no CUDA device\n");
         return 0;
     }
-    quick = getenv("MI_QUICK") ? atoi(getenv("MI_QUICK")) > 1 ? 2 : 1 : 0;
+    quick = gpu_quick();
     if (getenv("MI_SCALED")) { /* those alone */
         scaled_caches();
         printf("%d passed, %d failed\n", n_passed, n_failed);

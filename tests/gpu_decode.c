@@ -563,7 +563,7 @@ int main(int argc, char **argv)
         bench(argc > 2 ? atoi(argv[2]) : 1, argc > 3 ? atoi(argv[3]) : N_SHAPES);
         return 0;
     }
-    quick = quick_wanted();
+    quick = gpu_quick();
     if (argc > 1 && (strcmp(argv[1], "--packed") == 0 || strcmp(argv[1], "--e4m3") == 0)) {
         if (strcmp(argv[1], "--packed") == 0)
             compare_packed();

@@ -9,22 +9,6 @@
 #include <cuda/ops.h>
 #include <cuda/prefill.h>
 
-static void *upload(const void *from, size_t bytes)
-{
-    void *d = NULL;
-
-    gpu_must(cudaMalloc(&d, MAX(bytes, 16)), "cudaMalloc");
-    gpu_must(cudaMemcpy(d, from, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
-    return d;
-}
-
-static void *download(const void *from, size_t bytes)
-{
-    void *h = g_malloc(bytes);
-    gpu_must(cudaMemcpy(h, from, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
-    return h;
-}
-
 /* ---- a cache with scales ------------------------------------------------------------------- */
 
 enum { ROWS = 37, BLOCK = 16, BLOCKS = 7 };
@@ -52,12 +36,12 @@ static void cache_make(Cache *c, MiDType t, int heads, int dim)
         if (c->slots[i] >= 0)
             c->row_of[c->slots[i]] = i;
     }
-    c->kv = (MiKvView){ .k = upload(poison, c->side), .v = upload(poison, c->side),
+    c->kv = (MiKvView){ .k = gpu_upload(poison, c->side), .v = gpu_upload(poison, c->side),
                         .dtype = t, .n_kv_heads = heads, .head_dim = dim, .stride_token = dim, .stride_head = BLOCK * dim,
                         .stride_block = (int64_t)BLOCK * dim * heads, .block_size = BLOCK,
-                        .slots = upload(c->slots, sizeof c->slots) };
+                        .slots = gpu_upload(c->slots, sizeof c->slots) };
     memcpy(poison, c->shift, shift * 4);
-    c->kv.scales = (float *)upload(poison, shift * 4 + c->scales) + shift;
+    c->kv.scales = (float *)gpu_upload(poison, shift * 4 + c->scales) + shift;
 }
 
 static void cache_free(Cache *c)
@@ -71,8 +55,8 @@ static void cache_free(Cache *c)
 static int wrong_heads(const Cache *c, int side, const float *x)
 {
     const MiKvView     *kv = &c->kv;
-    g_autofree uint8_t *codes = download(side ? kv->v : kv->k, c->side);
-    g_autofree uint16_t *scales = download(kv->scales, c->scales);
+    g_autofree uint8_t *codes = gpu_download(side ? kv->v : kv->k, c->side);
+    g_autofree uint16_t *scales = gpu_download(kv->scales, c->scales);
     int                 wrong = 0;
 
     for (int s = 0; s < BLOCK * BLOCKS; s++)
@@ -104,7 +88,7 @@ static MiTensor rows_of(const float *x, MiDType t, int heads, int dim, float *ro
             rounded[i] = mi_f16_to_f32(((uint16_t *)host)[i] = mi_f32_to_f16(x[i]));
         else
             rounded[i] = ((float *)host)[i] = x[i];
-    return (MiTensor){ upload(host, (size_t)n * mi_dtype_size(t)), t, 3, { ROWS, heads, dim }, { heads * dim, dim, 1 } };
+    return (MiTensor){ gpu_upload(host, (size_t)n * mi_dtype_size(t)), t, 3, { ROWS, heads, dim }, { heads * dim, dim, 1 } };
 }
 
 static float *noise(int64_t n, uint32_t seed)
@@ -164,15 +148,15 @@ static void turns(void)
                     v[(r * heads + h) * dim + d] = x[((int64_t)r * all + q_heads + heads + h) * dim + d];
                 }
         cache_make(&c, t, heads, dim);
-        void *q = upload(x, (size_t)(ROWS * q_heads * dim) * 2);
-        gpu_must(mi_cuda_rope_append(NULL, (MiRopeAppend){ .joined = joined.data, .freqs = upload(freqs, (size_t)half * 4),
-                                                           .positions = upload(positions, sizeof positions), .q = q,
+        void *q = gpu_upload(x, (size_t)(ROWS * q_heads * dim) * 2);
+        gpu_must(mi_cuda_rope_append(NULL, (MiRopeAppend){ .joined = joined.data, .freqs = gpu_upload(freqs, (size_t)half * 4),
+                                                           .positions = gpu_upload(positions, sizeof positions), .q = q,
                                                            .dtype = MI_BF16, .rows = ROWS, .n_heads = q_heads, .n_kv_heads = heads,
                                                            .head_dim = dim, .rotated = dim, .magnitude = 1 }, c.kv), "rope_append");
         gpu_must(cudaDeviceSynchronize(), "rope_append");
         const int            wrong = wrong_heads(&c, 1, v);
-        g_autofree uint8_t  *codes = download(c.kv.k, c.side);
-        g_autofree uint16_t *scales = download(c.kv.scales, c.scales);
+        g_autofree uint8_t  *codes = gpu_download(c.kv.k, c.side);
+        g_autofree uint16_t *scales = gpu_download(c.kv.scales, c.scales);
         for (int s = 0; s < BLOCK * BLOCKS; s++)
             for (int h = 0; h < heads && c.row_of[s] >= 0; h++)
                 for (int d = 0; d < dim; d++) {
@@ -199,7 +183,7 @@ static MiTensor matrix(const float *x, MiDType t, int64_t rows, int64_t n, float
         rounded[i] = gpu_rounded(x[i], t);
         gpu_put(host, i, t, x[i]);
     }
-    return (MiTensor){ upload(host, (size_t)(rows * n) * mi_dtype_size(t)), t, 2, { rows, n }, { n, 1 } };
+    return (MiTensor){ gpu_upload(host, (size_t)(rows * n) * mi_dtype_size(t)), t, 2, { rows, n }, { n, 1 } };
 }
 
 /* The nearest numbers of a row by its largest, in place; how many codes on the card are others. */
@@ -245,7 +229,7 @@ static void stored_blocks(int64_t out, int64_t in, float *w, uint8_t **codes, fl
         c[i] = (uint8_t)((code & 0x7f) == 0x7f ? 0x40 : code);
         w[i] = (float)scaled_code(MI_F8, c[i]) * s[i / in / SIDE * across + i % in / SIDE];
     }
-    *codes = upload(c, (size_t)(out * in)), *scales = upload(s, (size_t)(across * down) * 4);
+    *codes = gpu_upload(c, (size_t)(out * in)), *scales = gpu_upload(s, (size_t)(across * down) * 4);
 }
 
 typedef struct {
@@ -262,8 +246,8 @@ static void linear(const Case *k, bool blocks)
     const MiLinear    *vt = gpu_feature("linear_fp8_cuda.so", MI_KIND_LINEAR, blocks ? "fp8_blocks" : "fp8");
     g_autofree float  *x = noise(rows * in, 5), *w = noise(out * in, 6), *bias = noise(out, 7);
     const MiTensor     xd = matrix(x, k->t, rows, in, x);
-    uint8_t           *wc, *xc = upload(x, (size_t)(rows * in));
-    float             *ws, *xs = upload(x, (size_t)rows * 4), *bd = upload(bias, (size_t)out * 4);
+    uint8_t           *wc, *xc = gpu_upload(x, (size_t)(rows * in));
+    float             *ws, *xs = gpu_upload(x, (size_t)rows * 4), *bd = gpu_upload(bias, (size_t)out * 4);
     const size_t       bytes = (size_t)(rows * out) * mi_dtype_size(k->y);
     const MiTensor     y = { gpu_alloc(bytes), k->y, 2, { rows, out }, { out, 1 } };
     const bool         few = rows <= 4 && k->t == MI_BF16, plain = !few && (blocks || out % 16), rounds = !few && !plain;
@@ -274,11 +258,11 @@ static void linear(const Case *k, bool blocks)
         stored_blocks(out, in, w, &wc, &ws);
     } else {
         const MiTensor wd = matrix(w, k->t, out, in, w);
-        wc = upload(w, (size_t)(out * in)), ws = upload(w, (size_t)out * 4);
+        wc = gpu_upload(w, (size_t)(out * in)), ws = gpu_upload(w, (size_t)out * 4);
         gpu_must(mi_cuda_fp8_rows(NULL, wd, wc, ws), "rounding");
         gpu_must(cudaDeviceSynchronize(), "rounding");
-        g_autofree uint8_t *codes = download(wc, (size_t)(out * in));
-        g_autofree float   *scales = download(ws, (size_t)out * 4);
+        g_autofree uint8_t *codes = gpu_download(wc, (size_t)(out * in));
+        g_autofree float   *scales = gpu_download(ws, (size_t)out * 4);
         for (int64_t o = 0; o < out; o++)
             wrong += round_row(w + o * in, in, codes + o * in, scales[o]);
         cudaFree(wd.data);
@@ -288,8 +272,8 @@ static void linear(const Case *k, bool blocks)
     if (rounds) {
         gpu_must(mi_cuda_fp8_rows(NULL, xd, xc, xs), "rounding");
         gpu_must(cudaDeviceSynchronize(), "rounding");
-        g_autofree uint8_t *codes = download(xc, (size_t)(rows * in));
-        g_autofree float   *scales = download(xs, (size_t)rows * 4);
+        g_autofree uint8_t *codes = gpu_download(xc, (size_t)(rows * in));
+        g_autofree float   *scales = gpu_download(xs, (size_t)rows * 4);
         for (int64_t r = 0; r < rows; r++)
             wrong += round_row(x + r * in, in, codes + r * in, scales[r]);
     }
@@ -305,7 +289,7 @@ static void linear(const Case *k, bool blocks)
     MiCall       call = { .shape = { .n_tokens = k->rows, .n_out = k->rows }, .at = &at, .n = 1 };
     gpu_card.dtype = k->t;
     const bool ran = gpu_run(vt->op, &gpu_card, &call, NULL);
-    g_autofree void  *host = download(y.data, bytes);
+    g_autofree void  *host = gpu_download(y.data, bytes);
     g_autofree float *got = g_new(float, rows * out), *want = g_new(float, rows * out);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t o = 0; o < out; o++) {
@@ -344,12 +328,12 @@ static void rows_on_their_way(void)
         g_autofree float *x = noise(rows * of_x, 15 + k), *gain = noise(n, 16), *want = g_new(float, n);
         const MiTensor    xd = matrix(x, MI_BF16, rows, of_x, x);
         uint8_t          *cd = gpu_alloc((size_t)(rows * n));
-        float            *sd = gpu_alloc((size_t)rows * 4), *gd = upload(gain, (size_t)n * 4);
+        float            *sd = gpu_alloc((size_t)rows * 4), *gd = gpu_upload(gain, (size_t)n * 4);
         double            off = 0, norm = 0, most = 0;
         gpu_must(gated ? mi_cuda_fp8_gated_rows(NULL, xd, cd, sd) : mi_cuda_fp8_norm_rows(NULL, xd, gd, 1e-5f, 0.25f, cd, sd, NULL), "rounding");
         gpu_must(cudaDeviceSynchronize(), "rounding");
-        g_autofree uint8_t *codes = download(cd, (size_t)(rows * n));
-        g_autofree float   *scales = download(sd, (size_t)rows * 4);
+        g_autofree uint8_t *codes = gpu_download(cd, (size_t)(rows * n));
+        g_autofree float   *scales = gpu_download(sd, (size_t)rows * 4);
         for (int64_t r = 0; r < rows; r++) {
             const float *row = x + r * of_x;
             double       squares = 0, largest = 0;
@@ -383,12 +367,12 @@ static void stored(void)
     for (int i = 0; i < ROWS_OF; i++)
         ones[i] = 2;
     codes[7 * N + 270] = 0xff, codes[131 * N + 5] = 0x7f, codes[299 * N] = 0x7e;
-    uint8_t *cd = upload(codes, ROWS_OF * N);
-    float   *of_rows = upload(ones, ROWS_OF * 4), *of_blocks = upload(ones, DOWN * ACROSS * 4);
+    uint8_t *cd = gpu_upload(codes, ROWS_OF * N);
+    float   *of_rows = gpu_upload(ones, ROWS_OF * 4), *of_blocks = gpu_upload(ones, DOWN * ACROSS * 4);
     gpu_must(mi_cuda_fp8_check(NULL, cd, ROWS_OF, N, 1, of_rows), "checking");
     gpu_must(mi_cuda_fp8_check(NULL, cd, ROWS_OF, N, MI_FP8_BLOCK, of_blocks), "checking");
     gpu_must(cudaDeviceSynchronize(), "checking");
-    g_autofree float *r = download(of_rows, ROWS_OF * 4), *b = download(of_blocks, DOWN * ACROSS * 4);
+    g_autofree float *r = gpu_download(of_rows, ROWS_OF * 4), *b = gpu_download(of_blocks, DOWN * ACROSS * 4);
     for (int i = 0; i < ROWS_OF; i++)
         wrong += i == 7 || i == 131 ? !isnan(r[i]) : r[i] != 2;
     for (int i = 0; i < DOWN * ACROSS; i++)
@@ -404,8 +388,8 @@ static void stored(void)
     const MiTensor xd = matrix(x, MI_BF16, ROWS_OF, N, x);
     gpu_must(mi_cuda_fp8_measure(NULL, xd, of_rows), "measuring"), gpu_must(mi_cuda_fp8_even(NULL, of_rows, ROWS_OF), "measuring");
     gpu_must(mi_cuda_fp8_rows_by(NULL, xd, cd, of_rows), "rounding"), gpu_must(cudaDeviceSynchronize(), "rounding");
-    g_autofree float   *s = download(of_rows, ROWS_OF * 4);
-    g_autofree uint8_t *c = download(cd, ROWS_OF * N);
+    g_autofree float   *s = gpu_download(of_rows, ROWS_OF * 4);
+    g_autofree uint8_t *c = gpu_download(cd, ROWS_OF * N);
     wrong = 0;
     for (int i = 0; i < ROWS_OF * N; i++)
         wrong += s[i / N] != largest / 448 || scaled_code(MI_F8, c[i]) != scaled_nearest(MI_F8, (double)(x[i] * (1 / s[i / N])));

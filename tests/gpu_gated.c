@@ -12,13 +12,6 @@ static MiTensor matrix(void *data, MiDType t, int64_t rows, int64_t n, int64_t s
     return (MiTensor){ data, t, 2, { rows, n }, { stride, 1 } };
 }
 
-static void *download(const void *from, size_t bytes)
-{
-    void *h = g_malloc(bytes);
-    gpu_must(cudaMemcpy(h, from, bytes, cudaMemcpyDeviceToHost), "copying back");
-    return h;
-}
-
 /* [rows][n] of t and a row more, no number where nothing is to be read. */
 static uint16_t *numbers(int64_t rows, int64_t n, int64_t stride, MiDType t, float range, uint64_t *seed)
 {
@@ -67,7 +60,7 @@ static float *sums_of(const Case *c, const uint16_t *x, const uint16_t *w, const
     gpu_must((cudaError_t)mi_cuda_gemm_new(&g, out, c->hidden, xs, out, c->t, MI_F32), "preparing");
     gpu_must((cudaError_t)mi_cuda_gemm(g, gpu_card.stream, xc, wc, NULL, y, c->rows, work), "product");
     gpu_wait("product");
-    float *sums = download(y, (size_t)(c->rows * out) * 4);
+    float *sums = gpu_download(y, (size_t)(c->rows * out) * 4);
     for (int i = 0; i < 300; i++) {
         const int64_t r = i == 0 ? c->rows - 1 : i * 7919 % c->rows, o = i == 0 ? out - 1 : i * 104729ll % out;
         most = fmax(most, fabs(sums[r * out + o] - dot(x + r * xs, w + o * c->hidden, c->hidden, c->t)));
@@ -96,7 +89,7 @@ static void product(const Case *c)
                                             wc + (size_t)(c->ff * c->hidden) * 2, matrix(y[i], c->t, c->rows, c->ff, ys)), "gated");
     gpu_wait("gated");
     g_autofree float    *sums = sums_of(c, x, w, xc, wc);
-    g_autofree uint16_t *got = download(y[0], (size_t)n * 2), *again = download(y[1], (size_t)n * 2);
+    g_autofree uint16_t *got = gpu_download(y[0], (size_t)n * 2), *again = gpu_download(y[1], (size_t)n * 2);
     for (int64_t i = 0; i < n; i++) {
         const int64_t r = i / ys, o = i % ys;
         if (r == c->rows || o >= c->ff) {
@@ -159,7 +152,7 @@ static void overlapping(void)
                     gpu_wait("one");
             }
         gpu_wait("all");
-        g_autofree char *got = download(end, bytes / 2 * (size_t)turns);
+        g_autofree char *got = gpu_download(end, bytes / 2 * (size_t)turns);
         for (int i = 0; i < turns && !waits; i++)
             wrong += memcmp(got + bytes / 2 * (size_t)i, want + bytes / 2 * (size_t)i, bytes / 2) != 0;
         if (waits)
@@ -217,9 +210,9 @@ static void scaled_product(int rows, int hidden, int ff, MiDType t)
         gpu_must((cudaError_t)mi_cuda_fp8_rows(gpu_card.stream, matrix(y, t, rows, ff, ff), codes + n, scales + rows), "rounding");
     }
     gpu_wait("gated");
-    g_autofree uint16_t *got = download(y, n * 2);
-    g_autofree float    *most = download(largest, (size_t)rows * 4), *found = download(scales, (size_t)rows * 8);
-    g_autofree uint8_t  *c = download(codes, 2 * n);
+    g_autofree uint16_t *got = gpu_download(y, n * 2);
+    g_autofree float    *most = gpu_download(largest, (size_t)rows * 4), *found = gpu_download(scales, (size_t)rows * 8);
+    g_autofree uint8_t  *c = gpu_download(codes, 2 * n);
     for (int i = 0; i < 3000; i++) {
         const int64_t r = i == 0 ? rows - 1 : i * 7919ll % rows, o = i == 0 ? ff - 1 : i * 104729ll % ff;
         double        g = 0, u = 0;
@@ -344,7 +337,7 @@ static void heads(const Heads *h)
     gpu_must((cudaError_t)mi_cuda_rope_append(gpu_card.stream, eights.a, eights.kv), "turning");
     gpu_must((cudaError_t)mi_cuda_rope_append(gpu_card.stream, ones.a, ones.kv), "turning");
     gpu_wait("turning");
-    g_autofree uint16_t *q = download(eights.a.q, eights.q), *q1 = download(ones.a.q, ones.q);
+    g_autofree uint16_t *q = gpu_download(eights.a.q, eights.q), *q1 = gpu_download(ones.a.q, ones.q);
     for (int64_t i = 0; i < (int64_t)eights.q / 2; i++) {
         const int    d = (int)(i % h->dim), head = (int)(i / h->dim % h->n_heads), row = (int)(i / h->dim / h->n_heads);
         const double want = turned(h, joined, constants, places, row, head, d);
@@ -352,8 +345,8 @@ static void heads(const Heads *h)
         wrong += !(fabs(gpu_get(q, i, h->t) - want) <= fabs(want) * (h->t == MI_F16 ? 0x1p-10 : 0x1p-8) + 1e-4);
     }
     for (int side = 0; side < 2; side++) {
-        g_autofree uint16_t *c = download(side ? eights.kv.v : eights.kv.k, eights.side);
-        g_autofree uint16_t *c1 = download(side ? ones.kv.v : ones.kv.k, ones.side);
+        g_autofree uint16_t *c = gpu_download(side ? eights.kv.v : eights.kv.k, eights.side);
+        g_autofree uint16_t *c1 = gpu_download(side ? ones.kv.v : ones.kv.k, ones.side);
         for (int slot = 0; slot < blocks * BLOCK; slot++)
             for (int k = 0; k < h->n_kv_heads; k++)
                 for (int d = 0; d < h->dim + 8; d++) {

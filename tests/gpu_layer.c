@@ -591,7 +591,7 @@ int main(int argc, char **argv)
     const char      *timed = getenv("MI_BENCH");
     int              n = 0;
 
-    quick = quick_wanted();
+    quick = gpu_quick();
     if (cudaGetDeviceCount(&n) || !n) {
         printf("1..0 # SKIP no CUDA device\n");
         return 0;

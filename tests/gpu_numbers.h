@@ -2,6 +2,8 @@
 #ifndef TESTS_GPU_NUMBERS_H
 #define TESTS_GPU_NUMBERS_H
 
+#include "gpu_quick.h"
+
 #include <cuda_runtime_api.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -10,14 +12,7 @@
 #include <string.h>
 
 static int passed, failed;
-static int quick; /* as quick_wanted() */
-
-/* MI_QUICK=1: a few cases of each kind, for compute-sanitizer's memcheck; 2: fewer still where there are many, for its racecheck. */
-static int quick_wanted(void)
-{
-    const char *text = getenv("MI_QUICK");
-    return !text ? 0 : atoi(text) > 1 ? 2 : 1;
-}
+static int quick; /* as gpu_quick() */
 
 static void check(bool ok, const char *what, double error)
 {

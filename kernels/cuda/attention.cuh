@@ -76,19 +76,6 @@ template <int N> __device__ __forceinline__ void copies_wait()
 
 /* ---- fragments ------------------------------------------------------------------- */
 
-template <typename T> __device__ __forceinline__ unsigned pack(float low, float high);
-template <> __device__ __forceinline__ unsigned           pack<bf16>(float low, float high)
-{
-    unsigned u;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(high), "f"(low));
-    return u;
-}
-template <> __device__ __forceinline__ unsigned pack<__half>(float low, float high)
-{
-    unsigned u;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(high), "f"(low));
-    return u;
-}
 
 __device__ __forceinline__ void load_matrices(unsigned (&x)[4], unsigned at)
 {

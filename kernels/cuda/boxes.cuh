@@ -56,6 +56,12 @@ __device__ __forceinline__ void load_box(unsigned to, const CUtensorMap *map, in
                  "l"(map), "r"(column), "r"(row), "r"(bar)
                  : "memory");
 }
+__device__ __forceinline__ void load_box(unsigned to, const CUtensorMap *map, int column, int row, unsigned bar, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, "
+                 "%3}], [%4], %5;" ::"r"(to), "l"(map), "r"(column), "r"(row), "r"(bar), "l"(policy)
+                 : "memory");
+}
 /* To the same place in those blocks of the cluster, a bit each, and to their barriers there. */
 __device__ __forceinline__ void load_box_for(unsigned short blocks, unsigned to, const CUtensorMap *map, int column, int row,
                                              unsigned bar)

@@ -105,17 +105,6 @@ __device__ __forceinline__ float silu(float v)
     return v * part;
 }
 
-__device__ __forceinline__ unsigned pack(float low, float high, bf16)
-{
-    const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-    return *(const unsigned *)&v;
-}
-__device__ __forceinline__ unsigned pack(float low, float high, __half)
-{
-    const __half2 v = __floats2half2_rn(low, high);
-    return *(const unsigned *)&v;
-}
-
 /* M: what is multiplied; T: of y. */
 template <typename M, typename T> struct Consumer {
     static constexpr bool SCALED_SUMS = SCALED<M>;
@@ -193,7 +182,7 @@ template <typename M, typename T> struct Consumer {
                 const float y[2] = {silu(g[0]) * u[0], silu(g[1]) * u[1]};
                 if (SCALED_SUMS)
                     largest[k % 2] = fmaxf(largest[k % 2], fmaxf(fabsf(y[0]), fabsf(y[1])));
-                v[k] = pack(y[0], y[1], T());
+                v[k] = pack<T>(y[0], y[1]);
             }
             asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
                              to + j / 4 * (EACH * ROW) + ((j % 4 * 2 + lane / 16) ^ lane % 8) * 16),

@@ -79,12 +79,7 @@ __device__ __forceinline__ void clusters_meet()
 }
 
 using mi_boxes::load_box;
-__device__ __forceinline__ void load_box(unsigned to, const CUtensorMap *map, int column, int row, unsigned bar, uint64_t policy)
-{
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, "
-                 "%3}], [%4], %5;" ::"r"(to), "l"(map), "r"(column), "r"(row), "r"(bar), "l"(policy)
-                 : "memory");
-}
+
 /* To a block of the cluster: four numbers, or a piece of shared memory. */
 __device__ __forceinline__ void send_to(unsigned to, float x, float y, float z, float w, unsigned bar)
 {
