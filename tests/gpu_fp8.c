@@ -173,6 +173,53 @@ static void turns(void)
     }
 }
 
+/* By accesses of eight elements, and, where rows do not begin at 16 bytes, one by one: the same bits. */
+static void two_ways(void)
+{
+    static const struct { int q_heads, heads, dim, rotated; bool bias; MiDType from; } shapes[] = {
+        { 14, 2, 64, 64, true, MI_BF16 }, { 28, 4, 128, 128, true, MI_F16 }, { 4, 4, 128, 32, false, MI_BF16 }, { 3, 1, 256, 128, true, MI_BF16 },
+        { 5, 3, 16, 16, false, MI_F16 },  { 2, 1, 512, 512, true, MI_BF16 },
+    };
+
+    for (size_t i = 0; i < 2 * G_N_ELEMENTS(shapes); i++) {
+        const int         q_heads = shapes[i / 2].q_heads, heads = shapes[i / 2].heads, dim = shapes[i / 2].dim, all = q_heads + 2 * heads;
+        const MiDType     from = shapes[i / 2].from, t = i % 2 ? MI_I8 : MI_F8;
+        const size_t      joined = (size_t)(ROWS * all * dim) * 2, of_q = (size_t)(ROWS * q_heads * dim) * 2;
+        g_autofree float *x = noise((int64_t)ROWS * all * dim, 5), *numbers = noise((all + 1) * dim, 6);
+        float            *constants = gpu_upload(numbers, (size_t)((all + 1) * dim) * 4), *bias = constants + dim;
+        const MiTensor    xd = rows_of(x, from, all, dim, x);
+        char             *aside = gpu_alloc(joined + 8), *q[2] = { gpu_alloc(of_q), gpu_alloc(of_q) };
+        int32_t           positions[ROWS];
+        Cache             c[2];
+
+        for (int r = 0; r < ROWS; r++)
+            positions[r] = r * 3;
+        int32_t *at = gpu_upload(positions, sizeof positions);
+        gpu_must(cudaMemcpy(aside + 8, xd.data, joined, cudaMemcpyDeviceToDevice), "copying");
+        for (int way = 0; way < 2; way++) {
+            MiRopeAppend a = { .joined = way ? aside + 8 : (char *)xd.data, .freqs = constants, .positions = at, .q = q[way], .dtype = from, .rows = ROWS,
+                               .n_heads = q_heads, .n_kv_heads = heads, .head_dim = dim, .rotated = shapes[i / 2].rotated, .magnitude = 1.25f };
+            if (shapes[i / 2].bias)
+                a.bias[0] = bias, a.bias[1] = bias + q_heads * dim, a.bias[2] = a.bias[1] + heads * dim;
+            cache_make(&c[way], t, heads, dim);
+            gpu_must(mi_cuda_rope_append(NULL, a, c[way].kv), "rope_append");
+        }
+        gpu_must(cudaDeviceSynchronize(), "rope_append");
+        const void *pairs[][2] = { { q[0], q[1] }, { c[0].kv.k, c[1].kv.k }, { c[0].kv.v, c[1].kv.v }, { c[0].kv.scales, c[1].kv.scales } };
+        const size_t bytes[] = { of_q, c[0].side, c[0].side, c[0].scales };
+        int          differ = 0;
+        for (int k = 0; k < 4; k++) {
+            g_autofree uint8_t *one = gpu_download(pairs[k][0], bytes[k]), *other = gpu_download(pairs[k][1], bytes[k]);
+            for (size_t n = 0; n < bytes[k]; n++)
+                differ += one[n] != other[n];
+        }
+        gpu_check(differ == 0, "rope_append in two ways, %s, %d + 2 * %d heads of %d, %d turn%s: %d bytes differ", t == MI_F8 ? "fp8" : "int8", q_heads, heads, dim,
+                  shapes[i / 2].rotated, shapes[i / 2].bias ? ", bias" : "", differ);
+        cudaFree(constants), cudaFree(at), cudaFree(xd.data), cudaFree(aside), cudaFree(q[0]), cudaFree(q[1]);
+        cache_free(&c[0]), cache_free(&c[1]);
+    }
+}
+
 /* ---- linears ----------------------------------------------------------------------------------- */
 
 static MiTensor matrix(const float *x, MiDType t, int64_t rows, int64_t n, float *rounded)
@@ -452,6 +499,7 @@ int main(void)
         return 0;
     appends();
     turns();
+    two_ways();
     gpu_open();
     stored();
     rows_on_their_way();

@@ -61,6 +61,19 @@ __device__ __forceinline__ void load_fours(const float *from, int n, float4 (&fo
     }
 }
 
+/* Of a block's threads. block_max() takes any number of them, and a step 0.9 us more. */
+__device__ __forceinline__ float largest_of_all(float max, float (&of_warp)[ALL_WARPS])
+{
+    max = warp_max(max);
+    if (threadIdx.x % 32 == 0)
+        of_warp[threadIdx.x / 32] = max;
+    __syncthreads();
+#pragma unroll
+    for (int w = 0; w < ALL_WARPS; w++)
+        max = fmaxf(max, of_warp[w]);
+    return max;
+}
+
 /* ---- what pieces weigh ------------------------------------------------------------------ */
 
 /* temperatures: NULL: 1. */
@@ -82,13 +95,7 @@ __global__ void __launch_bounds__(ALL_THREADS) weigh_pieces(const Link l, const 
 #pragma unroll
     for (int k = 0; k < FOURS; k++)
         max = fmaxf(max, fmaxf(fmaxf(x[k].x, x[k].y), fmaxf(x[k].z, x[k].w)));
-    max = warp_max(max);
-    if (threadIdx.x % 32 == 0)
-        largest[warp] = max;
-    __syncthreads();
-#pragma unroll
-    for (int w = 0; w < ALL_WARPS; w++)
-        max = fmaxf(max, largest[w]);
+    max = largest_of_all(max, largest);
     const Weight weight(t, max);
 #pragma unroll
     for (int k = 0; k < FOURS; k++)
@@ -197,10 +204,10 @@ __global__ void __launch_bounds__(ALL_THREADS) draw_piece(const Link l, const fl
                                                           const Piece *all, int n_pieces)
 {
     __shared__ AllShared s;
-    const int            row = blockIdx.x, slot = l.slots[row], warp = (int)threadIdx.x / 32;
+    const int            row = blockIdx.y, slot = l.slots[row], warp = (int)threadIdx.x / 32;
     const Piece         *pieces = all + (int64_t)row * n_pieces;
     const float          t = temperatures ? temperatures[row] : 1;
-    const double         uniform = uniform_of(seeds[row], (uint32_t)l.positions[l.out_rows[row]] + 1);
+    const double         uniform = uniform_of(seeds[row], drawn_position(l));
     float                max = -INFINITY;
 
     let_successor_start();
@@ -209,13 +216,7 @@ __global__ void __launch_bounds__(ALL_THREADS) draw_piece(const Link l, const fl
         return;
     for (int i = threadIdx.x; i < n_pieces; i += ALL_THREADS)
         max = fmaxf(max, __ldcg(&pieces[i].max));
-    max = warp_max(max);
-    if (threadIdx.x % 32 == 0)
-        s.largest[warp] = max;
-    __syncthreads();
-#pragma unroll
-    for (int w = 0; w < ALL_WARPS; w++)
-        max = fmaxf(max, s.largest[w]);
+    max = largest_of_all(max, s.largest);
     /* As the link has it: at 0, or so near that a quotient leaves the range of floats, only the likeliest stays. */
     const bool   likeliest = t != 1 && (!(t > 0) || !isfinite(max / t));
     const Weight weight(t, max);
@@ -253,10 +254,8 @@ __global__ void __launch_bounds__(ALL_THREADS) draw_piece(const Link l, const fl
         __syncthreads();
         token = first + (likeliest ? lowest_of(s, max) : drawn_of(s, Weight(t, of), of, at));
     }
-    if (threadIdx.x == 0) {
-        ((int32_t *)l.out)[(int64_t)row * l.out_stride] = token;
-        l.drawn[slot] = token;
-    }
+    if (threadIdx.x == 0)
+        put_token(l, slot, token);
 }
 
 int pieces_of(int vocab) { return (vocab + PIECE - 1) / PIECE; }
@@ -280,6 +279,6 @@ int mi_cuda_draw_all(const MiCudaLink *link, const float *temperature, const uin
         return cudaErrorNotSupported;
     const int e = mi_launch(weigh_pieces, dim3((unsigned)n, rows), dim3(ALL_THREADS), 0, link->stream, l, temperature,
                             (Piece *)link->workspace);
-    return e ? e : mi_launch(draw_piece, dim3(rows), dim3(ALL_THREADS), 0, link->stream, l, temperature, seed,
+    return e ? e : mi_launch(draw_piece, dim3(1, rows), dim3(ALL_THREADS), 0, link->stream, l, temperature, seed,
                              (const Piece *)link->workspace, n);
 }

@@ -89,6 +89,7 @@ template <typename T> static __global__ void __launch_bounds__(TURN_THREADS) rop
     __shared__ float2 turn[MAX_TURNED / 2];
     const int         row = blockIdx.x, dim = a.head_dim, half = dim / 2, n_heads = a.n_heads + 2 * a.n_kv_heads, slot = kv.slots[row];
 
+    let_successor_start();
     look_up_angles(a, row, turn);
     wait_for_predecessor();
 
@@ -129,9 +130,32 @@ template <typename T> __device__ __forceinline__ void store_eight(T *y, const fl
     *(Eight<T> *)y = v;
 }
 
-/* The same bits by 16-byte accesses, for what in_eights() says: a thread has eight elements and the eight that turn with them, or,
- * of those that do not turn, sixteen in a row.  TURN_ROWS rows a block. */
-template <typename T>
+/* A piece of a head of keys or values as codes, side: 0 or 1; the head's pieces are neighbouring lanes.  at: of the head in the cache. */
+__device__ __forceinline__ void store_codes(const MiKvView &kv, int side, int64_t at, int pieces, int first, int second, const float (&u)[8],
+                                            const float (&v)[8])
+{
+    const int      lane = threadIdx.x % 32;
+    const unsigned head = (unsigned)((1ull << pieces) - 1) << (lane & -pieces);
+    const bool     f8 = kv.dtype == MI_F8;
+    uint8_t       *to = (uint8_t *)(side ? kv.v : kv.k) + at;
+    float          largest = 0;
+
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+        largest = larger_of(larger_of(largest, fabsf(u[k])), fabsf(v[k]));
+    for (int o = 1; o < pieces; o *= 2)
+        largest = larger_of(largest, __shfl_xor_sync(head, largest, o));
+    const unsigned short scale = scale_of(largest, f8 ? 448 : 127);
+    const float          by = __fdiv_rn(1, __uint_as_float((unsigned)scale << 16));
+    *(uint2 *)(to + first) = eight_codes(u, by, f8);
+    *(uint2 *)(to + second) = eight_codes(v, by, f8);
+    if (lane % pieces == 0)
+        ((unsigned short *)kv.scales)[(at >> (__ffs(kv.head_dim) - 1)) * 2 + side] = scale;
+}
+
+/* The same bits by accesses of eight elements, for what in_eights() says: a thread has eight and the eight that turn with them, or,
+ * of those that do not turn, sixteen in a row.  TURN_ROWS rows a block.  CODES: a cache with scales. */
+template <typename T, bool CODES>
 static __global__ void __launch_bounds__(TURN_THREADS) rope_append_eights(const __grid_constant__ MiRopeAppend a,
                                                                           const __grid_constant__ MiKvView kv)
 {
@@ -141,6 +165,7 @@ static __global__ void __launch_bounds__(TURN_THREADS) rope_append_eights(const 
     const bool        there = row < a.rows;
     const int         slot = there ? kv.slots[row] : -1;
 
+    let_successor_start();
     for (int i = thread; i < a.rotated / 2 && there; i += ROW_THREADS)
         turn[mine][i % 8 * turning + i / 8] = angle(a, row, i);
     __syncthreads();
@@ -152,13 +177,8 @@ static __global__ void __launch_bounds__(TURN_THREADS) rope_append_eights(const 
         const Head   head(a, h);
         const int    first = piece < turning ? piece * 8 : piece * 16, second = first + (piece < turning ? a.rotated / 2 : 8);
         const float *bias = a.bias[head.part] ? a.bias[head.part] + head.h * dim : nullptr;
-        T           *to;
         float        u[8], v[8];
-        if (head.part == 0)
-            to = (T *)a.q + ((int64_t)row * a.n_heads + head.h) * dim;
-        else if (slot >= 0)
-            to = (T *)(head.part == 1 ? kv.k : kv.v) + offset_of(kv, slot, head.h);
-        else
+        if (head.part && slot < 0)
             continue;
         load_eight(x + h * dim + first, bias ? bias + first : nullptr, u);
         load_eight(x + h * dim + second, bias ? bias + second : nullptr, v);
@@ -167,19 +187,34 @@ static __global__ void __launch_bounds__(TURN_THREADS) rope_append_eights(const 
             for (int k = 0; k < 8; k++)
                 turn_pair(u[k], v[k], turn[mine][k * turning + piece]);
         }
-        store_eight(to + first, u);
-        store_eight(to + second, v);
+        const int64_t at = head.part ? offset_of(kv, slot, head.h) : ((int64_t)row * a.n_heads + head.h) * dim;
+        if (CODES && head.part) {
+            if (head.part == 1) {
+                const float       *shift = mi_kv_shift(&kv) + head.h * dim;
+                const Eight<float> by = *(const Eight<float> *)(shift + first), further = *(const Eight<float> *)(shift + second);
+#pragma unroll
+                for (int k = 0; k < 8; k++)
+                    u[k] -= by.at[k], v[k] -= further.at[k];
+            }
+            store_codes(kv, head.part - 1, at, pieces, first, second, u, v);
+        } else {
+            T *to = (T *)(head.part == 0 ? a.q : head.part == 1 ? kv.k : kv.v) + at;
+            store_eight(to + first, u);
+            store_eight(to + second, v);
+        }
     }
 }
 
-/* Heads, and their halves that turn, are of whole eights, and so is all that lies before them. */
+/* Heads, and their halves that turn, are of whole eights, and so is all that lies before them.  Of a cache with scales a head's threads
+ * are within a warp, too. */
 static bool in_eights(const MiRopeAppend &a, const MiKvView &kv)
 {
-    uintptr_t at = (uintptr_t)a.joined | (uintptr_t)a.q | (uintptr_t)kv.k | (uintptr_t)kv.v;
+    uintptr_t at = (uintptr_t)a.joined | (uintptr_t)a.q | (uintptr_t)kv.k | (uintptr_t)kv.v | (uintptr_t)kv.scales;
 
     for (const float *bias : a.bias)
         at |= (uintptr_t)bias;
-    return !a.interleaved && kv.dtype == a.dtype && a.head_dim % 16 == 0 && a.rotated % 16 == 0 && at % 16 == 0 &&
+    const bool codes = mi_dtype_scaled(kv.dtype) && !(a.head_dim & (a.head_dim - 1));
+    return !a.interleaved && (kv.dtype == a.dtype || codes) && a.head_dim % 16 == 0 && a.rotated % 16 == 0 && at % 16 == 0 &&
            (kv.stride_block | kv.stride_token | kv.stride_head) % 8 == 0;
 }
 
@@ -193,6 +228,7 @@ static __global__ void __launch_bounds__(TURN_THREADS) rope_append_scaled(const 
     const int         lane = threadIdx.x % 32;
     const bool        f8 = kv.dtype == MI_F8;
 
+    let_successor_start();
     look_up_angles(a, row, turn);
     wait_for_predecessor();
 
@@ -239,7 +275,8 @@ template <typename T> static int append(void *stream, const MiRopeAppend &a, con
     const dim3 rows(a.rows), block(TURN_THREADS);
 
     if (in_eights(a, kv))
-        return mi_launch(rope_append_eights<T>, dim3((a.rows + TURN_ROWS - 1) / TURN_ROWS), block, 0, stream, a, kv);
+        return mi_launch(mi_dtype_scaled(kv.dtype) ? rope_append_eights<T, true> : rope_append_eights<T, false>,
+                         dim3((a.rows + TURN_ROWS - 1) / TURN_ROWS), block, 0, stream, a, kv);
     if (!mi_dtype_scaled(kv.dtype))
         return mi_launch(rope_append<T>, rows, block, 0, stream, a, kv);
     return a.head_dim <= 64    ? mi_launch(rope_append_scaled<T, 1>, rows, block, 0, stream, a, kv)
