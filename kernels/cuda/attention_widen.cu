@@ -10,7 +10,6 @@ namespace
 {
 
 constexpr int WIDEN_THREADS = 256, EACH = 16; /* EACH: elements a thread takes at once */
-constexpr int BLOCKS = 512; /* at most: each finds all places anew */
 
 /* Where the sequences go, for the whole block. */
 struct Places {
@@ -25,15 +24,15 @@ __device__ __forceinline__ Keys all_keys(const MiCudaAttention &a, int few, int 
     return Keys{first, prompt ? max(s.len, first) : first};
 }
 
-/* By a whole warp, of sequences whose first key and one past whose last lie in begins and moved: how many there is no room for. */
-__device__ __forceinline__ int find_places(int n, int room, const Places &p)
+/* By a whole warp: how many sequences there is no room for. */
+__device__ __forceinline__ int find_places(const MiCudaAttention &a, int few, int room, const Places &p)
 {
-    const int lane = threadIdx.x % 32;
+    const int n = a.batch.shape.n_seqs, group = group_of(a), lane = threadIdx.x % 32;
     int       total = 0, end = 0, left = 0; /* end: of those that fit */
 
     for (int base = 0; base < n; base += 32) {
         const int  seq = base + lane;
-        const Keys keys = seq < n ? Keys{p.begins[seq], p.moved[seq]} : Keys{0, 0};
+        const Keys keys = seq < n ? all_keys(a, few, group, seq) : Keys{0, 0};
         const int  len = keys.end - keys.first;
         int        up = len;
 #pragma unroll
@@ -94,13 +93,8 @@ __global__ void __launch_bounds__(WIDEN_THREADS) widen(const __grid_constant__ M
     const Places          p = {shared, shared + n + 1};
 
     let_successor_start();
-    for (int seq = threadIdx.x; seq < n; seq += WIDEN_THREADS) { /* all at once: each is far away */
-        const Keys keys = all_keys(a, few, group_of(a), seq);
-        p.begins[seq] = keys.first, p.moved[seq] = keys.end;
-    }
-    __syncthreads();
     if (threadIdx.x < 32) {
-        const int left = find_places(n, w.positions, p);
+        const int left = find_places(a, few, w.positions, p);
         wait_for_predecessor();
         if (threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0)
             w.moved[n] = left;
@@ -124,8 +118,8 @@ template <typename T> int launch(void *stream, const MiCudaAttention *a, int few
 {
     const MiShape s = a->batch.shape;
     const int64_t all = (int64_t)s.n_seqs * s.max_kv, most = (all < w->positions ? all : w->positions) * (a->kv.head_dim / EACH);
-    const int64_t sides = 2 * a->kv.n_kv_heads, blocks = (most + WIDEN_THREADS - 1) / WIDEN_THREADS, many = BLOCKS / sides + 1;
-    const dim3    grid((unsigned)(blocks < many ? blocks : many), (unsigned)sides);
+    const int64_t blocks = (most + WIDEN_THREADS - 1) / WIDEN_THREADS;
+    const dim3    grid((unsigned)(blocks < 512 ? blocks : 512), 2 * (unsigned)a->kv.n_kv_heads);
     const size_t  bytes = (2 * (size_t)s.n_seqs + 1) * sizeof(int);
 
     return a->kv.dtype == MI_F8 ? mi_launch(widen<T, F8>, grid, WIDEN_THREADS, bytes, stream, *a, few, *w)
