@@ -76,7 +76,6 @@ template <int N> __device__ __forceinline__ void copies_wait()
 
 /* ---- fragments ------------------------------------------------------------------- */
 
-
 __device__ __forceinline__ void load_matrices(unsigned (&x)[4], unsigned at)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

@@ -10,19 +10,15 @@ namespace
 
 constexpr int LARGEST = 448, THREADS = 256;
 
-__device__ __forceinline__ float larger(float a, float b) { return b > a || isnan(b) ? b : a; } /* no number stays none */
-
 __device__ __forceinline__ float largest_of_block(float v, float *shared)
 {
-#pragma unroll
-    for (int o = 16; o; o >>= 1)
-        v = larger(v, __shfl_xor_sync(~0u, v, o));
+    v = largest_of_warp(v);
     if (threadIdx.x % 32 == 0)
         shared[threadIdx.x / 32] = v;
     __syncthreads();
     v = shared[0];
     for (int i = 1; i < (int)blockDim.x / 32; i++)
-        v = larger(v, shared[i]);
+        v = larger_of(v, shared[i]);
     return v;
 }
 
@@ -98,7 +94,7 @@ template <typename T, int OF> struct Row {
         scale(at, of);
 #pragma unroll
         for (int k = 0; k < 8; k++)
-            most = larger(most, fabsf(of[k]));
+            most = larger_of(most, fabsf(of[k]));
     }
 };
 
@@ -132,9 +128,7 @@ __global__ void __launch_bounds__(ROW_WARPS * 32, EIGHTS > 8 ? 2 : 4) short_rows
         if ((i * 32 + lane) * 8 < a.n)
             r.look(x[i], (i * 32 + lane) * 8, v, squares, most);
     }
-#pragma unroll
-    for (int o = 16; o; o >>= 1)
-        most = larger(most, __shfl_xor_sync(~0u, most, o));
+    most = largest_of_warp(most);
     const float norm = OF == NORMED ? rsqrtf(warp_sum(squares) / a.n + a.eps) : 1, scale = scale_within(most * norm);
     if (lane == 0)
         scales[row] = scale;
@@ -271,7 +265,7 @@ __global__ void __launch_bounds__(THREADS) even(float *scales, int64_t rows)
     float            most = 0;
 
     for (int64_t i = threadIdx.x; i < rows; i += THREADS)
-        most = larger(most, scales[i]);
+        most = larger_of(most, scales[i]);
     most = largest_of_block(most, shared);
     for (int64_t i = threadIdx.x; i < rows; i += THREADS)
         scales[i] = most < 0x1p-100f ? 1 : most;

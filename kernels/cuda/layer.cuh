@@ -78,7 +78,7 @@ __device__ __forceinline__ void clusters_meet()
     cluster_wait();
 }
 
-using mi_boxes::load_box;
+using mi_boxes::fetch_map, mi_boxes::load_box;
 
 /* To a block of the cluster: four numbers, or a piece of shared memory. */
 __device__ __forceinline__ void send_to(unsigned to, float x, float y, float z, float w, unsigned bar)
@@ -222,7 +222,7 @@ template <Kind KIND, int TOKENS, int N> struct Copier {
     {
         const int ready = min(t.n, a.stages);
 
-        asm volatile("prefetch.tensormap [%0];" ::"l"(&a.x) : "memory");
+        fetch_map(&a.x);
         wait_for_predecessor();
 #pragma unroll 1
         for (int i = 0; i < ready; i++)

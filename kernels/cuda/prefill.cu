@@ -251,10 +251,7 @@ static __global__ void __launch_bounds__(TURN_THREADS) rope_append_scaled(const 
             }
         if (head.part && slot < 0)
             continue;
-#pragma unroll
-        for (int o = 16; o; o >>= 1)
-            largest = larger_of(largest, __shfl_xor_sync(~0u, largest, o));
-        const unsigned short scale = scale_of(largest, f8 ? 448 : 127);
+        const unsigned short scale = scale_of(largest_of_warp(largest), f8 ? 448 : 127);
         const float          by = __fdiv_rn(1, __uint_as_float((unsigned)scale << 16));
 #pragma unroll
         for (int k = 0; k < PAIRS; k++)

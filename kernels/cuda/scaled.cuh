@@ -118,6 +118,13 @@ __device__ __forceinline__ uint2 eight_codes(const float *x, float by, bool f8)
 }
 
 __device__ __forceinline__ float larger_of(float a, float b) { return b > a || isnan(b) ? b : a; } /* no number stays none */
+__device__ __forceinline__ float largest_of_warp(float v)
+{
+#pragma unroll
+    for (int o = 16; o; o >>= 1)
+        v = larger_of(v, __shfl_xor_sync(~0u, v, o));
+    return v;
+}
 
 /* By a whole warp: a head's x(0), ... x(dim - 1) to element offset `at` of keys, side 0, or values.  dim: a multiple
  * of 4. */
@@ -129,10 +136,7 @@ template <typename X> __device__ __forceinline__ void store_scaled(const MiKvVie
 
     for (int d = lane; d < dim; d += 32)
         largest = larger_of(largest, fabsf(x(d)));
-#pragma unroll
-    for (int o = 16; o; o >>= 1)
-        largest = larger_of(largest, __shfl_xor_sync(~0u, largest, o));
-    const unsigned short scale = scale_of(largest, f8 ? 448 : 127);
+    const unsigned short scale = scale_of(largest_of_warp(largest), f8 ? 448 : 127);
     const float          by = __fdiv_rn(1, __uint_as_float((unsigned)scale << 16));
     uint8_t             *to = (uint8_t *)(side ? kv.v : kv.k) + at;
     for (int d = lane * 4; d < dim; d += 128)
