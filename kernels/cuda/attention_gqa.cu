@@ -35,23 +35,6 @@ __device__ __forceinline__ bool tile_at(const MiCudaAttention &a, int index, int
     return false;
 }
 
-/* Eight queries times the scale of scores, as f16, to where a row's 16-byte chunk belongs: of each 16 elements the pairs
- * 0, 2, 4, 6 come first, then 1, 3, 5, 7. */
-template <typename T> __device__ __forceinline__ void store_query(unsigned row_at, int chunk, const T *from, float scale)
-{
-    const uint4 raw = *(const uint4 *)from;
-    const T    *x = (const T *)&raw;
-
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int      pair = chunk % 2 * 4 + i;
-        const unsigned to = row_at + chunk / 2 * 32 + pair % 2 * 16 + pair / 2 * 4;
-        asm volatile("st.shared.u32 [%0], %1;" ::"r"(to),
-                     "r"(pack<__half>(to_float(x[2 * i]) * scale, to_float(x[2 * i + 1]) * scale))
-                     : "memory");
-    }
-}
-
 template <typename T, typename K, int D>
 __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ MiCudaAttention a, int few, const int32_t *moved)
 {
@@ -115,7 +98,7 @@ __global__ void __launch_bounds__(TILE_THREADS) prefill(const __grid_constant__ 
         const int row = i / (D / 8), chunk = i % (D / 8);
         const T  *from = (const T *)a.q.data + row_at(a.q, s, kv_head, group, min(first + row, last)) + chunk * 8;
         if constexpr (SCALED<K>)
-            store_query(q_at + row * Q_PITCH, chunk, from, a.scale);
+            store_query<T>(q_at + row * Q_PITCH + query_at(chunk), *(const uint4 *)from, a.scale);
         else
             copy_16(q_at + row * Q_PITCH + chunk * 16, from, true);
     }

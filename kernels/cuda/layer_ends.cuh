@@ -182,7 +182,6 @@ __device__ __forceinline__ void store_scaled8(const MiKvView &kv, int part, int6
 {
     const bool f8 = kv.dtype == MI_F8;
     float      largest = 0;
-    unsigned   codes[8];
 
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -194,20 +193,17 @@ __device__ __forceinline__ void store_scaled8(const MiKvView &kv, int part, int6
         largest = larger_of(largest, __shfl_xor_sync(~0u, largest, o));
     if (at < 0)
         return;
-    const unsigned short scale = scale_of(largest, f8 ? 448 : 127);
-    const float          by = __fdiv_rn(1, __uint_as_float((unsigned)scale << 16));
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        codes[i] = code_of(d.at[i] * by, f8);
-    uint8_t *to = (uint8_t *)(part == 1 ? kv.k : kv.v) + at + first;
+    const Scale scale = scale_of(largest, f8);
+    uint8_t    *to = (uint8_t *)(part == 1 ? kv.k : kv.v) + at + first;
     if (step == 2) {
-        *(uint2 *)to = {codes[0] | codes[4] << 8 | codes[1] << 16 | codes[5] << 24, codes[2] | codes[6] << 8 | codes[3] << 16 | codes[7] << 24};
+        const float x[8] = {d.at[0], d.at[4], d.at[1], d.at[5], d.at[2], d.at[6], d.at[3], d.at[7]};
+        *(uint2 *)to = eight_codes(x, scale.by, f8);
     } else {
-        *(unsigned *)to = codes[0] | codes[1] << 8 | codes[2] << 16 | codes[3] << 24;
-        *(unsigned *)(to + far) = codes[4] | codes[5] << 8 | codes[6] << 16 | codes[7] << 24;
+        *(unsigned *)to = four_codes(d.at, scale.by, f8);
+        *(unsigned *)(to + far) = four_codes(d.at + 4, scale.by, f8);
     }
     if (threadIdx.x % (DIM / 8) == 0)
-        ((unsigned short *)kv.scales)[at / DIM * 2 + part - 1] = scale;
+        ((unsigned short *)kv.scales)[at / DIM * 2 + part - 1] = scale.bits;
 }
 
 /* Four pairs from the tile's `pair` on; d: the first of each, then the second; at: where the tile goes, below 0: nowhere.

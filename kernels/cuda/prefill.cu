@@ -145,12 +145,11 @@ __device__ __forceinline__ void store_codes(const MiKvView &kv, int side, int64_
         largest = larger_of(larger_of(largest, fabsf(u[k])), fabsf(v[k]));
     for (int o = 1; o < pieces; o *= 2)
         largest = larger_of(largest, __shfl_xor_sync(head, largest, o));
-    const unsigned short scale = scale_of(largest, f8 ? 448 : 127);
-    const float          by = __fdiv_rn(1, __uint_as_float((unsigned)scale << 16));
-    *(uint2 *)(to + first) = eight_codes(u, by, f8);
-    *(uint2 *)(to + second) = eight_codes(v, by, f8);
+    const Scale scale = scale_of(largest, f8);
+    *(uint2 *)(to + first) = eight_codes(u, scale.by, f8);
+    *(uint2 *)(to + second) = eight_codes(v, scale.by, f8);
     if (lane % pieces == 0)
-        ((unsigned short *)kv.scales)[(at >> (__ffs(kv.head_dim) - 1)) * 2 + side] = scale;
+        ((unsigned short *)kv.scales)[(at >> (__ffs(kv.head_dim) - 1)) * 2 + side] = scale.bits;
 }
 
 /* The same bits by accesses of eight elements, for what in_eights() says: a thread has eight and the eight that turn with them, or,
@@ -251,19 +250,18 @@ static __global__ void __launch_bounds__(TURN_THREADS) rope_append_scaled(const 
             }
         if (head.part && slot < 0)
             continue;
-        const unsigned short scale = scale_of(largest_of_warp(largest), f8 ? 448 : 127);
-        const float          by = __fdiv_rn(1, __uint_as_float((unsigned)scale << 16));
+        const Scale scale = scale_of(largest_of_warp(largest), f8);
 #pragma unroll
         for (int k = 0; k < PAIRS; k++)
             if (lane + k * 32 < half && head.part == 0) {
                 q[t[k].first] = from_float<T>(t[k].y);
                 q[t[k].second] = from_float<T>(t[k].z);
             } else if (lane + k * 32 < half) {
-                to[t[k].first] = code_of(t[k].y * by, f8);
-                to[t[k].second] = code_of(t[k].z * by, f8);
+                to[t[k].first] = code_of(t[k].y * scale.by, f8);
+                to[t[k].second] = code_of(t[k].z * scale.by, f8);
             }
         if (lane == 0 && head.part)
-            ((unsigned short *)kv.scales)[at / dim * 2 + head.part - 1] = scale;
+            ((unsigned short *)kv.scales)[at / dim * 2 + head.part - 1] = scale.bits;
     }
 }
 

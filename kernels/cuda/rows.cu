@@ -92,6 +92,7 @@ int mi_cuda_output_rows(void *stream, const int32_t *rows, MiTensor x, MiTensor 
 struct Append {
     const void *from[2]; /* k, v */
     int64_t     row[2], head[2]; /* strides in elements */
+    int64_t     heads[3];        /* of a cache with scales: heads from a block, a position, a head to the next */
     MiKvView    kv;
     unsigned    rows, units; /* units: of a head */
     bool        aligned;
@@ -116,24 +117,52 @@ template <typename T, typename K> __global__ void __launch_bounds__(THREADS) app
     store_eight((K *)(side ? a.kv.v : a.kv.k) + to, converted<K>(load_eight(from, left, a.aligned)), left, a.aligned);
 }
 
-/* The same into a cache with scales: a warp for each head of a row.  blockIdx.y: k or v */
-template <typename T> __global__ void __launch_bounds__(THREADS) append_scaled(const Append a)
+/* The same into a cache with scales: a warp for each head of a row, four elements a lane, ROUNDS times.  All but the elements is
+ * looked up before the wait.  blockIdx.y: k or v */
+template <typename T, int ROUNDS> __global__ void __launch_bounds__(THREADS) append_scaled(const Append a)
 {
-    const int      side = (int)blockIdx.y;
+    constexpr int  EACH = 4;
+    const int      side = (int)blockIdx.y, lane = threadIdx.x % 32, dim = a.kv.head_dim;
     const unsigned item = blockIdx.x * (THREADS / 32) + threadIdx.x / 32, row = item / (unsigned)a.kv.n_kv_heads,
                    head = item - row * (unsigned)a.kv.n_kv_heads;
-    const int32_t slot = row < a.rows ? a.kv.slots[row] : -1;
+    const int32_t  slot = row < a.rows ? a.kv.slots[row] : -1;
+    const bool     f8 = a.kv.dtype == MI_F8;
+    float          x[ROUNDS][EACH] = {}, largest = 0; /* x: first what keys are less by */
 
     let_successor_start();
+    const unsigned block = (unsigned)max(slot, 0) / (unsigned)a.kv.block_size;
+    const int64_t  at_head = block * a.heads[0] + ((unsigned)slot - block * a.kv.block_size) * a.heads[1] + head * a.heads[2];
+    uint8_t       *to = (uint8_t *)(side ? a.kv.v : a.kv.k) + at_head * dim;
+    const T       *from = (const T *)a.from[side] + row * a.row[side] + head * a.head[side];
+    const float   *shift = mi_kv_shift(&a.kv) + head * (unsigned)dim;
+#pragma unroll
+    for (int r = 0; r < ROUNDS; r++)
+#pragma unroll
+        for (int k = 0; k < EACH; k++) {
+            const int at = (r * 32 + lane) * EACH + k;
+            x[r][k] = side == 0 && at < dim ? shift[at] : 0;
+        }
     wait_for_predecessor();
     if (slot < 0)
         return;
-    const int64_t to = slot / a.kv.block_size * a.kv.stride_block + slot % a.kv.block_size * a.kv.stride_token +
-                       head * a.kv.stride_head;
-    const T *from = (const T *)a.from[side] + row * a.row[side] + head * a.head[side];
-    const float *shift = mi_kv_shift(&a.kv) + head * (unsigned)a.kv.head_dim;
-    store_scaled(a.kv, side, to, a.kv.head_dim, [&](int d) { return to_float(from[d]) - (side ? 0 : shift[d]); });
+#pragma unroll
+    for (int r = 0; r < ROUNDS; r++)
+#pragma unroll
+        for (int k = 0; k < EACH; k++) {
+            const int at = (r * 32 + lane) * EACH + k;
+            x[r][k] = at < dim ? to_float(from[at]) - x[r][k] : 0;
+            largest = larger_of(largest, fabsf(x[r][k]));
+        }
+    const Scale scale = scale_of(largest_of_warp(largest), f8);
+#pragma unroll
+    for (int r = 0; r < ROUNDS; r++)
+        if ((r * 32 + lane) * EACH < dim)
+            *(unsigned *)(to + (r * 32 + lane) * EACH) = four_codes(x[r], scale.by, f8);
+    if (lane == 0)
+        ((unsigned short *)a.kv.scales)[at_head * 2 + side] = scale.bits;
 }
+
+enum { SCALED_DIM = 128, MOST_SCALED_DIM = 512 };
 
 int mi_cuda_kv_append(void *stream, MiTensor k, MiTensor v, const MiKvView *kv)
 {
@@ -154,9 +183,14 @@ int mi_cuda_kv_append(void *stream, MiTensor k, MiTensor v, const MiKvView *kv)
     if (!blocks.x)
         return 0;
     if (mi_dtype_scaled(kv->dtype)) {
+        const int64_t strides[] = { kv->stride_block, kv->stride_token, kv->stride_head };
+        for (int i = 0; i < 3; i++)
+            a.heads[i] = strides[i] / kv->head_dim;
         const dim3 warps(blocks_for(a.rows * (unsigned)kv->n_kv_heads, THREADS / 32), 2);
-        return kv->head_dim % 4 ? (int)cudaErrorNotSupported : by_dtype(k.dtype, [&](auto zero) {
-            return mi_launch(append_scaled<decltype(zero)>, warps, THREADS, 0, stream, a);
+        return kv->head_dim % 4 || kv->head_dim > MOST_SCALED_DIM ? (int)cudaErrorNotSupported : by_dtype(k.dtype, [&](auto zero) {
+            using T = decltype(zero);
+            return mi_launch(kv->head_dim <= SCALED_DIM ? append_scaled<T, 1> : append_scaled<T, MOST_SCALED_DIM / SCALED_DIM>, warps,
+                             THREADS, 0, stream, a);
         });
     }
     return by_dtype(k.dtype, [&](auto from) {

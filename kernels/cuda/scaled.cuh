@@ -59,20 +59,52 @@ template <> __device__ __forceinline__ float           number<F8>(F8 x)
     return __low2float(*(const __half2 *)&low);
 }
 
+/* Queries beside such keys, in shared memory: of each 16 elements the pairs 0, 2, 4, 6 come first, then 1, 3, 5, 7.  Where in a row
+ * its chunk of eight elements begins; and those, times the scale of scores, as f16 from there on. */
+__device__ __forceinline__ int query_at(int chunk) { return chunk / 2 * 32 + chunk % 2 * 8; }
+template <typename T> __device__ __forceinline__ void store_query(unsigned to, const uint4 &raw, float scale)
+{
+    const T *x = (const T *)&raw;
+
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(to + i % 2 * 16 + i / 2 * 4),
+                     "r"(pack<__half>(to_float(x[2 * i]) * scale, to_float(x[2 * i + 1]) * scale))
+                     : "memory");
+}
+
 /* Both scales of a position and head lie in one word, the key's first. */
 __device__ __forceinline__ float key_scale(unsigned both) { return __uint_as_float(both << 16); }
 __device__ __forceinline__ float value_scale(unsigned both) { return __uint_as_float(both & 0xffff0000u); }
 
 /* ---- storing, as kernels/cpu/scaled.h has it ---------------------------------------------- */
 
-/* The scale of elements up to `largest` in magnitude. */
-__device__ __forceinline__ unsigned short scale_of(float largest, float largest_code)
+/* x / BY as IEEE 754 has it, without its code for every case: the product with the inverse is next to it or it, and what is left
+ * says which (Markstein, IBM Journal of Research and Development 34, 1990).  Neither x nor the quotient may be subnormal. */
+template <int BY> __device__ __forceinline__ float divided(float x)
 {
+    constexpr float inverse = 1.f / BY;
+    const float     near = x * inverse;
+    return fmaf(fmaf(-(float)BY, near, x), inverse, near);
+}
+
+/* Of elements up to `largest` in magnitude: their scale, as the bits of a bf16, and by what they are multiplied to become codes. */
+struct Scale {
+    unsigned short bits;
+    float          by;
+};
+
+__device__ __forceinline__ Scale scale_of(float largest, bool f8)
+{
+    const float exact = f8 ? divided<448>(largest) : divided<127>(largest);
+    Scale       s = {(unsigned short)((__float_as_uint(exact) + 0xffff) >> 16), 1};
+
     if (!(largest < INFINITY))
-        return 0x7fc0;
-    if (largest < 0x1p-100f)
-        return 0x3f80;
-    return (unsigned short)((__float_as_uint(__fdiv_rn(largest, largest_code)) + 0xffff) >> 16);
+        s.bits = 0x7fc0;
+    else if (largest < 0x1p-100f)
+        s.bits = 0x3f80;
+    s.by = __frcp_rn(__uint_as_float((unsigned)s.bits << 16));
+    return s;
 }
 
 /* To nearest, ties to even; what is larger becomes the largest. */
@@ -96,25 +128,26 @@ __device__ __forceinline__ uint8_t code_of(float x, bool f8)
 #endif
 }
 
-/* Eight of them, of x times by, in order. */
-__device__ __forceinline__ uint2 eight_codes(const float *x, float by, bool f8)
+/* Four of them, of x times by, in order; eight. */
+__device__ __forceinline__ unsigned four_codes(const float *x, float by, bool f8)
 {
 #if __CUDA_ARCH__ >= 890
     if (f8) { /* one instruction rounds two */
-        unsigned short two[4];
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(two[k]) : "f"(x[2 * k + 1] * by), "f"(x[2 * k] * by));
-        return uint2{two[0] | (unsigned)two[1] << 16, two[2] | (unsigned)two[3] << 16};
+        unsigned short low, high;
+        asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(low) : "f"(x[1] * by), "f"(x[0] * by));
+        asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(high) : "f"(x[3] * by), "f"(x[2] * by));
+        return low | (unsigned)high << 16;
     }
 #endif
-    uint2 codes = {};
+    unsigned codes = 0;
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
-        codes.x |= (unsigned)code_of(x[k] * by, f8) << 8 * k;
-        codes.y |= (unsigned)code_of(x[4 + k] * by, f8) << 8 * k;
-    }
+    for (int k = 0; k < 4; k++)
+        codes |= (unsigned)code_of(x[k] * by, f8) << 8 * k;
     return codes;
+}
+__device__ __forceinline__ uint2 eight_codes(const float *x, float by, bool f8)
+{
+    return uint2{four_codes(x, by, f8), four_codes(x + 4, by, f8)};
 }
 
 __device__ __forceinline__ float larger_of(float a, float b) { return b > a || isnan(b) ? b : a; } /* no number stays none */
@@ -124,26 +157,6 @@ __device__ __forceinline__ float largest_of_warp(float v)
     for (int o = 16; o; o >>= 1)
         v = larger_of(v, __shfl_xor_sync(~0u, v, o));
     return v;
-}
-
-/* By a whole warp: a head's x(0), ... x(dim - 1) to element offset `at` of keys, side 0, or values.  dim: a multiple
- * of 4. */
-template <typename X> __device__ __forceinline__ void store_scaled(const MiKvView &kv, int side, int64_t at, int dim, X x)
-{
-    const int  lane = threadIdx.x % 32;
-    const bool f8 = kv.dtype == MI_F8;
-    float      largest = 0;
-
-    for (int d = lane; d < dim; d += 32)
-        largest = larger_of(largest, fabsf(x(d)));
-    const unsigned short scale = scale_of(largest_of_warp(largest), f8 ? 448 : 127);
-    const float          by = __fdiv_rn(1, __uint_as_float((unsigned)scale << 16));
-    uint8_t             *to = (uint8_t *)(side ? kv.v : kv.k) + at;
-    for (int d = lane * 4; d < dim; d += 128)
-        *(uchar4 *)(to + d) = make_uchar4(code_of(x(d) * by, f8), code_of(x(d + 1) * by, f8), code_of(x(d + 2) * by, f8),
-                                          code_of(x(d + 3) * by, f8));
-    if (lane == 0)
-        ((unsigned short *)kv.scales)[at / kv.head_dim * 2 + side] = scale;
 }
 
 #endif
