@@ -296,6 +296,30 @@ static void mixed_types(void)
         }
 }
 
+/* More sequences and heads of keys than a card has room for blocks: two or more for each; short ones, padding, a few of two rows. */
+static void many_sequences(bool scaled)
+{
+    static const MiDType types[] = {MI_F8, MI_I8};
+
+    for (int i = 0; i < (quick ? 1 : 16); i++) {
+        const bool many_heads = i % 8 == 3 || i % 8 == 7, large = i >= 8;
+        double     worst[N_KERNELS] = {0};
+        char       what[100];
+        Case       c = {.dim = large ? 128 : 64, .heads = many_heads ? 16 : 8, .kv_heads = many_heads ? 4 : 2, .page = i % 8 < 4 ? 16 : 24,
+                        .dtype = i % 3 ? MI_BF16 : MI_F16, .layout = i % 4 == 3 ? PAGED : (Layout)(i % 4), .n_seqs = i % 2 ? 250 : 140,
+                        .window = i % 8 == 5 ? 100 : 0, .softcap = i % 8 == 6 ? 20 : 0, .decode = i % 3 != 2};
+        c.kv_dtype = scaled ? types[i % 2] : c.dtype;
+        for (int s = 0; s < c.n_seqs; s++) {
+            c.len[s] = s % 13 == 5 ? 0 : s % 17 == 1 ? 1 + s % 5 : i % 8 == 4 ? 40 - s % 30 : 700 - s * 2 - s * 37 % 100;
+            c.rows[s] = !c.decode && s % 19 == 3 && c.len[s] > 1 ? 2 : 1;
+        }
+        compare(&c, worst);
+        snprintf(what, sizeof what, "%s cache, %d times %d sequences, heads of %d, layout %d", !scaled ? "plain" : i % 2 ? "int8" : "fp8",
+                 c.kv_heads, c.n_seqs, c.dim, c.layout);
+        report_these(worst, what, c.dtype, true, scaled);
+    }
+}
+
 /* Caches of numbers with scales: every kernel, layout and mask, and long contexts, shared out in every way. */
 static void scaled_caches(void)
 {
@@ -351,21 +375,6 @@ static void scaled_caches(void)
         report(e <= tolerance[MI_BF16], "scores far apart, a cache with scales", e);
         free(out);
         world_free(&w);
-    }
-    /* More sequences and heads of keys than a card has room for blocks: two or more for each; short ones, padding, a few of two rows. */
-    for (int i = 0; i < (quick ? 1 : 8); i++) {
-        double worst[N_KERNELS] = {0};
-        char   what[100];
-        Case   c = {.dim = 64, .heads = i % 4 == 3 ? 32 : 8, .kv_heads = i % 4 == 3 ? 8 : 2, .page = i < 4 ? 16 : 24, .dtype = i % 3 ? MI_BF16 : MI_F16,
-                    .kv_dtype = types[i % 2], .layout = i % 4 == 3 ? PAGED : (Layout)(i % 4), .n_seqs = i % 2 ? 250 : 140, .window = i == 5 ? 100 : 0,
-                    .softcap = i == 6 ? 20 : 0, .decode = i % 3 != 2};
-        for (int s = 0; s < c.n_seqs; s++) {
-            c.len[s] = s % 13 == 5 ? 0 : s % 17 == 1 ? 1 + s % 5 : i == 4 ? 40 - s % 30 : 700 - s * 2 - s * 37 % 100;
-            c.rows[s] = !c.decode && s % 19 == 3 && c.len[s] > 1 ? 2 : 1;
-        }
-        compare(&c, worst);
-        snprintf(what, sizeof what, "%s cache, %d times %d sequences", i % 2 ? "int8" : "fp8", c.kv_heads, c.n_seqs);
-        report_these(worst, what, c.dtype, true, true);
     }
     for (int i = 0; i < 4; i += quick > 1 ? 3 : 1) {
         Case c = {.dim = i % 2 ? 64 : 128, .heads = 14, .kv_heads = 2, .page = 16, .dtype = MI_BF16,
@@ -609,9 +618,12 @@ int main(void)
     quick = gpu_quick();
     if (getenv("MI_SCALED")) { /* those alone */
         scaled_caches();
+        many_sequences(true);
         printf("%d passed, %d failed\n", n_passed, n_failed);
     } else if (!getenv("MI_BENCH") || strcmp(getenv("MI_BENCH"), "only") != 0) {
         scaled_caches();
+        many_sequences(true);
+        many_sequences(false);
         masks();
         shapes();
         mixed_types();

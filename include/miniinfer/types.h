@@ -111,9 +111,9 @@ typedef struct {
  * where the layouts meet. */
 MI_INLINE int64_t mi_kv_offset(const MiKvView *kv, int s, int t, int h)
 {
-    int     in_seq = t / kv->block_size;
-    int64_t block = kv->block_table ? kv->block_table[s * (int64_t)kv->max_blocks + in_seq] : s;
-    return block * kv->stride_block + (t % kv->block_size) * kv->stride_token + h * kv->stride_head;
+    const uint32_t size = (uint32_t)kv->block_size, in_seq = (uint32_t)t / size;
+    const int64_t  block = kv->block_table ? kv->block_table[s * (int64_t)kv->max_blocks + in_seq] : s;
+    return block * kv->stride_block + ((uint32_t)t - in_seq * size) * kv->stride_token + h * kv->stride_head;
 }
 
 #endif

@@ -39,8 +39,8 @@ bool is_whole(const MiCudaAttention *a, Split *split)
     s.slots = ((even > LEAST ? even : LEAST) + KEYS - 1) / KEYS, s.one = s.slots * KEYS;
     s.log2_owners = s.power < 3 ? s.power : 3;
     if (s.power < 0 || a->softcap > 0 || mi_cuda_attention_few(a) > 8 ||
-        s.one > mi_attention_whole_keys(a->kv.head_dim) ||
-        blocks > (mi_attention_whole_bytes(a->kv.head_dim, s) <= 112 << 10 ? 2 * sms : sms / 2))
+        s.one > mi_attention_whole_keys(&a->kv) ||
+        blocks > (mi_attention_whole_bytes(&a->kv, s) <= 112 << 10 ? 2 * sms : sms / 2))
         return false;
     *split = s;
     return true;
@@ -61,9 +61,9 @@ extern "C" int mi_cuda_attention_decode(void *stream, const MiCudaAttention *a, 
     split.arrived = arrived;
     if (!mi_cuda_attention_fits(a))
         return cudaErrorNotSupported;
-    if (mi_dtype_scaled(a->kv.dtype))
-        return mi_attention_decode_scaled(stream, a, split);
     if (is_whole(a, &split))
         return mi_attention_whole(stream, a, split);
+    if (mi_dtype_scaled(a->kv.dtype))
+        return mi_attention_decode_scaled(stream, a, split);
     return a->q.dtype == MI_BF16 ? launch<bf16, bf16>(stream, a, split) : launch<__half, __half>(stream, a, split);
 }

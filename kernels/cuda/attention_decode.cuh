@@ -26,16 +26,20 @@ namespace
 constexpr int MAX_CLUSTER_KEYS = 16384, SMALL = 256; /* keys; so many are one block's */
 constexpr int PATIENCE = 8; /* weights are up to 2^8 times what they are with the largest score before that is sought anew */
 
+/* What a kernel is made for.  ALONE: a multiprocessor has one block only.  PLAIN: no sequence is shared out, there is no soft cap, and
+ * 16 positions of the cache lie side by side.  That is half the instructions: a multiprocessor keeps those of some 128 KB, which a
+ * layer's kernels share, and each of them waits for what the others have driven out. */
+enum Way { ANY, ALONE, PLAIN };
+
 /* Units of so many positions, and behind them their scales in words; two blocks a multiprocessor. AHEAD: units that are asked
- * for before one is read: all of them where lanes meet before they ask for what takes its place. ALONE: a multiprocessor has one
- * block only. */
-template <typename K, int D, int POSITIONS, bool ALONE> struct Ring {
+ * for before one is read: all of them where lanes meet before they ask for what takes its place. */
+template <typename K, int D, int POSITIONS, Way WAY> struct Ring {
     static constexpr int  SIZE = sizeof(K);
     /* Without bank conflicts: pieces of 16 bytes change places within 128, or a row is an odd number of them. */
     static constexpr bool SWIZZLED = SIZE == 1 && (D == 64 || D == 128);
     static constexpr int  PITCH = D * SIZE + (SWIZZLED ? 0 : 16); /* bytes of a row */
     static constexpr int  DEPTH = SIZE > 1 ? D <= 64 ? 6 : D <= 96 ? 4 : 3 : POSITIONS > KEYS ? 6 : D <= 64 ? 8 : D <= 96 ? 7 : D <= 128 ? 6 : 5;
-    static constexpr int  AHEAD = ALONE || POSITIONS > KEYS ? DEPTH : DEPTH - 1;
+    static constexpr int  AHEAD = WAY == ALONE || POSITIONS > KEYS ? DEPTH : DEPTH - 1;
     static constexpr int  UNIT = POSITIONS * PITCH, PAIRS = SIZE > 1 ? 0 : DEPTH / 2 + 1, SCALES = DEPTH * UNIT;
     static constexpr int  WARP = SCALES + (PAIRS * POSITIONS * 4 + 127) / 128 * 128;
 
@@ -118,11 +122,12 @@ __device__ __forceinline__ float log2_fast(float x)
 /* ---- a warp's keys ----------------------------------------------------------------- */
 
 /* NB blocks of 8 packed rows. */
-template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
+template <typename T, typename K, int D, int NB, Way WAY> struct Warp {
     static constexpr int UNITS16 = SCALED<K> && D <= 64 && NB == 1 ? 2 : 1; /* times 16 positions that a warp takes at once */
     static constexpr int POSITIONS = UNITS16 * KEYS, STEP = WARPS * POSITIONS; /* of a unit; of a block at once */
-    using R = Ring<K, D, POSITIONS, ALONE>;
+    using R = Ring<K, D, POSITIONS, WAY>;
     using Number = std::conditional_t<SCALED<K>, __half, T>; /* what is multiplied */
+    static constexpr bool BY_PAGE = SCALED<K> || WAY == PLAIN; /* pages are asked for early, and found without a division */
     static constexpr int ROWS = NB * 8, EACH = 16 / (int)sizeof(K), CHUNKS = D / EACH, OUT_PITCH = D + 4;
     static_assert(ROWS * OUT_PITCH * sizeof(float) <= R::WARP, "a warp's share fits its ring");
 
@@ -132,9 +137,9 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
     unsigned char         *mine;
     unsigned ring, whole, step; /* the latter two in the cache, in 16 bytes: sequence, a position more */
     unsigned at[UNITS16] = {};  /* likewise: dense: where each 16 positions begin; else at[0]: this lane's position */
-    int      page_shift = -1; /* of a cache with scales whose pages are a power of two: */
+    int      page_shift = -1; /* BY_PAGE, of pages that are a power of two: */
     unsigned page = 0;        /* of this lane's position in the unit that is requested next; nobody waits for it until then */
-    bool     paged, dense = false; /* dense: in a cache with scales 16 positions lie side by side */
+    bool     paged, dense = false; /* dense: BY_PAGE, 16 positions lie side by side */
     int      inner_from = 0, inner_to = 0; /* with scales: positions that all rows see */
     int      n_units; /* 2i: keys, 2i + 1: values of the warp's i-th positions */
     const T *q_at[NB];
@@ -142,11 +147,11 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
     unsigned q[NB][D / 16][2];
     float    out[NB][D / 16][4], top[NB][2], sum[NB][2];
 
-    /* Of a cache with scales, asked for while the sequence's length is: the page of this lane's first position, should the part begin at
+    /* BY_PAGE, asked for while the sequence's length is: the page of this lane's first position, should the part begin at
      * 0, or the one where all of the sequence lies. */
     static __device__ __forceinline__ int first_page(const MiKvView &kv)
     {
-        if (!SCALED<K> || !kv.block_table)
+        if (!BY_PAGE || !kv.block_table)
             return (int)blockIdx.z;
         const int first = (int)threadIdx.x / 32 * POSITIONS + (int)threadIdx.x % POSITIONS;
         const int in_seq = kv.max_blocks > 1 ? min(first >> (__ffs(kv.block_size) - 1), kv.max_blocks - 1) : 0;
@@ -158,21 +163,22 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
     __device__ __forceinline__ Warp(const MiCudaAttention &call, const Part &p, unsigned char *smem, int first_page)
         : a(call), part(p), mine(smem + warp * R::WARP), ring(shared_address(mine)), paged(call.kv.max_blocks > 1)
     {
-        if constexpr (SCALED<K>) {
+        if constexpr (BY_PAGE) {
             whole = paged ? 0 : (unsigned)((first_page * a.kv.stride_block + p.kv_head * a.kv.stride_head) / EACH);
         } else {
             whole = paged ? 0 : (unsigned)(mi_kv_offset(&a.kv, p.seq, 0, p.kv_head) / EACH);
         }
         step = (unsigned)(a.kv.stride_token / EACH);
         n_units = 2 * max(0, (p.k1 - p.k0 - warp * POSITIONS + STEP - 1) / STEP); /* some have no keys */
-        if constexpr (SCALED<K>) {
+        if constexpr (BY_PAGE) {
             page_shift = !paged || a.kv.block_size & (a.kv.block_size - 1) ? -1 : __ffs(a.kv.block_size) - 1;
             dense = step == CHUNKS && (!paged || (page_shift >= 4 && p.k0 % KEYS == 0));
-            inner_from = keys_of(a, p.s, p.s.rows - 1).first, inner_to = min(keys_of(a, p.s, 0).end, p.k1);
             page = (unsigned)first_page;
             if (n_units && page_shift >= 0 && p.k0 > 0)
                 page = page_of(min(p.k0 + warp * POSITIONS + lane % POSITIONS, p.k1 - 1));
         }
+        if constexpr (SCALED<K>)
+            inner_from = keys_of(a, p.s, p.s.rows - 1).first, inner_to = min(keys_of(a, p.s, 0).end, p.k1);
 #pragma unroll
         for (int n = 0; n < NB; n++) {
             if constexpr (!SCALED<K>) {
@@ -190,6 +196,9 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
         }
     }
 
+    __device__ __forceinline__ bool capped() const { return WAY != PLAIN && a.softcap > 0; }
+    __device__ __forceinline__ bool lies_side_by_side() const { return WAY == PLAIN || dense; }
+
     __device__ __forceinline__ Keys seen_by(int row) const
     {
         Keys keys = part.sees(a, row);
@@ -199,7 +208,9 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
 
     __device__ __forceinline__ unsigned place(int p) const
     {
-        return paged ? (unsigned)(mi_kv_offset(&a.kv, part.seq, p, part.kv_head) / EACH) : whole + (unsigned)p * step;
+        return !paged          ? whole + (unsigned)p * step
+               : WAY == PLAIN ? place_in(page_of(p), p)
+                              : (unsigned)(mi_kv_offset(&a.kv, part.seq, p, part.kv_head) / EACH);
     }
 
     __device__ __forceinline__ unsigned page_of(int p) const
@@ -226,15 +237,15 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
         const int p0 = part.k0 + (u / 2 * WARPS + warp) * POSITIONS;
         const K  *side = (const K *)(u & 1 ? a.kv.v : a.kv.k);
 
-        if constexpr (R::SWIZZLED) {
-            if (dense && p0 + POSITIONS <= min(to, part.k1)) {
+        if constexpr (R::SWIZZLED || WAY == PLAIN) {
+            if (lies_side_by_side() && p0 + POSITIONS <= min(to, part.k1)) {
                 request_whole(u, p0, side);
                 return;
             }
         }
         if (!(u & 1)) {
             const int p = min(p0 + lane % POSITIONS, part.k1 - 1);
-            if (SCALED<K> && page_shift >= 0) {
+            if (BY_PAGE && page_shift >= 0) {
                 at[0] = place_in(page, p);
                 page = page_of(min(p0 + STEP + lane % POSITIONS, part.k1 - 1));
             } else {
@@ -242,7 +253,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
             }
             if (SCALED<K> && lane < POSITIONS && (p0 + lane < to || p0 + lane >= part.k1))
                 request_scales(u / 2, lane, at[0], p0 + lane < part.k1);
-            if (dense) {
+            if (lies_side_by_side()) {
                 const unsigned mine = at[0];
 #pragma unroll
                 for (int h = 0; h < UNITS16; h++)
@@ -253,7 +264,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
         for (int i = 0; i < POSITIONS * CHUNKS / 32; i++) {
             constexpr int HALF = KEYS * CHUNKS;
             const int     row = (i * 32 + lane) / CHUNKS, chunk = (i * 32 + lane) % CHUNKS, p = p0 + row;
-            const uint64_t from = dense ? (uint64_t)at[i * 32 / HALF] + (i * 32 % HALF + lane)
+            const uint64_t from = lies_side_by_side() ? (uint64_t)at[i * 32 / HALF] + (i * 32 % HALF + lane)
                                         : (uint64_t)__shfl_sync(~0u, at[0], row) + chunk;
             if (p < to || p >= part.k1)
                 copy_16(ring + (unsigned)u % R::DEPTH * R::UNIT + R::at(row, chunk), side + from * EACH, p < part.k1);
@@ -280,7 +291,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                 for (int h = 0; h < UNITS16; h++)
                     at[h] = whole + (unsigned)(p0 + h * KEYS) * CHUNKS;
             }
-            if (POSITIONS == 32 || lane < POSITIONS)
+            if (SCALED<K> && (POSITIONS == 32 || lane < POSITIONS))
                 copy_4(scales_at(u / 2) + lane * 4, (const unsigned *)a.kv.scales + mine / CHUNKS, true);
         }
 #pragma unroll
@@ -301,7 +312,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                 request(u, part.old);
             else
                 copies_commit();
-            if (ALONE)
+            if (WAY == ALONE)
                 copies_wait<0>();
         }
     }
@@ -367,7 +378,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
         }
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            score[i] = (a.softcap > 0 ? cap.of(score[i]) : score[i]) * scale;
+            score[i] = (capped() ? cap.of(score[i]) : score[i]) * scale;
             if (key + i / 2 * 8 < see[n][i & 1].first || key + i / 2 * 8 >= see[n][i & 1].end)
                 score[i] = -INFINITY;
         }
@@ -409,7 +420,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
 #pragma unroll
             for (int i = 0; i < 2; i++)
                 by[h][i] = key_scale(scales[h][i]) * factor;
-        if (a.softcap > 0) {
+        if (capped()) {
 #pragma unroll
             for (int h = 0; h < 2; h++)
 #pragma unroll
@@ -423,7 +434,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const int at = key + h * KEYS + i / 2 * 8;
-                    score[h][i] *= a.softcap > 0 ? 1 : by[h][i / 2];
+                    score[h][i] *= capped() ? 1 : by[h][i / 2];
                     if (at < see[i & 1].first || at >= see[i & 1].end)
                         score[h][i] = -INFINITY;
                 }
@@ -431,7 +442,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
             for (int i = 0; i < 4; i++)
                 by[i / 2][i % 2] = 1;
         }
-        if (a.softcap > 0) {
+        if (capped()) {
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 by[i / 2][i % 2] = 1;
@@ -481,7 +492,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
     /* As attend(), 32 positions at a time. */
     __device__ __forceinline__ void attend_two()
     {
-        const float    factor = a.softcap > 0 ? __fdividef(1, a.scale) : LOG2E; /* q has the scale of scores */
+        const float    factor = capped() ? __fdividef(1, a.scale) : LOG2E; /* q has the scale of scores */
         const Cap      cap(a);
         const unsigned key_at = ring + R::at(lane / 8 % 2 * 8 + lane % 8, lane / 16);
         const unsigned value_at = ring + R::at(lane / 16 * 8 + lane % 8, lane / 8 % 2);
@@ -592,7 +603,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                         multiply<T>(score[k % 2][n], x, q[n][k][0], q[n][k][1]);
                 }
             }
-            if (ALONE)
+            if (WAY == ALONE)
                 __syncwarp();
             request_if(u + R::AHEAD);
 #pragma unroll
@@ -628,7 +639,7 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
                         multiply<T>(out[n][j], x, weights[n][0], weights[n][1]);
                 }
             }
-            if (ALONE)
+            if (WAY == ALONE)
                 __syncwarp();
             request_if(u + R::AHEAD + 1);
         }
@@ -662,11 +673,11 @@ template <typename T, typename K, int D, int NB, bool ALONE> struct Warp {
 /* ---- the kernel -------------------------------------------------------------------- */
 
 /* Sequences of more than NB * 8 packed rows are another kernel's. */
-template <typename T, typename K, int D, int NB, bool ALONE>
+template <typename T, typename K, int D, int NB, Way WAY>
 __global__ void __launch_bounds__(THREADS, D <= 64 || (D <= 128 && NB == 1) ? 2 : 1)
     decode(const __grid_constant__ MiCudaAttention a, const Split split)
 {
-    using W = Warp<T, K, D, NB, ALONE>;
+    using W = Warp<T, K, D, NB, WAY>;
     constexpr int     ROWS = W::ROWS, PART = ROWS * (D + 2);
     extern __shared__ __align__(128) unsigned char smem[];
     __shared__ float2                              of_warp[WARPS][ROWS];
@@ -677,7 +688,7 @@ __global__ void __launch_bounds__(THREADS, D <= 64 || (D <= 128 && NB == 1) ? 2 
 
     let_successor_start();
     const int first_page = W::first_page(a.kv);
-    if (!find_part<ROWS, SCALED<K>>(a, split, &p)) {
+    if (!find_part<ROWS, W::BY_PAGE, WAY == PLAIN>(a, split, &p)) {
         wait_for_predecessor();
         return;
     }
@@ -687,7 +698,7 @@ __global__ void __launch_bounds__(THREADS, D <= 64 || (D <= 128 && NB == 1) ? 2 
         to[threadIdx.x] = (T *)a.out.data + p.row(a.out, threadIdx.x);
 #if __CUDA_ARCH__ >= 900
     const Exchange<D, ROWS> exchange(behind, split, p);
-    if (split.power > 0 && p.n > 1)
+    if (WAY != PLAIN && split.power > 0 && p.n > 1)
         exchange.open(p);
 #endif
 
@@ -701,7 +712,7 @@ __global__ void __launch_bounds__(THREADS, D <= 64 || (D <= 128 && NB == 1) ? 2 
     }
     warp.leave(of_warp[warp.warp]);
     __syncthreads();
-    if (p.n == 1) {
+    if (WAY == PLAIN || p.n == 1) {
         add_warps<D, ROWS, W::R::WARP>(smem, of_warp, p.packed, [&](const float4 &v, int i, const float2 &of_row) {
             store_4(to[i / (D / 4)] + i % (D / 4) * 4, v, inverse(of_row.y));
         });
@@ -760,15 +771,15 @@ const Card &card()
     return c;
 }
 
-template <typename T, typename K, int D, int NB, bool ALONE> int launch(void *stream, const MiCudaAttention *a, const Split &split)
+template <typename T, typename K, int D, int NB, Way WAY> int launch(void *stream, const MiCudaAttention *a, const Split &split)
 {
     constexpr size_t add = Exchange<D, NB * 8>::bytes(MAX_CLUSTER, 4), weights = MAX_PARTS * NB * 8 * sizeof(float);
-    constexpr size_t bytes = (size_t)WARPS * Warp<T, K, D, NB, ALONE>::R::WARP + (add > weights ? add : weights);
+    constexpr size_t bytes = (size_t)WARPS * Warp<T, K, D, NB, WAY>::R::WARP + (add > weights ? add : weights);
     static const int allowed = [] {
-        const int e = mi_allow_smem(decode<T, K, D, NB, ALONE>, bytes);
+        const int e = mi_allow_smem(decode<T, K, D, NB, WAY>, bytes);
         if (e || !card().clusters)
             return e;
-        return (int)cudaFuncSetAttribute(decode<T, K, D, NB, ALONE>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+        return (int)cudaFuncSetAttribute(decode<T, K, D, NB, WAY>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     }();
     const dim3 grid((unsigned)split.n_parts, (unsigned)a->kv.n_kv_heads, (unsigned)a->batch.shape.n_seqs);
     Split      s = split;
@@ -776,18 +787,29 @@ template <typename T, typename K, int D, int NB, bool ALONE> int launch(void *st
     if (allowed)
         return allowed;
     s.log2_mine = Exchange<D, NB * 8>::log2_of(s.log2_owners);
-    return mi_launch_clusters(decode<T, K, D, NB, ALONE>, grid, THREADS, s.power > 0 ? 1u << s.power : 1, bytes, stream, *a, s);
+    return mi_launch_clusters(decode<T, K, D, NB, WAY>, grid, THREADS, s.power > 0 ? 1u << s.power : 1, bytes, stream, *a, s);
+}
+
+/* Of any sequence's positions each 16 that a warp takes lie side by side. */
+bool side_by_side(const MiKvView &kv, int window)
+{
+    const bool pages = kv.block_size % KEYS == 0 && (kv.block_size & (kv.block_size - 1)) == 0 && !window && !kv.kv_start;
+    return kv.stride_token == kv.head_dim && (kv.max_blocks <= 1 || pages);
 }
 
 template <typename T, typename K, int D> int launch(void *stream, const MiCudaAttention *a, const Split &split)
 {
     if (mi_cuda_attention_few(a) > 8)
-        return launch<T, K, D, 2, false>(stream, a, split);
+        return launch<T, K, D, 2, ANY>(stream, a, split);
     if constexpr (D == 128 && !SCALED<K>) {
         if (a->batch.shape.n_seqs * a->kv.n_kv_heads * split.n_parts <= card().processors)
-            return launch<T, K, D, 1, true>(stream, a, split);
+            return launch<T, K, D, 1, ALONE>(stream, a, split);
     }
-    return launch<T, K, D, 1, false>(stream, a, split);
+    if constexpr (D == 64 || D == 128) {
+        if (split.n_parts == 1 && a->softcap <= 0 && side_by_side(a->kv, a->window))
+            return launch<T, K, D, 1, PLAIN>(stream, a, split);
+    }
+    return launch<T, K, D, 1, ANY>(stream, a, split);
 }
 
 template <typename T, typename K> int launch(void *stream, const MiCudaAttention *a, const Split &split)

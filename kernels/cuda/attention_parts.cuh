@@ -41,8 +41,8 @@ struct Part {
 };
 
 /* False: there is nothing to do for this block.  A cluster's blocks add up, even those without keys.  ONE: with a way of its own for
- * sequences that are not shared out, without a division. */
-template <int ROWS, bool ONE = false> __device__ __forceinline__ bool find_part(const MiCudaAttention &a, const Split &split, Part *p)
+ * sequences that are not shared out, without a division; ALWAYS: none is. */
+template <int ROWS, bool ONE = false, bool ALWAYS = false> __device__ __forceinline__ bool find_part(const MiCudaAttention &a, const Split &split, Part *p)
 {
     p->index = blockIdx.x, p->kv_head = blockIdx.y, p->seq = blockIdx.z;
     p->group = split.group, p->per_row = split.per_row;
@@ -52,7 +52,7 @@ template <int ROWS, bool ONE = false> __device__ __forceinline__ bool find_part(
         return false;
     /* The first row sees the first key, the last row the last. */
     const int low = keys_of(a, p->s, 0).first, high = keys_of(a, p->s, p->s.rows - 1).end, n = high - low;
-    if (ONE && split.n_parts == 1) {
+    if (ALWAYS || (ONE && split.n_parts == 1)) {
         p->n = 1, p->k0 = low, p->k1 = high, p->old = p->s.len - p->s.rows;
         return true;
     }
@@ -201,8 +201,8 @@ template <int D, int ROWS> struct Exchange {
 /* ---- attention_whole.cu -------------------------------------------------------------- */
 
 /* Keys that a block holds at most; 0: not for heads of this size. */
-int    mi_attention_whole_keys(int head_dim);
-size_t mi_attention_whole_bytes(int head_dim, const Split &split);
+int    mi_attention_whole_keys(const MiKvView *kv);
+size_t mi_attention_whole_bytes(const MiKvView *kv, const Split &split);
 /* At most 8 packed rows a sequence, no workspace, no soft cap. */
 int mi_attention_whole(void *stream, const MiCudaAttention *a, const Split &split);
 
