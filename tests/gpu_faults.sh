@@ -18,7 +18,7 @@ sed 's/"num_hidden_layers": 2, "hidden_size": 896/"num_hidden_layers": 28, "hidd
 card="--engine.device $MI_TEST_DEVICE"
 ids="--ids 3,14,15,92,65"
 # So that the sum is left to who asks for it.
-plain="--plugins.disable fusion_decode_cuda,fusion_prefill_cuda,fusion_gated_cpu"
+plain="--plugins.disable fusion_decode_cuda,fusion_layer_cuda,fusion_prefill_cuda,fusion_gated_cpu"
 
 # ---- a wrong kernel: one column of 48, and one of 4864
 for dtype in bf16 fp16; do

@@ -259,11 +259,14 @@ __device__ __forceinline__ void fetch_known(const Args &a, const Tile<KIND, TOKE
             if (mi_dtype_scaled(kv.dtype))
                 known.shift()[i] = h.part == 1 ? mi_kv_shift(&kv)[h.head * b.dim + dim] : 0;
         }
+#pragma unroll 1
         for (int i = lane; i < t.tokens; i += 32) {
             const int row = first + i, slot = row >= a.rows ? -1 : h.part == 0 ? 0 : kv.slots ? kv.slots[row] : row;
             int64_t   at = row * b.q_stride + h.head * b.dim;
-            if (h.part && slot >= 0)
-                at = slot / kv.block_size * kv.stride_block + slot % kv.block_size * kv.stride_token + h.head * kv.stride_head;
+            if (h.part && slot >= 0) {
+                const unsigned block = (unsigned)slot / (unsigned)kv.block_size;
+                at = block * kv.stride_block + ((unsigned)slot - block * kv.block_size) * kv.stride_token + h.head * kv.stride_head;
+            }
             known.places()[i] = slot < 0 ? -1 : at + h.dim(b, 0);
         }
     }
@@ -274,6 +277,7 @@ __device__ __forceinline__ void fetch_known(const Args &a, const Tile<KIND, TOKE
 template <int TOKENS> __device__ __forceinline__ void fetch_scales(const Args &a, int first, int n, float *scales)
 {
     constexpr int EACH = TOKENS / 32, AT_ONCE = (TOKENS > 128 ? 40 : 64) / EACH; /* 40: within LEFT */
+    constexpr int GROUP = TOKENS > 64 ? AT_ONCE : 8; /* whose instructions are passed over where there are no more tiles */
     const int     lane = threadIdx.x % 32, wide = min(n, 32), token = lane % wide, step = 32 / wide;
     float         sum[EACH];
 
@@ -282,20 +286,27 @@ template <int TOKENS> __device__ __forceinline__ void fetch_scales(const Args &a
         sum[i] = 0;
     wait_for_predecessor();
 #pragma unroll 1
-    for (int g = lane / wide; g < a.n_squares; g += step * AT_ONCE) {
-        float v[AT_ONCE][EACH];
+    for (int all = 0; all < a.n_squares; all += step * AT_ONCE) {
+        const int g = all + lane / wide;
+        float     v[AT_ONCE][EACH];
 #pragma unroll
-        for (int k = 0; k < AT_ONCE; k++)
+        for (int j = 0; j < AT_ONCE; j += GROUP)
+            if (all + j * step < a.n_squares)
 #pragma unroll
-            for (int i = 0; i < EACH; i++)
-                v[k][i] = g + k * step < a.n_squares && i * 32 < n && first + token + i * 32 < a.rows
-                              ? __ldcg(a.squares + (int64_t)(g + k * step) * a.rows + first + token + i * 32)
-                              : 0;
+                for (int k = j; k < j + GROUP; k++)
 #pragma unroll
-        for (int k = 0; k < AT_ONCE; k++)
+                    for (int i = 0; i < EACH; i++)
+                        v[k][i] = g + k * step < a.n_squares && i * 32 < n && first + token + i * 32 < a.rows
+                                      ? __ldcg(a.squares + (int64_t)(g + k * step) * a.rows + first + token + i * 32)
+                                      : 0;
 #pragma unroll
-            for (int i = 0; i < EACH; i++)
-                sum[i] += v[k][i];
+        for (int j = 0; j < AT_ONCE; j += GROUP)
+            if (all + j * step < a.n_squares)
+#pragma unroll
+                for (int k = j; k < j + GROUP; k++)
+#pragma unroll
+                    for (int i = 0; i < EACH; i++)
+                        sum[i] += v[k][i];
     }
 #pragma unroll
     for (int i = 0; i < EACH; i++) {

@@ -86,13 +86,12 @@ static bool mlp_fits(const MiArgs *at)
 }
 
 /* Where these kernels are faster than what decode_cuda.c and prefill_cuda.c have for the same rows (docs/performance.md):
- * in wide models cuBLASLt's large tiles win beyond 256, and kernels for few rows do not below. */
+ * in wide models cuBLASLt's large tiles win beyond 256, and kernels for one or two rows do below. */
+enum { MIN_ROWS = 3, MOST_WIDE = 256 };
+
 static bool wins(const MiArgs *at, MiShape shape)
 {
-    const int64_t hidden = at[O].out[0].shape[1];
-
-    return shape.n_tokens > (hidden <= 1024 ? 24 : MI_GEMV_FEW_ROWS) &&
-           shape.n_tokens <= (hidden <= 1024 ? MI_LAYER_MAX_ROWS : 256);
+    return shape.n_tokens >= MIN_ROWS && shape.n_tokens <= (at[O].out[0].shape[1] <= 1024 ? MI_LAYER_MAX_ROWS : MOST_WIDE);
 }
 
 static bool mlp_match(const MiArgs *at, MiShape shape)
