@@ -31,8 +31,8 @@ static const MiOption engine[] = {
     MI_OPTION(MiEngineSettings, linear, "auto", 0, 0,
               "auto: weights as they are stored; or a name: how they are packed while loading"),
     MI_OPTION(MiEngineSettings, head, "auto", 0, 0,
-              "the output layer, apart from linear: same; or a name; auto: what the linear has for it (of int4 int8, of fp8 and "
-              "packed as it is stored, of others the same)"),
+              "the output layer, apart from linear: same; or a name; auto: what the linear has for it (of int4 int8; of packed as "
+              "it is stored; of fp8 too, with the last projection before it; of others the same)"),
     MI_OPTION(MiEngineSettings, scheduler, "auto", 0, 0, "auto, or a name: which sequences a step runs"),
     MI_OPTION(MiEngineSettings, max_seqs, "1", 1, 4096, "sequences at once"),
     MI_OPTION(MiEngineSettings, max_len, "0", 0, 1 << 24,

@@ -80,6 +80,26 @@ static int head_of(const MiRecording *r)
     return -1;
 }
 
+/* The last linear node before that one; -1: none. */
+static int last_before(const MiRecording *r, int head)
+{
+    int i = head - 1;
+
+    while (i >= 0 && !is_linear(mi_recording_node(r, i)))
+        i--;
+    return MAX(i, -1);
+}
+
+/* Whether the linear that is wished for leaves the last projection to who runs the output layer. */
+static bool leaves_last(MiRegistry *r, const MiLinearWish *want)
+{
+    const MiFeature *linear = NULL;
+
+    if (strcmp(want->name, "auto") != 0 && (!want->head || strcmp(want->head, "auto") == 0))
+        linear = mi_registry_find(r, MI_KIND_LINEAR, want->name, want->backend, NULL);
+    return linear && MI_HAS((const MiLinear *)linear->vtable, head_and_last);
+}
+
 /* Who runs the output layer. */
 static const MiFeature *choose_head(MiRegistry *r, const MiLinearWish *want, const MiWeight *w, GError **error)
 {
@@ -242,6 +262,7 @@ MiWeights *mi_weights_new(const MiRecording *r, MiRegistry *registry, const MiCo
                           const MiLinearWish *want, GError **error)
 {
     const int                    n = (int)r->nodes->len, head = head_of(r);
+    const int                    last = leaves_last(registry, want) ? last_before(r, head) : -1;
     g_autofree const MiFeature **of = g_new0(const MiFeature *, n);
     MiWeights                   *ws = g_new0(MiWeights, 1);
     bool                         ok = true;
@@ -254,7 +275,7 @@ MiWeights *mi_weights_new(const MiRecording *r, MiRegistry *registry, const MiCo
     for (int i = 0; i < n && ok; i++) {
         const MiNode *node = mi_recording_node(r, i);
         if (is_linear(node) && node->weight[0])
-            ok = (of[i] = (i == head ? choose_head : choose)(registry, want, node->weight[0], error)) != NULL;
+            ok = (of[i] = (i == head || i == last ? choose_head : choose)(registry, want, node->weight[0], error)) != NULL;
     }
     for (int i = 0; i < n && ok; i++)
         if (of[i] && !g_hash_table_contains(ws->pack_of, mi_recording_node(r, i)->weight[0]->name))

@@ -206,6 +206,13 @@ def rows_jobs(folder):
             yield "rows", f"{linear}, in pieces, {name}", in_pieces, (
                 model, some_ids(65, 1200, 3), ["--engine.dtype", "bf16", "--engine.linear", linear],
                 0.06 if linear == "fp8" else 0.01)  # of many rows x is fp8, too
+        for rows in (3, 60, 1000):
+            yield "rows", f"fp8, {rows} rows, {name}", verify, (
+                model, some_ids(rows, 1200, rows), ["--engine.dtype", "bf16", "--engine.linear", "fp8", "--engine.prefill_step", "1000"], 0, "fp32")
+        for kv in ("fp8", "int8"):
+            for batch in (1, 3, 6):
+                yield "rows", f"a cache of {kv}, {batch} sequences, {name}", verify, (
+                    model, some_ids(300, 1200, batch), ["--engine.dtype", "bf16", "--engine.kv_dtype", kv, "--batch", str(batch)], 0)
 
 
 def prompts_of(model):

@@ -30,6 +30,9 @@ typedef struct {
     /* Optional: who runs the output layer of a model whose projections are this one's, where [engine] head = auto;
      * "auto": as it is stored.  NULL: this one. */
     const char *head;
+    /* Optional: who that is runs the last projection before the output layer as well.  What is lost there reaches the logits with no
+     * layer behind it: of E4M3 it can be half of all that is lost. */
+    bool head_and_last;
 } MiLinear;
 
 /* x of a linear as [rows, in], whatever a row is made of: attention's are heads, [rows, heads, in / heads]. */

@@ -1,5 +1,6 @@
 /* fp8_cuda.c - the products of a layer whose weights are E4M3 with a scale for each row, x rounded to it as well, with what
- * comes before and after them: an rmsnorm, or the gate, gives its rows as E4M3 at once.
+ * comes before and after them: an rmsnorm, or the gate, gives its rows as E4M3 at once.  A layer's last projection may be another
+ * linear's: then the gate gives its rows as they are.
  *
  * Taken for more rows than decode_cuda.c's kernels are made for; bf16 and f16. */
 #include <cuda/fp8.h>
@@ -171,81 +172,139 @@ static bool qkv_run(void *state, MiContext *ctx, const MiCall *call, GError **er
            cuda_ok(mi_cuda_rope_append(ctx->stream, a, *at[APPEND].kv), "turning heads", error);
 }
 
-/* ---- norm, gate, up, silu, mul, down, add ------------------------------------------ */
+/* ---- norm, gate, up, silu, mul, and perhaps down, add ------------------------------ */
 
-enum { MLP_NORM, GATE, UP, SILU, MUL, DOWN, LAST };
+#define GATE_LINES \
+    [GATE_NORM] = { "rmsnorm", { 0 } }, [GATE] = { "linear", { 1 + GATE_NORM } }, [UP] = { "linear", { 1 + GATE_NORM } }, \
+    [SILU] = { "silu", { 1 + GATE } }, [MUL] = { "mul", { 1 + SILU, 1 + UP } }
+
+enum { GATE_NORM, GATE, UP, SILU, MUL, DOWN, LAST };
+static const MiPattern gate_pattern[] = { GATE_LINES, { NULL, { 0 } } };
 static const MiPattern mlp_pattern[] = {
-    [MLP_NORM] = { "rmsnorm", { 0 } },     [GATE] = { "linear", { 1 + MLP_NORM } }, [UP] = { "linear", { 1 + MLP_NORM } },
-    [SILU] = { "silu", { 1 + GATE } },     [MUL] = { "mul", { 1 + SILU, 1 + UP } }, [DOWN] = { "linear", { 1 + MUL } },
-    [LAST] = { "add", { 0, 1 + DOWN } },   { NULL, { 0 } },
+    GATE_LINES, [DOWN] = { "linear", { 1 + MUL } }, [LAST] = { "add", { 0, 1 + DOWN } }, { NULL, { 0 } },
 };
 
 static bool has_bias(const MiArgs *linear) { return linear->node->weight[1] != NULL; }
+
+static bool gate_fits(const MiArgs *at, MiShape shape)
+{
+    return shape.n_tokens >= MIN_ROWS && even_rows(&at[GATE_NORM].in[0]) && !has_bias(&at[GATE]) && !has_bias(&at[UP]) &&
+           fits(&at[GATE]) && fits(&at[UP]);
+}
+
+static bool gate_match(const MiArgs *at, MiShape shape)
+{
+    const MiTensor *y = &at[MUL].out[0];
+
+    return gate_fits(at, shape) && even_rows(y) && y->dtype == at[GATE_NORM].in[0].dtype && y->stride[0] == y->shape[1];
+}
 
 static bool mlp_match(const MiArgs *at, MiShape shape)
 {
     const MiTensor *y = &at[LAST].out[0];
 
-    return shape.n_tokens >= MIN_ROWS && even_rows(&at[MLP_NORM].in[0]) && y->ndim == 2 && y->dtype == at[MLP_NORM].in[0].dtype &&
-           at[LAST].in[0].stride[0] == y->stride[0] && !has_bias(&at[GATE]) && !has_bias(&at[UP]) && !has_bias(&at[DOWN]) &&
-           fits(&at[GATE]) && fits(&at[UP]) && fits(&at[DOWN]);
+    return gate_fits(at, shape) && y->ndim == 2 && y->dtype == at[GATE_NORM].in[0].dtype &&
+           at[LAST].in[0].stride[0] == y->stride[0] && !has_bias(&at[DOWN]) && fits(&at[DOWN]);
+}
+
+/* All but `down`. */
+static bool prepare_gate(State *s, const MiCall *call, GError **error)
+{
+    const MiTensor *x = &call->at[GATE_NORM].in[0];
+    const int64_t   rows = x->shape[0];
+
+    s->many = mi_cuda_gated_rows(x->shape[1], call->at[GATE].weight[0].tensor.shape[0], MI_F8);
+    if (rows >= s->many)
+        s->largest = take(s, (size_t)rows * sizeof(float));
+    return add_product(s, 0, &call->at[GATE], 2, rows, MIN(rows, s->many - 1), 0, x->dtype, error);
+}
+
+static bool gate_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
+{
+    State *s = state_new();
+
+    (void)ctx;
+    return prepared(s, prepare_gate(s, call, error), state, workspace);
 }
 
 static bool mlp_prepare(MiContext *ctx, const MiCall *call, void **state, size_t *workspace, GError **error)
 {
-    const MiTensor *x = &call->at[MLP_NORM].in[0];
+    const MiTensor *x = &call->at[GATE_NORM].in[0];
     const int64_t   rows = x->shape[0], *down = call->at[DOWN].weight[0].tensor.shape;
     State          *s = state_new();
 
     (void)ctx;
-    s->many = mi_cuda_gated_rows(x->shape[1], down[1], MI_F8);
-    const bool ok = add_product(s, 0, &call->at[GATE], 2, rows, MIN(rows, s->many - 1), 0, x->dtype, error) &&
+    const bool ok = prepare_gate(s, call, error) &&
                     add_product(s, 1, &call->at[DOWN], 1, rows, 0, call->at[LAST].out[0].stride[0], x->dtype, error);
-    if (rows >= s->many) {
+    if (rows >= s->many)
         s->act = take(s, (size_t)(rows * down[1]) * mi_dtype_size(x->dtype));
-        s->largest = take(s, (size_t)rows * sizeof(float));
-    }
     return prepared(s, ok, state, workspace);
 }
 
-/* silu(gate) * up of what is rounded, rounded itself. */
-static bool gate_many(const State *s, MiContext *ctx, const MiCall *call, GError **error)
+/* Of many rows: where a kernel leaves the largest of each. */
+static float *largest_of(const State *s, const MiCall *call)
 {
-    const MiArgs       *at = call->at;
-    const MiTensor     *x = &at[MLP_NORM].in[0], *gate = &at[GATE].weight[0].tensor, *up = &at[UP].weight[0].tensor;
-    char               *room = call->workspace;
-    const int64_t       rows = x->shape[0], ff = gate->shape[0];
-    const MiTensor      codes = { room + s->codes[0], MI_F8, 2, { rows, gate->shape[1] }, { gate->shape[1], 1 } };
-    const MiTensor      act = { room + s->act, x->dtype, 2, { rows, ff }, { ff, 1 } };
-    const MiGatedScales scales = { (const float *)(void *)(room + s->scales[0]), at[GATE].weight[0].scales, at[UP].weight[0].scales,
-                                   (float *)(void *)(room + s->largest) };
-
-    return cuda_ok(mi_cuda_gated_scaled(ctx->stream, codes, gate->data, up->data, act, scales), "gate and up", error) &&
-           cuda_ok(mi_cuda_fp8_rows_within(ctx->stream, act, (uint8_t *)room + s->codes[1], (float *)(void *)(room + s->scales[1]),
-                                           scales.largest), "rounding", error);
+    return call->at[GATE_NORM].in[0].shape[0] < s->many ? NULL : (float *)(void *)((char *)call->workspace + s->largest);
 }
 
-static bool gate_few(const State *s, MiContext *ctx, const MiCall *call, GError **error)
+/* Of many rows: silu(gate) * up of what is rounded. */
+static bool gate_many(const State *s, MiContext *ctx, const MiCall *call, MiTensor act, GError **error)
 {
-    const MiArgs  *at = call->at;
-    char          *room = call->workspace;
-    const int64_t  rows = at[MLP_NORM].in[0].shape[0], two = 2 * at[DOWN].weight[0].tensor.shape[1];
-    const MiTensor joined = { room + s->joined, at[MLP_NORM].in[0].dtype, 2, { rows, two }, { two, 1 } };
+    const MiArgs       *at = call->at;
+    const MiTensor     *gate = &at[GATE].weight[0].tensor;
+    char               *room = call->workspace;
+    const MiTensor      codes = { room + s->codes[0], MI_F8, 2, { act.shape[0], gate->shape[1] }, { gate->shape[1], 1 } };
+    const MiGatedScales scales = { (const float *)(void *)(room + s->scales[0]), at[GATE].weight[0].scales, at[UP].weight[0].scales,
+                                   largest_of(s, call) };
 
-    return product(s, 0, ctx, call, &at[GATE], NULL, joined.data, error) &&
-           cuda_ok(mi_cuda_fp8_gated_rows(ctx->stream, joined, (uint8_t *)room + s->codes[1], (float *)(void *)(room + s->scales[1])),
-                   "gating", error);
+    return cuda_ok(mi_cuda_gated_scaled(ctx->stream, codes, gate->data, at[UP].weight[0].tensor.data, act, scales), "gate and up",
+                   error);
+}
+
+/* Of few: gate and up side by side. */
+static bool gate_few(const State *s, MiContext *ctx, const MiCall *call, MiTensor *joined, GError **error)
+{
+    const MiTensor *x = &call->at[GATE_NORM].in[0];
+    const int64_t   two = 2 * call->at[GATE].weight[0].tensor.shape[0];
+
+    *joined = (MiTensor){ (char *)call->workspace + s->joined, x->dtype, 2, { x->shape[0], two }, { two, 1 } };
+    return product(s, 0, ctx, call, &call->at[GATE], NULL, joined->data, error);
+}
+
+static bool gate_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
+{
+    const State    *s = state;
+    const MiTensor *y = &call->at[MUL].out[0];
+    MiTensor        joined;
+
+    if (!round_normed(s, ctx, call, &call->at[GATE_NORM], largest_of(s, call), error))
+        return false;
+    if (y->shape[0] >= s->many)
+        return gate_many(s, ctx, call, *y, error);
+    return gate_few(s, ctx, call, &joined, error) &&
+           cuda_ok(mi_cuda_silu_mul(ctx->stream, joined.data, y->data, y->shape[0], y->shape[1], y->dtype), "gating", error);
 }
 
 static bool mlp_run(void *state, MiContext *ctx, const MiCall *call, GError **error)
 {
-    const State  *s = state;
-    const MiArgs *at = call->at;
-    const bool    many = at[MLP_NORM].in[0].shape[0] >= s->many;
-    float        *zeros = many ? (float *)(void *)((char *)call->workspace + s->largest) : NULL;
+    const State   *s = state;
+    const MiArgs  *at = call->at;
+    char          *room = call->workspace;
+    const MiTensor *x = &at[GATE_NORM].in[0];
+    const int64_t  rows = x->shape[0], ff = at[GATE].weight[0].tensor.shape[0];
+    const MiTensor act = { room + s->act, x->dtype, 2, { rows, ff }, { ff, 1 } };
+    uint8_t       *codes = (uint8_t *)room + s->codes[1];
+    float         *scales = (float *)(void *)(room + s->scales[1]);
+    MiTensor       joined;
+    bool           ok = round_normed(s, ctx, call, &at[GATE_NORM], largest_of(s, call), error);
 
-    return round_normed(s, ctx, call, &at[MLP_NORM], zeros, error) && (many ? gate_many : gate_few)(s, ctx, call, error) &&
-           product(s, 1, ctx, call, &at[DOWN], at[LAST].in[0].data, at[LAST].out[0].data, error);
+    if (rows >= s->many)
+        ok = ok && gate_many(s, ctx, call, act, error) &&
+             cuda_ok(mi_cuda_fp8_rows_within(ctx->stream, act, codes, scales, largest_of(s, call)), "rounding", error);
+    else
+        ok = ok && gate_few(s, ctx, call, &joined, error) &&
+             cuda_ok(mi_cuda_fp8_gated_rows(ctx->stream, joined, codes, scales), "gating", error);
+    return ok && product(s, 1, ctx, call, &at[DOWN], at[LAST].in[0].data, at[LAST].out[0].data, error);
 }
 
 /* ---- residual + linear ---------------------------------------------------------------- */
@@ -283,6 +342,7 @@ static bool residual_run(void *state, MiContext *ctx, const MiCall *call, GError
 }
 
 static const MiOp qkv_op = { .struct_size = sizeof qkv_op, .prepare = qkv_prepare, .run = qkv_run, .release = release };
+static const MiOp gate_op = { .struct_size = sizeof gate_op, .prepare = gate_prepare, .run = gate_run, .release = release };
 static const MiOp mlp_op = { .struct_size = sizeof mlp_op, .prepare = mlp_prepare, .run = mlp_run, .release = release };
 static const MiOp residual_op = {
     .struct_size = sizeof residual_op, .prepare = residual_prepare, .run = residual_run, .release = release,
@@ -290,6 +350,9 @@ static const MiOp residual_op = {
 
 static const MiFusion qkv = {
     .struct_size = sizeof qkv, .pattern = qkv_pattern, .layouts = layouts, .match = qkv_match, .op = &qkv_op, .scales = true,
+};
+static const MiFusion gate = {
+    .struct_size = sizeof gate, .pattern = gate_pattern, .layouts = layouts, .match = gate_match, .op = &gate_op,
 };
 static const MiFusion mlp = {
     .struct_size = sizeof mlp, .pattern = mlp_pattern, .layouts = layouts, .match = mlp_match, .op = &mlp_op,
@@ -299,4 +362,5 @@ static const MiFusion residual = {
 };
 
 MI_PLUGIN("fp8_products", "0.1", "A layer's products of E4M3 with their neighbours", MI_FEATURE_FUSION("fp8_qkv", "cuda", &qkv, NULL),
-          MI_FEATURE_FUSION("fp8_mlp", "cuda", &mlp, NULL), MI_FEATURE_FUSION("fp8_residual", "cuda", &residual, NULL));
+          MI_FEATURE_FUSION("fp8_mlp", "cuda", &mlp, NULL), MI_FEATURE_FUSION("fp8_gate", "cuda", &gate, NULL),
+          MI_FEATURE_FUSION("fp8_residual", "cuda", &residual, NULL));

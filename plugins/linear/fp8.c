@@ -292,7 +292,7 @@ static const MiOp op = {
 
 static const MiLinear fp8 = {
     .struct_size = sizeof fp8, .formats = formats, .layout = "fp8", .rank = -1, .joins = true, .bytes = bytes, .pack = pack, .op = &op,
-    .head = "auto",
+    .head = "auto", .head_and_last = true,
 };
 
 MI_PLUGIN("linear_fp8", "0.1", "Projections as E4M3", MI_FEATURE_LINEAR("fp8", "cpu", &fp8, options_table));

@@ -327,7 +327,7 @@ static const MiOp op = {
 
 static const MiLinear fp8 = {
     .struct_size = sizeof fp8, .formats = formats, .layout = "fp8", .rank = -1, .joins = true, .bytes = bytes, .pack = pack, .op = &op,
-    .head = "auto",
+    .head = "auto", .head_and_last = true,
 };
 static const MiLinear fp8_rows = {
     .struct_size = sizeof fp8_rows, .formats = of_rows, .layout = "fp8", .rank = 10, .joins = true, .bytes = bytes, .pack = pack, .op = &op,
