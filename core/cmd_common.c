@@ -1,4 +1,5 @@
 #include "cmd.h"
+#include "suggest.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -11,7 +12,8 @@ int mi_cmd_report(GError *error)
 
     if (error) {
         fflush(stdout);
-        fprintf(stderr, "miniinfer: %s\n", error->message);
+        g_autofree char *line = mi_printable(error->message, strlen(error->message)); /* whoever wrote it: one line */
+        fprintf(stderr, "miniinfer: %s\n", line);
         g_error_free(error);
     }
     return status;

@@ -33,6 +33,17 @@ static uint64_t number(uint64_t old, uint64_t size)
 
 static char *folder, *gguf_path;
 
+/* Whoever refuses a mutant says why, in one line. */
+static void said_why(GError **error)
+{
+    if (!*error || strchr((*error)->message, '\n')) {
+        printf("# %s\n", *error ? (*error)->message : "no reason");
+        fflush(stdout);
+        abort();
+    }
+    g_clear_error(error);
+}
+
 static void read_weight(const MiFormat *f, void *self, const MiWeight *w, double *sum)
 {
     g_autoptr(GError) error = NULL;
@@ -48,8 +59,8 @@ static void read_weight(const MiFormat *f, void *self, const MiWeight *w, double
     for (int64_t take = 256; take >= 1; take /= 8) /* whole blocks of some kind */
         if (n >= take && f->decode(self, w, n / take * take - take, take, x, &error))
             *sum += (double)x[0];
-        else
-            g_clear_error(&error);
+        else if (n >= take)
+            said_why(&error);
 }
 
 static void read_tokens(const MiTokenizerData *t, double *sum)
@@ -80,8 +91,7 @@ static bool exercise(const MiFormat *f, const char *path, const MiFormat *other,
     double            sum = f->probe(path);
 
     if (!self) {
-        if (!error || strchr(error->message, '\n'))
-            abort();
+        said_why(&error);
         return false;
     }
     for (size_t i = 0; i < f->count(self); i++) {
@@ -96,14 +106,14 @@ static bool exercise(const MiFormat *f, const char *path, const MiFormat *other,
         if (f->tokenizer(self, &t, &error))
             read_tokens(&t, &sum);
         else
-            g_clear_error(&error);
+            said_why(&error);
     if (write) {
         const MiSource    from = { f, self };
         const MiWriteSpec spec = { .dtype = "keep" };
         g_autofree char  *out = g_build_filename(folder, "out", NULL);
         for (int i = 0; i < 2; i++) {
             if (!(i ? other : f)->write(out, &from, &spec, &error))
-                g_clear_error(&error);
+                said_why(&error);
             if (g_file_test(out, G_FILE_TEST_IS_DIR))
                 remove_folder(out);
             g_remove(out);

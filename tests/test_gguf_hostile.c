@@ -129,10 +129,11 @@ static void refuses_lying_tensors(void **state)
     const size_t q4 = find_text(&b, "blk.0.ffn_gate.weight") + 8 + 21 + 4;
 
     (void)state;
-    broken_u64(&b, t, 0, "a tensor's name is empty");
+    broken_u64(&b, t, 0, "'', a tensor's name, is empty");
     broken_u64(&b, t, 256, "a tensor's name has 256 bytes; 255 are possible");
     broken_u64(&b, t, UINT64_MAX, "a tensor's name takes");
-    broken_at(&b, t + 8 + 4, "\0", 1, "or holds a zero byte");
+    broken_at(&b, t + 8 + 4, "\0", 1, "'blk.?.attn_q.weight', a tensor's name, is empty or holds control bytes");
+    broken_at(&b, t + 8 + 4, "\n", 1, "'blk.?.attn_q.weight', a tensor's name, is empty or holds control bytes");
     broken_u32(&b, n_dims, 0, "'blk.0.attn_q.weight' has 0 dimensions");
     broken_u32(&b, n_dims, 5, "'blk.0.attn_q.weight' has 5 dimensions");
     broken_u64(&b, dims, 0, "has 0 for dimension 0");

@@ -330,6 +330,7 @@ static void refuses_what_does_not_fit(void **state)
 {
     static const Bad bad[] = {
         { "\"quant_method\":\"bitsandbytes\"", { QWEIGHT }, "'bitsandbytes'; gptq, awq, compressed-tensors and fp8 are read" },
+        { "\"quant_method\":\"a\\nb\"", { QWEIGHT }, "'a?b'; gptq, awq, compressed-tensors and fp8 are read" },
         { GPTQ_CONFIG("3", "16", "gptq"), { QWEIGHT, QZEROS, SCALES }, "GPTQ of 3 bits; 4 and 8 are read" },
         { GPTQ_CONFIG("4", "16", "marlin"), { QWEIGHT, QZEROS, SCALES }, "checkpoint_format is 'marlin'" },
         { GPTQ_CONFIG("4", "0", "gptq"), { QWEIGHT, QZEROS, SCALES }, "group_size is '0'" },

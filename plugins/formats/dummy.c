@@ -73,7 +73,7 @@ static void fail(Reader *r, MiErrorCode code, const char *form, ...)
     va_start(args, form);
     g_autofree char *text = g_strdup_vprintf(form, args);
     va_end(args);
-    g_set_error(r->error, MI_ERROR, (int)code, "%s: %s", r->path, text);
+    g_set_error(r->error, MI_ERROR, (int)code, "%s: %s", r->path, mi_one_line(text));
     r->failed = true;
 }
 

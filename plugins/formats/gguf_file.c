@@ -187,9 +187,9 @@ static bool read_tensor(Reader *r, MiGgufTensor *t, uint64_t *offset)
 
     if (!string(r, &t->name, &t->name_len, MI_NAME_MAX - 1, "a tensor's name"))
         return false;
-    if (t->name_len == 0 || memchr(t->name, 0, t->name_len))
-        return fail(r, at, "a tensor's name is empty or holds a zero byte");
     mi_shown(t->name, t->name_len, shown);
+    if (!mi_possible_name(t->name, t->name_len))
+        return fail(r, at, "'%s', a tensor's name, is empty or holds control bytes", shown);
     if (!u32(r, &t->n_dims, shown))
         return false;
     if (t->n_dims < 1 || t->n_dims > 4)

@@ -144,7 +144,9 @@ static bool put_rotation(Plan *p, GError **error)
     if (strcmp(type, "llama3") == 0)
         return llama3_divisors(p, dim, theta, error);
     if (strcmp(type, "linear") != 0 && strcmp(type, "yarn") != 0) {
-        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "rope_scaling '%.40s' cannot be said in a GGUF file", type);
+        char shown[64];
+        g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "rope_scaling '%s' cannot be said in a GGUF file",
+                    mi_shown(type, strlen(type), shown));
         return false;
     }
     arch_text(p, "rope.scaling.type", type);

@@ -125,9 +125,10 @@ static const char *split_name(const MiTokenizerData *t, GError **error)
 {
     if (t->pre && strcmp(t->pre, "regex") != 0)
         return strcmp(t->pre, "llama3") == 0 || strcmp(t->pre, "llama-v3") == 0 ? "llama-bpe" : t->pre;
-    g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED,
-                "the tokenizer splits by a rule (%.60s) that GGUF has no name for",
-                t->split && t->split[0] ? t->split[0] : "none");
+    const char *split = t->split && t->split[0] ? t->split[0] : "none";
+    char        shown[64];
+    g_set_error(error, MI_ERROR, MI_ERROR_UNSUPPORTED, "the tokenizer splits by a rule (%s) that GGUF has no name for",
+                mi_shown(split, strlen(split), shown));
     return NULL;
 }
 

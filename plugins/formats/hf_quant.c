@@ -34,7 +34,7 @@ static bool fail(const Reader *r, const char *form, ...)
     g_autofree char *text = g_strdup_vprintf(form, args);
     va_end(args);
     g_set_error(r->error, MI_ERROR, MI_ERROR_MODEL, "%s: %s%s%s", r->path,
-                *r->base ? mi_shown(r->base, strlen(r->base), shown) : "", *r->base ? ": " : "", text);
+                *r->base ? mi_shown(r->base, strlen(r->base), shown) : "", *r->base ? ": " : "", mi_one_line(text));
     return false;
 }
 

@@ -1,4 +1,6 @@
 #include "out.h"
+
+#include "names.h"
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -12,7 +14,7 @@ void mi_out_fail(MiOut *o, int code, const char *form, ...)
     va_start(args, form);
     g_autofree char *text = g_strdup_vprintf(form, args);
     va_end(args);
-    g_set_error(&o->error, MI_ERROR, code, "%s: %s", o->path, text);
+    g_set_error(&o->error, MI_ERROR, code, "%s: %s", o->path, mi_one_line(text));
 }
 
 static void system_error(MiOut *o, const char *what)

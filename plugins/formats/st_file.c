@@ -208,8 +208,8 @@ static bool read_header(Reader *r)
         r->free = r->buffer;
         if (!mi_json_key(&r->json, &r->free, &name))
             return wanted(r);
-        if (name.len == 0 || name.len >= MI_NAME_MAX || memchr(name.text, 0, name.len))
-            return fail(r, "'%s', a tensor's name, is empty, longer than %d bytes or holds a zero byte",
+        if (!mi_possible_name(name.text, name.len) || name.len >= MI_NAME_MAX)
+            return fail(r, "'%s', a tensor's name, is empty, longer than %d bytes or holds control bytes",
                         mi_shown(name.text, name.len, shown), MI_NAME_MAX - 1);
         memcpy(e.name, name.text, name.len);
         if (strcmp(e.name, "__metadata__") == 0 ? !read_metadata(r) : !read_tensor(r, &e))

@@ -7,6 +7,7 @@
 #include "tokenizer_vocab.h"
 
 #include "letters.h"
+#include "names.h"
 
 #include <jansson.h>
 #include <miniinfer/context.h>
@@ -31,7 +32,7 @@ bool mi_tokenizer_wrong(GError **error, int code, const char *name, const char *
     va_start(args, format);
     g_autofree char *message = g_strdup_vprintf(format, args);
     va_end(args);
-    g_set_error(error, MI_ERROR, code, "%s: %s", name, message);
+    g_set_error(error, MI_ERROR, code, "%s: %s", name, mi_one_line(message));
     return false;
 }
 
