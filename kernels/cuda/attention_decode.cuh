@@ -26,10 +26,12 @@ namespace
 constexpr int MAX_CLUSTER_KEYS = 16384, SMALL = 256; /* keys; so many are one block's */
 constexpr int PATIENCE = 8; /* weights are up to 2^8 times what they are with the largest score before that is sought anew */
 
-/* What a kernel is made for.  ALONE: a multiprocessor has one block only.  PLAIN: no sequence is shared out, there is no soft cap, and
- * 16 positions of the cache lie side by side.  That is half the instructions: a multiprocessor keeps those of some 128 KB, which a
- * layer's kernels share, and each of them waits for what the others have driven out. */
-enum Way { ANY, ALONE, PLAIN };
+/* What a kernel is made for.  ALONE: a multiprocessor has one block only.  PLAIN: there is no soft cap, 16 positions of the cache lie
+ * side by side, and no sequence is shared out; SHARED: or each is, between the blocks of a cluster.  That is half the instructions: a
+ * multiprocessor keeps those of some 128 KB, which a layer's kernels share, and each of them waits for what the others have driven
+ * out. */
+enum Way { ANY, ALONE, PLAIN, SHARED };
+template <Way WAY> constexpr bool EVEN = WAY == PLAIN || WAY == SHARED;
 
 /* Units of so many positions, and behind them their scales in words; two blocks a multiprocessor. AHEAD: units that are asked
  * for before one is read: all of them where lanes meet before they ask for what takes its place. */
@@ -127,7 +129,7 @@ template <typename T, typename K, int D, int NB, Way WAY> struct Warp {
     static constexpr int POSITIONS = UNITS16 * KEYS, STEP = WARPS * POSITIONS; /* of a unit; of a block at once */
     using R = Ring<K, D, POSITIONS, WAY>;
     using Number = std::conditional_t<SCALED<K>, __half, T>; /* what is multiplied */
-    static constexpr bool BY_PAGE = SCALED<K> || WAY == PLAIN; /* pages are asked for early, and found without a division */
+    static constexpr bool BY_PAGE = SCALED<K> || EVEN<WAY>; /* pages are asked for early, and found without a division */
     static constexpr int ROWS = NB * 8, EACH = 16 / (int)sizeof(K), CHUNKS = D / EACH, OUT_PITCH = D + 4;
     static_assert(ROWS * OUT_PITCH * sizeof(float) <= R::WARP, "a warp's share fits its ring");
 
@@ -196,8 +198,8 @@ template <typename T, typename K, int D, int NB, Way WAY> struct Warp {
         }
     }
 
-    __device__ __forceinline__ bool capped() const { return WAY != PLAIN && a.softcap > 0; }
-    __device__ __forceinline__ bool lies_side_by_side() const { return WAY == PLAIN || dense; }
+    __device__ __forceinline__ bool capped() const { return !EVEN<WAY> && a.softcap > 0; }
+    __device__ __forceinline__ bool lies_side_by_side() const { return EVEN<WAY> || dense; }
 
     __device__ __forceinline__ Keys seen_by(int row) const
     {
@@ -208,9 +210,9 @@ template <typename T, typename K, int D, int NB, Way WAY> struct Warp {
 
     __device__ __forceinline__ unsigned place(int p) const
     {
-        return !paged          ? whole + (unsigned)p * step
-               : WAY == PLAIN ? place_in(page_of(p), p)
-                              : (unsigned)(mi_kv_offset(&a.kv, part.seq, p, part.kv_head) / EACH);
+        return !paged       ? whole + (unsigned)p * step
+               : EVEN<WAY> ? place_in(page_of(p), p)
+                           : (unsigned)(mi_kv_offset(&a.kv, part.seq, p, part.kv_head) / EACH);
     }
 
     __device__ __forceinline__ unsigned page_of(int p) const
@@ -237,7 +239,7 @@ template <typename T, typename K, int D, int NB, Way WAY> struct Warp {
         const int p0 = part.k0 + (u / 2 * WARPS + warp) * POSITIONS;
         const K  *side = (const K *)(u & 1 ? a.kv.v : a.kv.k);
 
-        if constexpr (R::SWIZZLED || WAY == PLAIN) {
+        if constexpr (R::SWIZZLED || EVEN<WAY>) {
             if (lies_side_by_side() && p0 + POSITIONS <= min(to, part.k1)) {
                 request_whole(u, p0, side);
                 return;
@@ -719,7 +721,7 @@ __global__ void __launch_bounds__(THREADS, D <= 64 || (D <= 128 && NB == 1) ? 2 
         return;
     }
 #if __CUDA_ARCH__ >= 900
-    if (split.power > 0) {
+    if (WAY == SHARED || split.power > 0) {
         if (p.index < p.n)
             add_warps<D, ROWS, W::R::WARP>(smem, of_warp, p.packed, [&](const float4 &v, int i, const float2 &of_row) {
                 exchange.hand_over(i, split, p, v, of_row);
@@ -806,8 +808,11 @@ template <typename T, typename K, int D> int launch(void *stream, const MiCudaAt
             return launch<T, K, D, 1, ALONE>(stream, a, split);
     }
     if constexpr (D == 64 || D == 128) {
-        if (split.n_parts == 1 && a->softcap <= 0 && side_by_side(a->kv, a->window))
+        const bool even = a->softcap <= 0 && side_by_side(a->kv, a->window);
+        if (even && split.n_parts == 1)
             return launch<T, K, D, 1, PLAIN>(stream, a, split);
+        if (even && split.power > 0)
+            return launch<T, K, D, 1, SHARED>(stream, a, split);
     }
     return launch<T, K, D, 1, ANY>(stream, a, split);
 }

@@ -290,22 +290,22 @@ template <int TOKENS> __device__ __forceinline__ void fetch_scales(const Args &a
         const int g = all + lane / wide;
         float     v[AT_ONCE][EACH];
 #pragma unroll
-        for (int j = 0; j < AT_ONCE; j += GROUP)
-            if (all + j * step < a.n_squares)
+        for (int i = 0; i < EACH; i++)
 #pragma unroll
-                for (int k = j; k < j + GROUP; k++)
+            for (int j = 0; j < AT_ONCE; j += GROUP)
+                if (i * 32 < n && all + j * step < a.n_squares)
 #pragma unroll
-                    for (int i = 0; i < EACH; i++)
-                        v[k][i] = g + k * step < a.n_squares && i * 32 < n && first + token + i * 32 < a.rows
+                    for (int k = j; k < j + GROUP; k++)
+                        v[k][i] = g + k * step < a.n_squares && first + token + i * 32 < a.rows
                                       ? __ldcg(a.squares + (int64_t)(g + k * step) * a.rows + first + token + i * 32)
                                       : 0;
 #pragma unroll
-        for (int j = 0; j < AT_ONCE; j += GROUP)
-            if (all + j * step < a.n_squares)
+        for (int i = 0; i < EACH; i++)
 #pragma unroll
-                for (int k = j; k < j + GROUP; k++)
+            for (int j = 0; j < AT_ONCE; j += GROUP)
+                if (i * 32 < n && all + j * step < a.n_squares)
 #pragma unroll
-                    for (int i = 0; i < EACH; i++)
+                    for (int k = j; k < j + GROUP; k++)
                         sum[i] += v[k][i];
     }
 #pragma unroll
