@@ -27,7 +27,7 @@ void mi_api_fill(MiniinferError *out, const GError *why)
 
     if (!out)
         return;
-    g_autofree char *text = g_utf8_make_valid(why->message, -1);
+    g_autofree char *text = mi_printable(why->message, strlen(why->message));
     size_t           n = strlen(text);
     out->code = mi_api_code(why);
     if (n >= sizeof out->message) {
