@@ -44,6 +44,10 @@ class Terminal:
                 print("# waited in vain for", wanted)
         return seen.decode("utf-8", "replace")
 
+    def some(self, seconds=30):
+        """What comes next, as much of it as comes at once."""
+        return os.read(self.fd, 65536).decode("utf-8", "replace") if select.select([self.fd], [], [], seconds)[0] else ""
+
     def type(self, text):
         os.write(self.fd, text.encode())
 
@@ -76,9 +80,9 @@ t.type("/reset\n")
 t.until(prompt)
 t.type("Käse\n")
 t.until(b"K\xc3\xa4se")
-time.sleep(0.05)
+seen = t.until(b"\n") + t.some()  # it has begun
 t.type("\x03")
-seen = t.until(prompt)
+seen += t.until(prompt)
 check("Ctrl-C stops an answer, and the chat goes on", "tokens/s" in seen, seen)
 t.type("/help\n")
 seen = t.until(b"asks the model /x.") + t.until(prompt)
