@@ -90,13 +90,16 @@ static int last_before(const MiRecording *r, int head)
     return MAX(i, -1);
 }
 
-/* Whether the linear that is wished for leaves the last projection to who runs the output layer. */
+/* Whether the linear that is wished for says who runs the output layer. */
+static bool linear_says(const MiLinearWish *want)
+{
+    return strcmp(want->name, "auto") != 0 && (!want->head || strcmp(want->head, "auto") == 0);
+}
+
+/* Whether it leaves the last projection to that one. */
 static bool leaves_last(MiRegistry *r, const MiLinearWish *want)
 {
-    const MiFeature *linear = NULL;
-
-    if (strcmp(want->name, "auto") != 0 && (!want->head || strcmp(want->head, "auto") == 0))
-        linear = mi_registry_find(r, MI_KIND_LINEAR, want->name, want->backend, NULL);
+    const MiFeature *linear = linear_says(want) ? mi_registry_find(r, MI_KIND_LINEAR, want->name, want->backend, NULL) : NULL;
     return linear && MI_HAS((const MiLinear *)linear->vtable, head_and_last);
 }
 
@@ -108,7 +111,7 @@ static const MiFeature *choose_head(MiRegistry *r, const MiLinearWish *want, con
 
     if (want->head && strcmp(want->head, "auto") != 0) {
         head.name = strcmp(want->head, "same") == 0 ? want->name : want->head;
-    } else if (strcmp(want->name, "auto") != 0) {
+    } else if (linear_says(want)) {
         if (!(linear = mi_registry_find(r, MI_KIND_LINEAR, want->name, want->backend, error)))
             return NULL;
         head.name = MI_HAS((const MiLinear *)linear->vtable, head) ? ((const MiLinear *)linear->vtable)->head : want->name;

@@ -106,13 +106,6 @@ __device__ __forceinline__ void copy_whole(unsigned dst, const void *src)
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(dst), "l"(src) : "memory");
 }
 
-__device__ __forceinline__ unsigned load_word(unsigned at)
-{
-    unsigned x;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
-    return x;
-}
-
 /* Of a scale: 2^-109 at least, or 0. */
 __device__ __forceinline__ float log2_fast(float x)
 {

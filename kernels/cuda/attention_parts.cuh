@@ -66,6 +66,13 @@ template <int ROWS, bool ONE = false, bool ALWAYS = false> __device__ __forceinl
 
 /* ---- inside a block ---------------------------------------------------------------- */
 
+__device__ __forceinline__ unsigned load_word(unsigned at)
+{
+    unsigned x;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
+    return x;
+}
+
 template <typename T> __device__ __forceinline__ void store_4(T *to, const float4 &v, float f)
 {
     *(uint2 *)to = uint2{pack<T>(v.x * f, v.y * f), pack<T>(v.z * f, v.w * f)};

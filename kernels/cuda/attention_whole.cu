@@ -221,8 +221,7 @@ template <typename T, typename K, int D> struct Warp {
     {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            unsigned both;
-            asm volatile("ld.shared.u32 %0, [%1];" : "=r"(both) : "r"(scales + ((u * WARPS + warp) * KEYS + lane / 4 + i * 8) * 4) : "memory");
+            const unsigned both = load_word(scales + ((u * WARPS + warp) * KEYS + lane / 4 + i * 8) * 4);
             score[u][2 * i] *= key_scale(both) * scale, score[u][2 * i + 1] *= key_scale(both) * scale;
             by[u][i] = value_scale(both);
         }

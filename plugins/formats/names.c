@@ -147,7 +147,7 @@ const char *mi_shown(const char *text, size_t len, char out[64])
 bool mi_possible_name(const char *text, size_t len)
 {
     for (size_t i = 0; i < len; i++)
-        if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
+        if (g_ascii_iscntrl(text[i]))
             return false;
     return len > 0;
 }

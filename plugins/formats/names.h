@@ -40,10 +40,10 @@ const char *mi_shown(const char *text, size_t len, char out[64]);
 /* Of a whole message that has texts of a file in it: control bytes become '?'.  Returns it. */
 static inline char *mi_one_line(char *message)
 {
-    return g_strdelimit(message,
-                        "\001\002\003\004\005\006\007\010\011\012\013\014\015\016\017\020\021\022\023\024\025\026\027\030\031\032\033"
-                        "\034\035\036\037\177",
-                        '?');
+    for (char *p = message; *p; p++)
+        if (g_ascii_iscntrl(*p))
+            *p = '?';
+    return message;
 }
 
 /* Whether a tensor may be called so: not empty, no control bytes, so that any message may name it. */
